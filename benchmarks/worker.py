@@ -1,0 +1,154 @@
+"""One engine in a process of its own, asked over pipes: peers are timed in turns by the same code, each with its own memory.
+
+Requests and answers are one line of JSON each. `Worker` asks, `serve` answers; an engine is any object with `Session`'s face.
+
+    load      model, threads, context, activations   -> seconds, rss_bytes
+    prefill   tokens                                 -> seconds
+    decode    prompt, steps                          -> seconds for all steps (greedy: each token is the last one's best)
+    compare   tokens, reference                      -> kl, nll, agree: lists by position, against logits in a .npy file
+    reference tokens, path                           -> writes the logits of all positions to a .npy file
+    quantize  source, target, kind                   -> seconds
+    memory                                           -> peak_rss_bytes
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Tokens = Sequence[int]
+
+
+class Session(Protocol):
+    """A loaded model."""
+
+    def prefill(self, tokens: Tokens) -> Floats: ...  # (vocabulary,)
+
+    def decode(self, token: int) -> Floats: ...  # (vocabulary,)
+
+    def logits(self, tokens: Tokens) -> Floats: ...  # (tokens, vocabulary)
+
+
+Load = Callable[[str, int, int, str], Session]
+Quantize = Callable[[str, str, str], None]
+
+
+class Worker:
+    """The asking side. A context manager: leaving it ends the process."""
+
+    def __init__(self, python: Path, script: str) -> None:
+        command = [str(python), str(Path(__file__).parent / script)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.name = str(self._answer()["ready"])
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """One request. Raises RuntimeError where the process died."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": do} | request) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.process.args!r} ended with code {self.process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+def bitwright_worker() -> Worker:
+    return Worker(Path(sys.executable), "bitwright_worker.py")
+
+
+def llama_cpp_worker() -> Worker:
+    from llama_cpp_build import interpreter
+
+    return Worker(interpreter(), "llama_cpp_worker.py")
+
+
+def serve(load: Load, quantize: Quantize, name: str) -> None:
+    """Answer requests from stdin until it ends. Whatever the engine prints goes to stderr."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    session: Session | None = None
+    print(json.dumps({"ready": name}), file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        do = request.pop("do")
+        begin = time.perf_counter()
+        answer: dict[str, Any] = {}
+        if do == "load":
+            session = None  # the old one goes first
+            session = load(request["model"], request["threads"], request["context"], request["activations"])
+        elif do == "quantize":
+            quantize(request["source"], request["target"], request["kind"])
+        elif do != "memory":
+            assert session is not None
+            answer = VERBS[do](session, **request)
+        answer.setdefault("seconds", time.perf_counter() - begin)
+        answer["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def prefill(session: Session, tokens: Tokens) -> dict[str, Any]:
+    begin = time.perf_counter()
+    session.prefill(tokens).argmax()
+    return {"seconds": time.perf_counter() - begin}
+
+
+def decode(session: Session, prompt: Tokens, steps: int) -> dict[str, Any]:
+    token = int(session.prefill(prompt).argmax())
+    begin = time.perf_counter()
+    for _ in range(steps):
+        token = int(session.decode(token).argmax())
+    return {"seconds": time.perf_counter() - begin}
+
+
+def reference(session: Session, tokens: Tokens, path: str) -> dict[str, Any]:
+    np.save(path, session.logits(tokens))
+    return {}
+
+
+def compare(session: Session, tokens: Tokens, reference: str) -> dict[str, Any]:
+    """Scores of positions 1.. of a window: what each model said of token t after those before it."""
+    expected, found = np.load(reference, mmap_mode="r"), session.logits(tokens)
+    scores = [_score(np.array(expected[t]), np.array(found[t]), tokens[t + 1]) for t in range(len(tokens) - 1)]
+    return dict(zip(("kl", "nll", "nll_reference", "agree"), map(list, zip(*scores, strict=True)), strict=True))
+
+
+def _score(reference: Floats, found: Floats, target: int) -> tuple[float, float, float, int]:
+    p, q = _log_softmax(reference), _log_softmax(found)
+    kl = float(np.dot(np.exp(p), p - q))
+    return kl, -float(q[target]), -float(p[target]), int(reference.argmax() == found.argmax())
+
+
+def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max()
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+VERBS: dict[str, Callable[..., dict[str, Any]]] = {
+    "prefill": prefill,
+    "decode": decode,
+    "reference": reference,
+    "compare": compare,
+}

@@ -1,0 +1,231 @@
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arrays.h"
+#include "bitwright/bandwidth.h"
+#include "bitwright/compare.h"
+#include "bitwright/sampler.h"
+#include "bitwright/session.h"
+#include "init.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace bitwright;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+Matrix* matrix_of(Model& model, const std::string& role, int layer) {
+  if (role == "embedding") return &model.embedding;
+  if (role == "head") return &model.head;
+  require(layer >= 0 && layer < static_cast<int>(model.layers.size()), "no such layer");
+  Layer& at = model.layers[layer];
+  const std::map<std::string, Matrix*> table = {{"q", &at.q},       {"k", &at.k},   {"v", &at.v},      {"o", &at.o},
+                                                {"gate", &at.gate}, {"up", &at.up}, {"down", &at.down}};
+  const auto found = table.find(role);
+  require(found != table.end(), "no matrix has the role " + role);
+  return found->second;
+}
+
+Floats* vector_of(Model& model, const std::string& role, int layer) {
+  if (role == "final_norm") return &model.final_norm;
+  require(layer >= 0 && layer < static_cast<int>(model.layers.size()), "no such layer");
+  Layer& at = model.layers[layer];
+  const std::map<std::string, Floats*> table = {
+      {"attention_norm", &at.attention_norm}, {"mlp_norm", &at.mlp_norm}, {"post_attention_norm", &at.post_attention_norm},
+      {"post_mlp_norm", &at.post_mlp_norm},   {"q_norm", &at.q_norm},     {"k_norm", &at.k_norm},
+      {"q_bias", &at.q_bias},                 {"k_bias", &at.k_bias},     {"v_bias", &at.v_bias},
+      {"o_bias", &at.o_bias}};
+  const auto found = table.find(role);
+  require(found != table.end(), "no vector has the role " + role);
+  return found->second;
+}
+
+// Half precision travels as uint16.
+void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, nb::ndarray<nb::c_contig> scales,
+                std::optional<Array<uint8_t, 1>> zero_points, int bits, int columns, int group) {
+  const size_t rows = codes.shape(0);
+  require(bits >= 2 && bits <= 8 && columns > 0, "bits must be 2 to 8 and columns positive");
+  require(codes.shape(1) == (static_cast<size_t>(columns) * bits + 7) / 8, "packed rows have the wrong length");
+  require(scales.ndim() == 1, "scales have one dimension");
+  const bool half = scales.dtype() == nb::dtype<uint16_t>();
+  require(half || scales.dtype() == nb::dtype<float>(), "scales are float32, or float16 viewed as uint16");
+  const bool shared = group < 0;
+  require(shared || (group > 0 && columns % group == 0 && (group == columns || group % kBlock == 0)), "this group cannot run");
+  require(scales.shape(0) == (shared ? 1 : rows * (columns / group)), "one scale for each group");
+  require(!zero_points || zero_points->shape(0) == scales.shape(0), "one zero point for each scale");
+  const PackedSource source{codes.data(),     scales.data(), zero_points ? zero_points->data() : nullptr,
+                            half ? ScaleType::fp16 : ScaleType::fp32, bits, static_cast<int>(rows), columns, group, shared};
+  nb::gil_scoped_release release;
+  *matrix_of(model, role, layer) = Matrix(source);
+}
+
+void set_dense(Model& model, const std::string& role, int layer, nb::ndarray<nb::ndim<2>, nb::c_contig> values, bool bf16) {
+  const bool half = values.dtype() == nb::dtype<uint16_t>();
+  require(half || values.dtype() == nb::dtype<float>(), "values are float32, or 16-bit numbers viewed as uint16");
+  const DenseType type = !half ? DenseType::fp32 : bf16 ? DenseType::bf16 : DenseType::fp16;
+  const DenseSource source{values.data(), type, static_cast<int>(values.shape(0)), static_cast<int>(values.shape(1))};
+  nb::gil_scoped_release release;
+  *matrix_of(model, role, layer) = Matrix(source);
+}
+
+void set_vector(Model& model, const std::string& role, int layer, Array<float, 1> values) {
+  vector_of(model, role, layer)->assign(values.data(), values.data() + values.shape(0));
+}
+
+void bind_model(nb::module_& m) {
+  nb::class_<Model>(m, "Model")
+      .def(nb::init<>())
+      .def_rw("hidden", &Model::hidden)
+      .def_rw("intermediate", &Model::intermediate)
+      .def_rw("heads", &Model::heads)
+      .def_rw("kv_heads", &Model::kv_heads)
+      .def_rw("head_dim", &Model::head_dim)
+      .def_rw("vocabulary", &Model::vocabulary)
+      .def_rw("epsilon", &Model::epsilon)
+      .def_rw("embedding_scale", &Model::embedding_scale)
+      .def_rw("attention_scale", &Model::attention_scale)
+      .def_rw("attention_softcap", &Model::attention_softcap)
+      .def_rw("logit_softcap", &Model::logit_softcap)
+      .def_rw("gelu", &Model::gelu)
+      .def("add_rope", [](Model& model, const Floats& frequencies, float factor) { model.ropes.push_back({frequencies, factor}); },
+           "inverse_frequencies"_a, "factor"_a)
+      .def("add_layer",
+           [](Model& model, int rope, int window) {
+             model.layers.emplace_back();
+             model.layers.back().rope = rope;
+             model.layers.back().window = window;
+           },
+           "rope"_a, "window"_a)
+      .def("set_packed", &set_packed, "role"_a, "layer"_a, "codes"_a, "scales"_a, "zero_points"_a.none(), "bits"_a, "columns"_a,
+           "group"_a)
+      .def("set_dense", &set_dense, "role"_a, "layer"_a, "values"_a, "bf16"_a)
+      .def("set_vector", &set_vector, "role"_a, "layer"_a, "values"_a)
+      .def("check", &Model::check)
+      .def_prop_ro("bytes_per_token", &Model::bytes_per_token);
+}
+
+using Tokens = Array<int32_t, 1>;
+
+auto session_forward(Session& session, Tokens tokens, bool want_hidden, bool want_logits) {
+  const size_t count = tokens.shape(0), width = session.model().hidden, vocabulary = session.model().vocabulary;
+  auto hidden = make_array<float>({want_hidden ? count : 0, width});
+  auto logits = make_array<float>({want_logits ? vocabulary : 0});
+  {
+    nb::gil_scoped_release release;
+    session.forward(tokens.data(), static_cast<int>(count), want_hidden ? hidden.data() : nullptr,
+                    want_logits ? logits.data() : nullptr);
+  }
+  return nb::make_tuple(hidden, logits);
+}
+
+auto session_project(Session& session, Array<float, 2> hidden) {
+  require(hidden.shape(1) == static_cast<size_t>(session.model().hidden), "hidden rows have the wrong width");
+  auto logits = make_array<float>({hidden.shape(0), static_cast<size_t>(session.model().vocabulary)});
+  nb::gil_scoped_release release;
+  session.project(hidden.data(), static_cast<int>(hidden.shape(0)), logits.data());
+  return logits;
+}
+
+auto session_compare(Session& session, Array<float, 2> hidden, Tokens targets, Session* reference,
+                     std::optional<Array<float, 2>> reference_hidden) {
+  const size_t rows = hidden.shape(0), vocabulary = session.model().vocabulary;
+  require(hidden.shape(1) == static_cast<size_t>(session.model().hidden) && targets.shape(0) == rows, "one target for each row");
+  for (size_t i = 0; i < rows; i++)
+    require(targets.data()[i] >= 0 && static_cast<size_t>(targets.data()[i]) < vocabulary, "a target is not in the vocabulary");
+  require((reference != nullptr) == reference_hidden.has_value(), "a reference comes with its hidden rows");
+  if (reference != nullptr)
+    require(reference_hidden->shape(0) == rows && reference_hidden->shape(1) == static_cast<size_t>(reference->model().hidden) &&
+                static_cast<size_t>(reference->model().vocabulary) == vocabulary,
+            "the reference has other rows or another vocabulary");
+  std::vector<Comparison> compared(rows);
+  {
+    nb::gil_scoped_release release;
+    compare(reference, reference ? reference_hidden->data() : nullptr, session, hidden.data(), static_cast<int>(rows),
+            targets.data(), compared.data());
+  }
+  auto kl = make_array<float>({rows}), nll = make_array<float>({rows}), nll_reference = make_array<float>({rows});
+  auto agrees = make_array<bool>({rows});
+  for (size_t i = 0; i < rows; i++) {
+    kl.data()[i] = compared[i].kl;
+    nll.data()[i] = compared[i].nll;
+    nll_reference.data()[i] = compared[i].nll_reference;
+    agrees.data()[i] = compared[i].agrees;
+  }
+  return nb::make_tuple(kl, nll, nll_reference, agrees);
+}
+
+template <class T>
+T named(const std::map<std::string, T>& table, const std::string& name, const char* what) {
+  const auto found = table.find(name);
+  require(found != table.end(), std::string("unknown ") + what + " " + name);
+  return found->second;
+}
+
+void bind_session(nb::module_& m) {
+  nb::class_<Session>(m, "Session")
+      .def("__init__",
+           [](Session* self, std::shared_ptr<const Model> model, int context, int threads, const std::string& activations,
+              const std::string& cache) {
+             model->check();
+             require(context > 0 && threads > 0, "context and threads are positive");
+             const SessionOptions options{
+                 context, threads,
+                 named<Activations>({{"int8", Activations::int8}, {"int16", Activations::int16}, {"fp32", Activations::fp32}},
+                                    activations, "activations"),
+                 named<DenseType>({{"fp32", DenseType::fp32}, {"fp16", DenseType::fp16}, {"int8", DenseType::int8}}, cache,
+                                  "cache type")};
+             new (self) Session(std::move(model), options);
+           },
+           "model"_a, "context"_a, "threads"_a, "activations"_a, "cache"_a)
+      .def("forward", &session_forward, "tokens"_a, "hidden"_a, "logits"_a)
+      .def("project", &session_project, "hidden"_a)
+      .def("compare", &session_compare, "hidden"_a, "targets"_a, "reference"_a.none(), "reference_hidden"_a.none())
+      .def("rewind", &Session::rewind, "position"_a)
+      .def_prop_ro("position", &Session::position)
+      .def_prop_ro("context", &Session::context)
+      .def_prop_ro("cache_bytes", &Session::cache_bytes);
+}
+
+int sampler_pick(Sampler& sampler, Array<float, 1> logits, const std::vector<int32_t>& seen) {
+  std::vector<float> copy(logits.data(), logits.data() + logits.shape(0));
+  require(!copy.empty(), "no logits");
+  for (const int32_t token : seen) require(token >= 0 && static_cast<size_t>(token) < copy.size(), "a seen token is not in the vocabulary");
+  return sampler.pick(copy.data(), static_cast<int>(copy.size()), seen);
+}
+
+}  // namespace
+
+void init_engine(nb::module_& m) {
+  bind_model(m);
+  bind_session(m);
+  nb::class_<Sampler>(m, "Sampler")
+      .def("__init__",
+           [](Sampler* self, float temperature, int top_k, float top_p, float min_p, float repetition_penalty, uint64_t seed) {
+             new (self) Sampler(SamplerOptions{temperature, top_k, top_p, min_p, repetition_penalty, seed});
+           },
+           "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "repetition_penalty"_a, "seed"_a)
+      .def("pick", &sampler_pick, "logits"_a, "seen"_a);
+  m.def("isa", [] { return std::string(kernels().name); });
+  m.def("supported_isas", [] {
+    const char* names[8];
+    const int count = supported_kernels(names, 8);
+    return std::vector<std::string>(names, names + count);
+  });
+  m.def("available_cores", &available_cores);
+  m.def("read_bandwidth",
+        [](size_t bytes, int threads, double seconds) {
+          nb::gil_scoped_release release;
+          return read_bandwidth(bytes, threads, seconds);
+        },
+        "bytes"_a, "threads"_a, "seconds"_a);
+}

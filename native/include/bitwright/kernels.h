@@ -1,0 +1,120 @@
+// The one dispatch table: every hot loop of the engine, once for each instruction set.
+//
+// All kernels work on panels: 16 consecutive output rows side by side, one vector lane a row, so that no product
+// is ever added across lanes.
+//
+//   dense panel       [k][16]                          fp32, fp16, bf16 or int8 values
+//   quantized panel   [block of 32 k][code bytes]      see `code_bytes` and codes.h for the order inside a block
+//
+// Activations come in tiles of up to `tile` tokens, the token running fastest: x[k][token].
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace bitwright {
+
+constexpr int kPanelRows = 16;
+constexpr int kBlock = 32;         // columns that share one activation scale
+constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
+
+enum class DenseType : int { fp32, fp16, bf16, int8 };
+enum class ScaleType : int { fp32, fp16 };
+
+// Bytes that one block (16 rows x 32 columns) of codes takes at this width: 2, 3, 4 or 8 bits.
+constexpr int code_bytes(int bits) { return kPanelRows * kBlock * bits / 8; }
+
+struct DensePanels {
+  const void* values;  // [panel][k][16]
+  DenseType type;
+  int rows, columns;
+};
+
+// weight = scale * (code - zero_point), codes unsigned
+struct QuantizedPanels {
+  const uint8_t* codes;        // [panel][block][code_bytes(bits)]
+  const void* scales;          // [panel][group][16]
+  const uint8_t* zero_points;  // [panel][group][16], or null: 2^(bits-1)
+  ScaleType scale_type;
+  int bits;
+  int rows, columns;
+  int blocks;            // ceil(columns / 32)
+  int blocks_per_group;  // blocks that share a scale; `blocks` for one scale a row
+  int groups() const { return (blocks + blocks_per_group - 1) / blocks_per_group; }
+};
+
+// Rows of int8 activations: x = scale * code, one scale for each block of 32, |code| <= 127
+struct QuantizedRows {
+  int rows, blocks, tile;
+  const int32_t* codes;  // [tile index][block * 8][tile], four codes in each int32
+  const float* scales;   // [tile index][block][tile]
+  const float* biases;   // [tile index][block][tile], -scale * sum of the block's codes
+};
+
+// Activations of one tile: x(k, t) at values[k * stride + t], or at values[k + t * kAttentionSpan] if `by_row`.
+struct DenseInput {
+  const float* values;
+  int stride;
+  bool by_row;
+};
+
+// Where the products go: values[token * stride + row], row 0 being the first of the panels at hand; added to what is
+// there if `accumulate`.
+struct Output {
+  float* values;
+  ptrdiff_t stride;
+  bool accumulate;
+};
+
+struct PanelRange {
+  int begin, end;
+};
+
+struct Kernels {
+  const char* name;
+  int tile;  // tokens in a full tile
+
+  // One dense panel times up to `tile` tokens.
+  void (*dense_panel)(DenseType, const void* panel, int k, DenseInput x, int tokens, Output out);
+  // Panels times all rows of x (tile layout [tile index][k][tile]).
+  void (*dense_matmul)(const DensePanels&, const float* x, int tokens, PanelRange, Output out);
+  // One row of x (tile 1): codes are decoded in registers.
+  void (*quantized_vector)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out);
+  // Many rows of x: each panel is decoded once into `scratch` (blocks * 512 bytes) and reused.
+  void (*quantized_matmul)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out, uint8_t* scratch);
+  // One panel to float: out[k][16].
+  void (*dequantize_panel)(const QuantizedPanels&, int panel, float* out);
+
+  // One row to int8, into token 0 of a tile (the caller shifts the pointers for the others).
+  void (*quantize_row)(const float* x, int columns, int tile, int32_t* codes, float* scales, float* biases);
+  // One row to 15 bits as two rows of int8, tokens 0 and 1: x = scale * (254 * first + second).
+  void (*quantize_row_wide)(const float* x, int columns, int tile, int32_t* codes, float* scales, float* biases);
+
+  void (*rms_norm)(const float* x, const float* weight, int n, float epsilon, float* out);
+  void (*gated_silu)(const float* gate, const float* up, int n, float* out);
+  void (*gated_gelu)(const float* gate, const float* up, int n, float* out);
+  void (*softcap)(float* x, int n, float cap);
+  // x <- exp(x - shift); returns the sum
+  float (*exp_shifted)(float* x, int n, float shift);
+  double (*sum_exp)(const float* x, int n, float shift);  // the same sum, x unchanged
+  float (*maximum)(const float* x, int n);
+  void (*to_fp16)(const float* x, int n, uint16_t* out);
+  void (*scale)(float* x, int n, float factor);
+  // sum of exp(p - p_shift) * (p - q): the part of a KL divergence that needs all of both rows; see compare.cpp
+  double (*expected_gap)(const float* p, const float* q, int n, float p_shift);
+
+  // Quantization: groups of n values against one grid each, level = clip(rint(x / scale) + zero_point, low, high).
+  void (*encode_group)(const float* x, int n, float scale, float zero_point, int low, int high, uint8_t* codes);
+  float (*squared_error)(const float* x, int n, float scale, float zero_point, int low, int high);
+  // sum x q and sum q q over levels q of the group, for the least-squares scale
+  void (*scale_sums)(const float* x, int n, float scale, float zero_point, int low, int high, float* xq, float* qq);
+};
+
+// Best first. The environment variable BITWRIGHT_ISA forces one by name; throws std::runtime_error if this machine
+// lacks it or no such name exists.
+const Kernels& kernels();
+// By name, or null if unknown or unsupported here. `supported_kernels` fills names of those this machine can run.
+const Kernels* kernels_named(const char* name);
+int supported_kernels(const char** names, int capacity);
+
+}  // namespace bitwright

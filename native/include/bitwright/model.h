@@ -1,0 +1,41 @@
+// A decoder-only transformer as data: what src/bitwright/models/architecture.py describes, with its weights.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "bitwright/matrix.h"
+
+namespace bitwright {
+
+struct Rope {
+  std::vector<float> inverse_frequencies;  // dim / 2 of them; channel i turns with channel i + dim / 2
+  float factor = 1.0f;                     // multiplies cosine and sine
+};
+
+struct Layer {
+  Matrix q, k, v, o, gate, up, down;
+  // Norm weights carry their offset already. Empty where the model has none.
+  std::vector<float> attention_norm, mlp_norm, post_attention_norm, post_mlp_norm, q_norm, k_norm;
+  std::vector<float> q_bias, k_bias, v_bias, o_bias;
+  int rope = 0;
+  int window = 0;  // positions a token sees, itself included; 0 for all
+};
+
+struct Model {
+  int hidden = 0, intermediate = 0, heads = 0, kv_heads = 0, head_dim = 0, vocabulary = 0;
+  float epsilon = 1e-5f, embedding_scale = 1.0f, attention_scale = 1.0f, attention_softcap = 0.0f, logit_softcap = 0.0f;
+  bool gelu = false;
+  std::vector<Rope> ropes;
+  std::vector<Layer> layers;
+  Matrix embedding, head;  // `head` is empty where it is tied to the embedding
+  std::vector<float> final_norm;
+
+  const Matrix& output() const { return head.empty() ? embedding : head; }
+  // Bytes of weights that one decoded token reads.
+  size_t bytes_per_token() const;
+  // Throws std::invalid_argument that names what is missing or has the wrong shape.
+  void check() const;
+};
+
+}  // namespace bitwright

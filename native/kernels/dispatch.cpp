@@ -1,0 +1,77 @@
+// Picks one row of the dispatch table: the best this machine supports, or the one BITWRIGHT_ISA names.
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "bitwright/kernels.h"
+
+namespace bitwright {
+
+extern const Kernels kKernels_scalar;
+#if defined(__x86_64__)
+extern const Kernels kKernels_avx2, kKernels_avxvnni, kKernels_avx512vnni;
+#endif
+
+namespace {
+
+struct Entry {
+  const Kernels* kernels;
+  bool (*supported)();
+};
+
+bool always() { return true; }
+
+#if defined(__x86_64__)
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
+bool has_avxvnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
+bool has_avx512vnni() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+// Best first, scalar last.
+constexpr Entry kTable[] = {
+#if defined(__x86_64__)
+    {&kKernels_avx512vnni, has_avx512vnni},
+    {&kKernels_avxvnni, has_avxvnni},
+    {&kKernels_avx2, has_avx2},
+#endif
+    {&kKernels_scalar, always},
+};
+
+const Kernels& choose() {
+  const char* forced = std::getenv("BITWRIGHT_ISA");
+  if (forced == nullptr || *forced == '\0') {
+    for (const Entry& entry : kTable)
+      if (entry.supported()) return *entry.kernels;
+  }
+  if (const Kernels* found = kernels_named(forced)) return *found;
+  std::string names;
+  for (const Entry& entry : kTable)
+    if (entry.supported()) names += (names.empty() ? "" : ", ") + std::string(entry.kernels->name);
+  throw std::runtime_error("BITWRIGHT_ISA=" + std::string(forced) + " is unknown or not supported here; this machine has " + names);
+}
+
+}  // namespace
+
+const Kernels* kernels_named(const char* name) {
+  for (const Entry& entry : kTable)
+    if (std::strcmp(entry.kernels->name, name) == 0) return entry.supported() ? entry.kernels : nullptr;
+  return nullptr;
+}
+
+int supported_kernels(const char** names, int capacity) {
+  int count = 0;
+  for (const Entry& entry : kTable)
+    if (entry.supported() && count < capacity) names[count++] = entry.kernels->name;
+  return count;
+}
+
+const Kernels& kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}
+
+}  // namespace bitwright

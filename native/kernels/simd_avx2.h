@@ -1,0 +1,152 @@
+// Sixteen lanes as two 256-bit halves: AVX2 + FMA + F16C, and AVX-VNNI where the compiler was told so.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+struct Avx2 {
+#ifdef __AVXVNNI__
+  static constexpr const char* kName = "avxvnni";
+#else
+  static constexpr const char* kName = "avx2";
+#endif
+  static constexpr int kTile = 4;
+
+  struct F {
+    __m256 lo, hi;
+  };
+  struct I {
+    __m256i lo, hi;
+  };
+  struct B {
+    __m256i lo, hi;
+  };
+  static F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  static F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static __m128i load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+  static __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static F load_fp16(const uint16_t* p) { return {_mm256_cvtph_ps(load128(p)), _mm256_cvtph_ps(load128(p + 8))}; }
+  static __m256 widen_bf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
+  static F load_bf16(const uint16_t* p) { return {widen_bf16(load128(p)), widen_bf16(load128(p + 8))}; }
+  static F load_int8(const int8_t* p) {
+    const __m128i x = load128(p);
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))};
+  }
+  static F load_uint8(const uint8_t* p) {
+    const __m128i x = load128(p);
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(x)), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(x, 8)))};
+  }
+  static void store(float* p, F a) {
+    _mm256_storeu_ps(p, a.lo);
+    _mm256_storeu_ps(p + 8, a.hi);
+  }
+  static void store_fp16(uint16_t* p, F a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
+  }
+  static F add(F a, F b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+  static F sub(F a, F b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+  static F mul(F a, F b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+  static F div(F a, F b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+  static F fma(F a, F b, F c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
+  static F min(F a, F b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+  static F max(F a, F b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+  static F abs(F a) {
+    const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
+    return {_mm256_and_ps(a.lo, mask), _mm256_and_ps(a.hi, mask)};
+  }
+  static F round(F a) {
+    constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_round_ps(a.lo, mode), _mm256_round_ps(a.hi, mode)};
+  }
+  static __m256 pow2_half(__m256 a) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127)), 23));
+  }
+  static F pow2(F a) { return {pow2_half(a.lo), pow2_half(a.hi)}; }
+  static __m128i narrow16(F whole) {  // 16 whole numbers to the low bytes of 16-bit lanes, then packed by the caller
+    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(whole.lo), _mm256_cvtps_epi32(whole.hi));
+    const __m256i ordered = _mm256_permute4x64_epi64(words, 0xD8);
+    const __m256i low = _mm256_and_si256(ordered, _mm256_set1_epi16(0xFF));
+    return _mm_packus_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  }
+  static void store_int8(int8_t* p, F whole) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow16(whole)); }
+  static void store_uint8(uint8_t* p, F whole) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow16(whole)); }
+  static float sum(F a) {
+    const __m256 eight = _mm256_add_ps(a.lo, a.hi);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  }
+  static float highest(F a) {
+    const __m256 eight = _mm256_max_ps(a.lo, a.hi);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  }
+
+  static I broadcast(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+  static F to_float(I a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+  static __m256i byte_half(__m256i w, int j) {
+    return _mm256_and_si256(_mm256_srl_epi32(w, _mm_cvtsi32_si128(8 * j)), _mm256_set1_epi32(0xFF));
+  }
+  static I byte(B w, int j) { return {byte_half(w.lo, j), byte_half(w.hi, j)}; }
+
+  static B load_bytes(const uint8_t* p) { return {load256(p), load256(p + 32)}; }
+  static void store_bytes(uint8_t* p, B a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), a.hi);
+  }
+  template <int kShift>
+  static __m256i field_half(__m256i w, __m256i mask) {
+    if constexpr (kShift > 0) return _mm256_and_si256(_mm256_srli_epi16(w, kShift), mask);
+    if constexpr (kShift < 0) return _mm256_and_si256(_mm256_slli_epi16(w, -kShift), mask);
+    return _mm256_and_si256(w, mask);
+  }
+  template <int kShift>
+  static B field(B w, uint8_t mask) {
+    const __m256i m = _mm256_set1_epi8(static_cast<char>(mask));
+    return {field_half<kShift>(w.lo, m), field_half<kShift>(w.hi, m)};
+  }
+  static B either(B a, B b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+
+#ifdef __AVXVNNI__
+  static constexpr int kByteOffset = 0;
+  template <bool kSmall>
+  static I dot(I acc, B w, int32_t four) {
+    const __m256i a = _mm256_set1_epi32(four);
+    return {_mm256_dpbusd_avx_epi32(acc.lo, w.lo, a), _mm256_dpbusd_avx_epi32(acc.hi, w.hi, a)};
+  }
+  template <bool kSmall>
+  static I finish(I acc) {
+    return acc;
+  }
+#else
+  // Small codes: eight pair sums of at most 2 * 15 * 127 fit 16 bits, so a block widens once, in `finish`.
+  // Bytes are centred: |code - 128| * sign(a, code - 128) keeps pair sums within 2 * 128 * 127 < 2^15.
+  static constexpr int kByteOffset = 128;
+  template <bool kSmall>
+  static __m256i dot_half(__m256i acc, __m256i w, __m256i a) {
+    if constexpr (kSmall) return _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, a));
+    const __m256i level = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(level), _mm256_sign_epi8(a, level));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  template <bool kSmall>
+  static I dot(I acc, B w, int32_t four) {
+    const __m256i a = _mm256_set1_epi32(four);
+    return {dot_half<kSmall>(acc.lo, w.lo, a), dot_half<kSmall>(acc.hi, w.hi, a)};
+  }
+  template <bool kSmall>
+  static I finish(I acc) {
+    if constexpr (!kSmall) return acc;
+    const __m256i ones = _mm256_set1_epi16(1);
+    return {_mm256_madd_epi16(acc.lo, ones), _mm256_madd_epi16(acc.hi, ones)};
+  }
+#endif
+};
+
+}  // namespace

@@ -1,0 +1,93 @@
+// Sixteen lanes as one 512-bit register: AVX-512 F, BW, VL, DQ and VNNI.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace {
+
+struct Avx512 {
+  static constexpr const char* kName = "avx512vnni";
+  static constexpr int kTile = 12;
+
+  using F = __m512;
+  using I = __m512i;
+  struct B {
+    __m512i v;
+  };
+  static F set1(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static __m128i load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+  static __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static F load_fp16(const uint16_t* p) { return _mm512_cvtph_ps(load256(p)); }
+  static F load_bf16(const uint16_t* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(p)), 16));
+  }
+  static F load_int8(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(p))); }
+  static F load_uint8(const uint8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load128(p))); }
+  static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
+  static void store_fp16(uint16_t* p, F a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+  }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F abs(F a) { return _mm512_abs_ps(a); }
+  static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static F pow2(F a) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23));
+  }
+  static void store_int8(int8_t* p, F whole) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole)));
+  }
+  static void store_uint8(uint8_t* p, F whole) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole)));
+  }
+  static __m256 upper(F a) { return _mm512_extractf32x8_ps(a, 1); }
+  static float sum(F a) {
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), upper(a));
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  }
+  static float highest(F a) {
+    const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(a), upper(a));
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  }
+
+  static I broadcast(int32_t x) { return _mm512_set1_epi32(x); }
+  static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+  static I byte(B w, int j) {
+    return _mm512_and_si512(_mm512_srl_epi32(w.v, _mm_cvtsi32_si128(8 * j)), _mm512_set1_epi32(0xFF));
+  }
+
+  static B load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+  static void store_bytes(uint8_t* p, B a) { _mm512_storeu_si512(p, a.v); }
+  template <int kShift>
+  static B field(B w, uint8_t mask) {
+    const __m512i m = _mm512_set1_epi8(static_cast<char>(mask));
+    if constexpr (kShift > 0) return {_mm512_and_si512(_mm512_srli_epi16(w.v, kShift), m)};
+    if constexpr (kShift < 0) return {_mm512_and_si512(_mm512_slli_epi16(w.v, -kShift), m)};
+    return {_mm512_and_si512(w.v, m)};
+  }
+  static B either(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
+
+  static constexpr int kByteOffset = 0;
+  template <bool kSmall>
+  static I dot(I acc, B w, int32_t four) {
+    return _mm512_dpbusd_epi32(acc, w.v, _mm512_set1_epi32(four));
+  }
+  template <bool kSmall>
+  static I finish(I acc) {
+    return acc;
+  }
+};
+
+}  // namespace

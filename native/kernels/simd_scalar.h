@@ -1,0 +1,172 @@
+// Sixteen lanes in plain C++: the slow twin of every wide instruction set.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+inline float half_to_float(uint16_t h) {
+  const uint32_t sign = (h & 0x8000u) << 16, exponent = (h >> 10) & 31, mantissa = h & 0x3FFu;
+  if (exponent == 0) {
+    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+    return sign ? -magnitude : magnitude;
+  }
+  const uint32_t top = exponent == 31 ? 255u : exponent + 112;
+  return std::bit_cast<float>(sign | (top << 23) | (mantissa << 13));
+}
+
+// Rounds to nearest, ties to even; beyond 65504 becomes infinity.
+inline uint16_t float_to_half(float x) {
+  const uint32_t raw = std::bit_cast<uint32_t>(x);
+  const auto sign = static_cast<uint16_t>((raw >> 16) & 0x8000u);
+  const float magnitude = std::fabs(x);
+  if (magnitude >= 65520.0f) return sign | (magnitude == magnitude ? 0x7C00u : 0x7E00u);
+  if (magnitude < 0x1p-14f)  // subnormal: adding this constant leaves the rounded multiple of 2^-24 in the low bits
+    return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(magnitude + 0.5f) - std::bit_cast<uint32_t>(0.5f));
+  const uint32_t bits = raw & 0x7FFFFFFFu;
+  return sign | static_cast<uint16_t>((bits + 0xFFFu + ((bits >> 13) & 1u) - (112u << 23)) >> 13);
+}
+
+struct Scalar {
+  static constexpr const char* kName = "scalar";
+  static constexpr int kTile = 4;
+
+  struct F {
+    float v[16];
+  };
+  struct I {
+    int32_t v[16];
+  };
+  struct B {
+    uint8_t v[64];
+  };
+  template <class Op>
+  static F map(Op op) {
+    F r;
+    for (int i = 0; i < 16; i++) r.v[i] = op(i);
+    return r;
+  }
+
+  static F set1(float x) {
+    return map([&](int) { return x; });
+  }
+  static F load(const float* p) {
+    F r;
+    std::memcpy(r.v, p, sizeof r.v);
+    return r;
+  }
+  static F load_fp16(const uint16_t* p) {
+    return map([&](int i) { return half_to_float(p[i]); });
+  }
+  static F load_bf16(const uint16_t* p) {
+    return map([&](int i) { return std::bit_cast<float>(static_cast<uint32_t>(p[i]) << 16); });
+  }
+  static F load_int8(const int8_t* p) {
+    return map([&](int i) { return static_cast<float>(p[i]); });
+  }
+  static F load_uint8(const uint8_t* p) {
+    return map([&](int i) { return static_cast<float>(p[i]); });
+  }
+  static void store(float* p, F a) { std::memcpy(p, a.v, sizeof a.v); }
+  static void store_fp16(uint16_t* p, F a) {
+    for (int i = 0; i < 16; i++) p[i] = float_to_half(a.v[i]);
+  }
+  static F add(F a, F b) {
+    return map([&](int i) { return a.v[i] + b.v[i]; });
+  }
+  static F sub(F a, F b) {
+    return map([&](int i) { return a.v[i] - b.v[i]; });
+  }
+  static F mul(F a, F b) {
+    return map([&](int i) { return a.v[i] * b.v[i]; });
+  }
+  static F div(F a, F b) {
+    return map([&](int i) { return a.v[i] / b.v[i]; });
+  }
+  static F fma(F a, F b, F c) {
+    return map([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
+  }
+  static F min(F a, F b) {
+    return map([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  static F max(F a, F b) {
+    return map([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  static F abs(F a) {
+    return map([&](int i) { return std::fabs(a.v[i]); });
+  }
+  static F round(F a) {
+    return map([&](int i) { return std::nearbyint(a.v[i]); });
+  }
+  static F pow2(F a) {  // 2^a for whole a in -126 .. 127
+    return map([&](int i) { return std::bit_cast<float>((static_cast<int32_t>(a.v[i]) + 127) << 23); });
+  }
+  static void store_int8(int8_t* p, F whole) {
+    for (int i = 0; i < 16; i++) p[i] = static_cast<int8_t>(whole.v[i]);
+  }
+  static void store_uint8(uint8_t* p, F whole) {
+    for (int i = 0; i < 16; i++) p[i] = static_cast<uint8_t>(whole.v[i]);
+  }
+  static float sum(F a) {
+    for (int width = 8; width; width /= 2)
+      for (int i = 0; i < width; i++) a.v[i] += a.v[i + width];
+    return a.v[0];
+  }
+  static float highest(F a) {
+    for (int width = 8; width; width /= 2)
+      for (int i = 0; i < width; i++) a.v[i] = a.v[i] > a.v[i + width] ? a.v[i] : a.v[i + width];
+    return a.v[0];
+  }
+
+  static I broadcast(int32_t x) {
+    I r;
+    for (int i = 0; i < 16; i++) r.v[i] = x;
+    return r;
+  }
+  static F to_float(I a) {
+    return map([&](int i) { return static_cast<float>(a.v[i]); });
+  }
+  static I byte(B w, int j) {  // byte j of every lane
+    I r;
+    for (int i = 0; i < 16; i++) r.v[i] = w.v[4 * i + j];
+    return r;
+  }
+
+  static B load_bytes(const uint8_t* p) {
+    B r;
+    std::memcpy(r.v, p, sizeof r.v);
+    return r;
+  }
+  static void store_bytes(uint8_t* p, B a) { std::memcpy(p, a.v, sizeof a.v); }
+  template <int kShift>
+  static B field(B w, uint8_t mask) {  // (w >> shift) & mask; a negative shift goes left
+    B r;
+    for (int i = 0; i < 64; i++) r.v[i] = static_cast<uint8_t>((kShift >= 0 ? w.v[i] >> kShift : w.v[i] << -kShift) & mask);
+    return r;
+  }
+  static B either(B a, B b) {
+    B r;
+    for (int i = 0; i < 64; i++) r.v[i] = a.v[i] | b.v[i];
+    return r;
+  }
+
+  // Sum over a block of (code - offset) * a; `kByteOffset` is the offset for codes wider than 4 bits, 0 for small ones.
+  static constexpr int kByteOffset = 0;
+  template <bool kSmall>
+  static I dot(I acc, B w, int32_t four) {
+    int8_t a[4];
+    std::memcpy(a, &four, 4);
+    for (int i = 0; i < 16; i++)
+      for (int j = 0; j < 4; j++) acc.v[i] += w.v[4 * i + j] * a[j];
+    return acc;
+  }
+  template <bool kSmall>
+  static I finish(I acc) {
+    return acc;
+  }
+};
+
+}  // namespace

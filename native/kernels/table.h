@@ -1,0 +1,38 @@
+// Fills one row of the dispatch table from one instruction set. Included once by each isa_*.cpp, which is compiled with
+// that set's flags; everything here is in unnamed namespaces so that no wide code leaks into the portable part.
+#pragma once
+
+#include "bitwright/kernels.h"
+#include "grid.h"
+
+namespace {
+
+template <class Isa>
+constexpr bitwright::Kernels make_table() {
+  return {
+      .name = Isa::kName,
+      .tile = Isa::kTile,
+      .dense_panel = dense_panel<Isa>,
+      .dense_matmul = dense_matmul<Isa>,
+      .quantized_vector = quantized_vector<Isa>,
+      .quantized_matmul = quantized_matmul<Isa>,
+      .dequantize_panel = dequantize_panel<Isa>,
+      .quantize_row = quantize_row<Isa>,
+      .quantize_row_wide = quantize_row_wide<Isa>,
+      .rms_norm = rms_norm<Isa>,
+      .gated_silu = gated_silu<Isa>,
+      .gated_gelu = gated_gelu<Isa>,
+      .softcap = softcap<Isa>,
+      .exp_shifted = exp_shifted<Isa>,
+      .sum_exp = sum_exp<Isa>,
+      .maximum = maximum<Isa>,
+      .to_fp16 = to_fp16<Isa>,
+      .scale = scale<Isa>,
+      .expected_gap = expected_gap<Isa>,
+      .encode_group = encode_group<Isa>,
+      .squared_error = squared_error<Isa>,
+      .scale_sums = scale_sums<Isa>,
+  };
+}
+
+}  // namespace

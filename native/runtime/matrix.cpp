@@ -1,0 +1,127 @@
+#include "bitwright/matrix.h"
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "bitwright/quantization.h"
+#include "bitwright/thread_team.h"
+
+namespace bitwright {
+
+namespace {
+
+// Calls work(first panel, last panel) on all cores.
+template <class Work>
+void over_panels(int panels, const Work& work) {
+  const int parts = panels < 8 ? 1 : available_cores();
+  std::vector<std::thread> threads;
+  for (int i = 1; i < parts; i++)
+    threads.emplace_back([&work, share = Share(panels, i, parts)] { work(share.begin, share.end); });
+  const Share share(panels, 0, parts);
+  work(share.begin, share.end);
+  for (std::thread& thread : threads) thread.join();
+}
+
+size_t scale_bytes(ScaleType type) { return type == ScaleType::fp16 ? 2 : 4; }
+
+// One block of 16 rows x 32 columns of byte codes, [row][column], into the order that kernels/quantized.h describes.
+void store_block(const uint8_t* codes, size_t row_stride, int bits, uint8_t* out) {
+  const int fields = bits == 8 ? 1 : bits == 4 ? 2 : 4;
+  const int field_bits = bits == 3 ? 2 : bits;
+  for (int step = 0; step < kBlock / 4; step++) {
+    uint8_t* vector = out + step / fields * 64;
+    const int shift = step % fields * field_bits;
+    for (int row = 0; row < kPanelRows; row++)
+      for (int i = 0; i < 4; i++) {
+        const uint8_t code = codes[row * row_stride + 4 * step + i];
+        vector[4 * row + i] |= static_cast<uint8_t>((bits == 3 ? code & 3 : code) << shift);
+        if (bits == 3) out[128 + 4 * row + i] |= static_cast<uint8_t>((code >> 2) << step);
+      }
+  }
+}
+
+}  // namespace
+
+Matrix::Matrix(const PackedSource& source) : rows_(source.rows), columns_(source.columns) {
+  bits_ = source.bits <= 4 ? source.bits : 8;
+  blocks_ = (columns_ + kBlock - 1) / kBlock;
+  blocks_per_group_ = source.shared_scale || source.group == columns_ ? blocks_ : source.group / kBlock;
+  scale_type_ = source.scale_type;
+  const size_t groups = (blocks_ + blocks_per_group_ - 1) / blocks_per_group_, lanes = panels() * groups * kPanelRows;
+  codes_ = Buffer(static_cast<size_t>(panels()) * blocks_ * code_bytes(bits_));
+  scales_ = Buffer(lanes * scale_bytes(scale_type_));
+  if (source.zero_points != nullptr) zero_points_ = Buffer(lanes);
+  over_panels(panels(), [&](int begin, int end) {
+    std::vector<uint8_t> rows(static_cast<size_t>(kPanelRows) * blocks_ * kBlock);
+    for (int p = begin; p < end; p++) repack_panel(source, p, rows.data());
+  });
+}
+
+void Matrix::repack_panel(const PackedSource& source, int panel, uint8_t* codes_of_rows) {
+  const size_t stride = static_cast<size_t>(blocks_) * kBlock;
+  const size_t row_bytes = (static_cast<size_t>(columns_) * source.bits + 7) / 8;
+  const int groups = (blocks_ + blocks_per_group_ - 1) / blocks_per_group_;
+  // Codes of 5 to 7 bits move to the middle of a byte, so that their symmetric zero is a byte's.
+  const int lift = bits_ == 8 ? 128 - (1 << (source.bits - 1)) : 0;
+  const size_t unit = scale_bytes(scale_type_);
+  for (int lane = 0; lane < kPanelRows; lane++) {
+    const int row = panel * kPanelRows + lane;
+    uint8_t* codes = codes_of_rows + lane * stride;
+    std::memset(codes, 0, stride);
+    if (row >= rows_) continue;  // padding rows: codes and scales of zero, never written out
+    unpack_row(source.codes + row * row_bytes, columns_, source.bits, codes);
+    for (int k = 0; lift != 0 && k < columns_; k++) codes[k] = static_cast<uint8_t>(codes[k] + lift);
+    for (int g = 0; g < groups; g++) {
+      const size_t from = source.shared_scale ? 0 : static_cast<size_t>(row) * groups + g;
+      const size_t to = (static_cast<size_t>(panel) * groups + g) * kPanelRows + lane;
+      std::memcpy(scales_.as<uint8_t>() + to * unit, static_cast<const uint8_t*>(source.scales) + from * unit, unit);
+      if (source.zero_points != nullptr)
+        zero_points_.as<uint8_t>()[to] = static_cast<uint8_t>(source.zero_points[from] + lift);
+    }
+  }
+  for (int b = 0; b < blocks_; b++)
+    store_block(codes_of_rows + static_cast<size_t>(b) * kBlock, stride, bits_,
+                codes_.as<uint8_t>() + (static_cast<size_t>(panel) * blocks_ + b) * code_bytes(bits_));
+}
+
+Matrix::Matrix(const DenseSource& source) : rows_(source.rows), columns_(source.columns), type_(source.type) {
+  const size_t unit = type_ == DenseType::fp32 ? 4 : 2;
+  codes_ = Buffer(static_cast<size_t>(panels()) * columns_ * kPanelRows * unit);
+  over_panels(panels(), [&](int begin, int end) {
+    for (int row = begin * kPanelRows; row < end * kPanelRows && row < rows_; row++) {
+      const uint8_t* from = static_cast<const uint8_t*>(source.values) + static_cast<size_t>(row) * columns_ * unit;
+      uint8_t* to = codes_.as<uint8_t>() + (static_cast<size_t>(row / kPanelRows) * columns_ * kPanelRows + row % kPanelRows) * unit;
+      for (int k = 0; k < columns_; k++) std::memcpy(to + static_cast<size_t>(k) * kPanelRows * unit, from + k * unit, unit);
+    }
+  });
+}
+
+QuantizedPanels Matrix::quantized_panels() const {
+  return {codes_.as<uint8_t>(), scales_.as<void>(), zero_points_.as<uint8_t>(), scale_type_, bits_, rows_, columns_, blocks_,
+          blocks_per_group_};
+}
+
+DensePanels Matrix::dense_panels() const { return {codes_.as<void>(), type_, rows_, columns_}; }
+
+void Matrix::read_row(int row, float* out) const {
+  const int panel = row / kPanelRows, lane = row % kPanelRows;
+  const Kernels& k = kernels();
+  if (quantized()) {
+    std::vector<float> values(static_cast<size_t>(blocks_) * kBlock * kPanelRows);
+    k.dequantize_panel(quantized_panels(), panel, values.data());
+    for (int i = 0; i < columns_; i++) out[i] = values[static_cast<size_t>(i) * kPanelRows + lane];
+    return;
+  }
+  // The product with a unit vector reads one column of 16 rows; here every column is asked for one lane.
+  const size_t unit = type_ == DenseType::fp32 ? 4 : 2;
+  const float one = 1.0f;
+  float lanes[kPanelRows];
+  for (int i = 0; i < columns_; i++) {
+    const uint8_t* column = codes_.as<uint8_t>() + (static_cast<size_t>(panel) * columns_ + i) * kPanelRows * unit;
+    k.dense_panel(type_, column, 1, DenseInput{&one, 1, false}, 1, Output{lanes, kPanelRows, false});
+    out[i] = lanes[lane];
+  }
+}
+
+}  // namespace bitwright

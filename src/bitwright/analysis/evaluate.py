@@ -1,0 +1,216 @@
+"""What quantization lost: perplexity, KL divergence to the reference's token distribution, and top-1 agreement.
+
+The text is cut into windows of `context` tokens without overlap. At each position t of a window but the first, with p
+the reference's distribution of token t given the tokens before it in the window and q the model's,
+
+    perplexity = exp(mean -log q(t)),    KL = sum_v p(v) log(p(v) / q(v)),    agreement = [argmax p = argmax q]
+
+in nats over the whole vocabulary. The reference runs with 32-bit activations and KV cache, the model as the engine runs
+it. Both heads are applied and compared in native code, a few rows at a time: nobody holds the logits of a window.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.analysis.memory import peak_rss_bytes
+from bitwright.analysis.reference_cache import HiddenCache, hidden_states
+from bitwright.analysis.scored_text import Tokens, read_text, windows_of
+from bitwright.analysis.significance import Doubles, Resampling, percentile_interval, quantile, resample, units_of_windows
+from bitwright.errors import NonFiniteError, TokenizerError
+
+if TYPE_CHECKING:
+    from bitwright.engine import Engine
+    from bitwright.models.base import LanguageModel
+
+Floats = npt.NDArray[np.float32]
+Interval = tuple[float, float]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The measured figures, each with its 95 % interval. Without a reference all but `perplexity` are None.
+
+    KL is in nats per token; `perplexity_ratio` is the model's perplexity over the reference's on the same tokens;
+    `tokens` counts scored positions; sizes are bytes, true bits per weight with scales and unquantized tensors counted.
+    """
+
+    perplexity: float
+    perplexity_interval: Interval
+    perplexity_reference: float | None
+    perplexity_reference_interval: Interval | None
+    perplexity_ratio: float | None
+    perplexity_ratio_interval: Interval | None
+    kl_mean: float | None
+    kl_mean_interval: Interval | None
+    kl_median: float | None
+    kl_median_interval: Interval | None
+    kl_p99: float | None
+    kl_p99_interval: Interval | None
+    top1_agreement: float | None
+    top1_agreement_interval: Interval | None
+    tokens: int
+    windows: int
+    context: int
+    activations: str
+    size_bytes: int
+    bits_per_weight: float
+    seconds: float
+    peak_rss_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, by the public keys."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured at each scored position, all (tokens,) float64.
+
+    `nll` and `nll_reference` are -log of the probability that each model gave the token that came; `agree` is 0 or 1.
+    """
+
+    nll: Doubles
+    nll_reference: Doubles
+    kl: Doubles
+    agree: Doubles
+
+
+def evaluate(  # noqa: PLR0913 - the public face: every option by its name
+    model: LanguageModel | str | Path,
+    reference: LanguageModel | str | Path | None,
+    text: str | Path,
+    context: int = 512,
+    tokens: int = 32768,
+    activations: str = "int8",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure `model` against `reference` (or alone, with None) on the first `tokens` tokens of a text.
+
+    `text` is a `Path` or the name of an existing file (UTF-8), else the text itself. `progress` is told (done, total) tokens.
+    Raises `TextError`, `TokenizerError` where the two do not read the text alike, `NonFiniteError` where logits are not
+    finite, and whatever loading a model raises.
+    """
+    from bitwright.inspection import summary
+
+    begin = time.perf_counter()
+    candidate, original = _loaded(model), None if reference is None else _loaded(reference)
+    passage = read_text(text, tokens)
+    windows = windows_of(candidate.tokenizer(), passage, context, tokens)
+    if original is not None:
+        _require_same_reading(candidate, original, windows, windows_of(original.tokenizer(), passage, context, tokens))
+    scores = _joined(measure(candidate, original, windows, activations, progress))
+    size = summary(candidate)
+    return Evaluation(
+        **figures(scores, [len(window) - 1 for window in windows], paired=original is not None),
+        tokens=len(scores.nll),
+        windows=len(windows),
+        context=context,
+        activations=activations,
+        size_bytes=size["size_bytes"],
+        bits_per_weight=size["bits_per_weight"],
+        seconds=time.perf_counter() - begin,
+        peak_rss_bytes=peak_rss_bytes(),
+    )
+
+
+def measure(
+    model: LanguageModel, reference: LanguageModel | None, windows: list[Tokens], activations: str, progress: Progress | None
+) -> Iterator[Scores]:
+    """The scores of each window in turn. Without a reference the model is compared with itself."""
+    from bitwright.engine import Engine
+
+    context = max(len(window) for window in windows)
+    engine = Engine.load(model, context=context, activations=activations)
+    inputs = [window[:-1] for window in windows]
+    states: Iterator[Floats]
+    if reference is None:
+        judge, states = engine, map(engine.hidden, inputs)
+    else:
+        judge = Engine.load(reference, context=context, activations="fp32", kv_cache="fp32")
+        identity = reference_identity(reference, judge)
+        states = hidden_states(inputs, judge.hidden, reference.architecture.hidden_size, identity, HiddenCache.from_environment())
+    total, done = sum(map(len, inputs)), 0
+    for window, expected in zip(windows, states, strict=True):
+        yield _compare(judge, expected, engine, window)
+        done += len(window) - 1
+        if progress is not None:
+            progress(done, total)
+
+
+def figures(scores: Scores, window_sizes: list[int], paired: bool) -> dict[str, Any]:
+    """Point estimates and intervals by field name of `Evaluation`, for windows of these many scored tokens."""
+    draws = resample(units_of_windows(window_sizes))
+    result: dict[str, Any] = _with_interval("perplexity", np.exp(scores.nll.mean()), np.exp(draws.means(scores.nll)))
+    if not paired:
+        names = ("perplexity_reference", "perplexity_ratio", "kl_mean", "kl_median", "kl_p99", "top1_agreement")
+        return result | dict.fromkeys((*names, *(f"{name}_interval" for name in names)))
+    reference, excess = scores.nll_reference, scores.nll - scores.nll_reference
+    result |= _with_interval("perplexity_reference", np.exp(reference.mean()), np.exp(draws.means(reference)))
+    result |= _with_interval("perplexity_ratio", np.exp(excess.mean()), np.exp(draws.means(excess)))
+    result |= _with_interval("top1_agreement", scores.agree.mean(), draws.means(scores.agree))
+    return result | _kl_figures(scores.kl, draws)
+
+
+def reference_identity(reference: LanguageModel, judge: Engine) -> list[str]:
+    """All that the reference's hidden states depend on, beside the tokens: the weights, and the program that runs them."""
+    from bitwright import _native
+
+    program = Path(str(_native.__file__)).stat()
+    return [reference.fingerprint(), judge.isa, "fp32", f"{program.st_size}.{program.st_mtime_ns}"]
+
+
+def _kl_figures(kl: Doubles, draws: Resampling) -> dict[str, Any]:
+    median, p99 = draws.quantiles(kl, (0.5, 0.99))
+    return (
+        _with_interval("kl_mean", kl.mean(), draws.means(kl))
+        | _with_interval("kl_median", quantile(kl, 0.5), median)
+        | _with_interval("kl_p99", quantile(kl, 0.99), p99)
+    )
+
+
+def _with_interval(name: str, estimate: float, replicates: Doubles) -> dict[str, Any]:
+    return {name: float(estimate), f"{name}_interval": percentile_interval(replicates)}
+
+
+def _compare(judge: Engine, expected: Floats, engine: Engine, window: Tokens) -> Scores:
+    hidden = expected if engine is judge else engine.hidden(window[:-1])
+    found = engine.compare(expected, judge, hidden, window[1:])
+    scores = Scores(*(np.asarray(values, np.float64) for values in (found.nll, found.nll_reference, found.kl, found.agree)))
+    bad = int((~np.isfinite(scores.nll + scores.kl)).sum())
+    if bad:
+        raise NonFiniteError(f"logits are NaN or infinite at {bad} of {len(scores.nll)} positions; check the model's weights")
+    # KL is never negative; rounding can make the sum of a distribution compared with itself so
+    return Scores(scores.nll, scores.nll_reference, np.maximum(scores.kl, 0.0), scores.agree)
+
+
+def _joined(parts: Iterator[Scores]) -> Scores:
+    columns: Mapping[str, list[Doubles]] = {"nll": [], "nll_reference": [], "kl": [], "agree": []}
+    for part in parts:
+        for name, values in columns.items():
+            values.append(getattr(part, name))
+    return Scores(**{name: np.concatenate(values) for name, values in columns.items()})
+
+
+def _require_same_reading(model: LanguageModel, reference: LanguageModel, windows: list[Tokens], expected: list[Tokens]) -> None:
+    sizes = model.architecture.vocab_size, reference.architecture.vocab_size
+    if sizes[0] != sizes[1]:
+        raise TokenizerError(
+            f"vocabularies of {sizes[0]} and {sizes[1]} tokens cannot be compared; give the model's own reference"
+        )
+    if len(windows) != len(expected) or not all(map(np.array_equal, windows, expected)):
+        raise TokenizerError("the model and the reference split this text into different tokens; give the model's own reference")
+
+
+def _loaded(model: LanguageModel | str | Path) -> LanguageModel:
+    from bitwright.models import load
+
+    return load(model) if isinstance(model, str | Path) else model

@@ -1,0 +1,215 @@
+"""manifest.json: what an artifact holds. It says which tensors there are and how each is stored, never where a file lies.
+
+    {"format": "bitwright", "version": 1, "bitwright": ..., "config": {...}, "recipe": {...} or null,
+     "source": {"name": ..., "fingerprint": ...}, "tensors": {NAME: {"scheme": "int4-g64", "shape": [rows, columns]}, ...}}
+
+A quantized tensor lies in model.safetensors as NAME.codes, NAME.scale and, if affine, NAME.zero_point; one in full
+precision as NAME. docs/artifact.md has the rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitwright.artifact import strict_json
+from bitwright.artifact.safetensors_file import LARGEST_SIZE, METADATA
+from bitwright.core import Scheme
+from bitwright.errors import ManifestError, NonFiniteError, SchemeError
+from bitwright.formats import FORMATS
+from bitwright.formats.packing import row_bytes
+from bitwright.formats.scales import STORED_DTYPE, load_scale
+from bitwright.models.base import Dense, Packed
+
+MANIFEST_FILE = "manifest.json"
+TENSOR_FILE = "model.safetensors"
+FORMAT = "bitwright"
+VERSION = 1
+SIZE_LIMIT = 64 * 2**20  # bytes of manifest.json
+LONGEST_NAME = 512  # characters
+MOST_DIMENSIONS = 8
+
+DENSE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+SCALE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "pow2": "I8"}
+Parts = dict[str, tuple[str, tuple[int, ...]]]  # name in the tensor file -> (dtype, shape)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """How one tensor is stored. Raises `SchemeError` where the scheme does not fit the shape."""
+
+    scheme: Scheme
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.scheme.scaled:
+            if len(self.shape) != 2:
+                raise SchemeError(f"{self.scheme} is for matrices, not for shape {list(self.shape)}; choose fp32, fp16 or bf16")
+            self.scheme.group_size(self.shape)
+
+    @classmethod
+    def of(cls, tensor: Packed | Dense) -> StoredTensor:
+        return cls(tensor.scheme if isinstance(tensor, Packed) else Scheme(tensor.dtype), tuple(tensor.shape))
+
+    @property
+    def stored_bits(self) -> int:
+        return self.scheme.stored_bits(self.shape)
+
+    def parts(self, name: str) -> Parts:
+        """What the tensor file holds for this tensor, in order."""
+        if not self.scheme.scaled:
+            return {name: (DENSE_DTYPE[self.scheme.format], self.shape)}
+        rows, columns = self.shape
+        groups = (self.scheme.groups(self.shape),)
+        width = row_bytes(columns, FORMATS[self.scheme.format].bits)
+        parts: Parts = {f"{name}.codes": ("U8", (rows, width)), f"{name}.scale": (SCALE_DTYPE[self.scheme.scale], groups)}
+        if self.scheme.affine:
+            parts[f"{name}.zero_point"] = ("U8", groups)
+        return parts
+
+    def arrays(self, name: str, tensor: Packed | Dense) -> dict[str, np.ndarray[Any, Any]]:
+        """The arrays for `parts`; raises `SchemeError` if `tensor` is not what this line promises."""
+        if StoredTensor.of(tensor) != self:
+            raise SchemeError(f"{name} came as {StoredTensor.of(tensor)}, {self} was announced")
+        if isinstance(tensor, Dense):
+            return {name: tensor.values}
+        check_params(name, tensor)
+        scale = tensor.scale.astype(STORED_DTYPE[self.scheme.scale], copy=False)
+        arrays = {f"{name}.codes": tensor.codes, f"{name}.scale": scale}
+        if tensor.zero_point is not None:
+            arrays[f"{name}.zero_point"] = tensor.zero_point
+        return arrays
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that has passed every check that needs no tensor file. Raises `ManifestError`."""
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, StoredTensor]
+    bitwright: str
+    recipe: Mapping[str, Any] | None = None
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.tensors:
+            raise ManifestError("an artifact needs at least one tensor")
+        parts = [part for name, tensor in self.tensors.items() for part in tensor.parts(name)]
+        if len(set(parts)) != len(parts):
+            twice = next(part for part in parts if parts.count(part) > 1)
+            raise ManifestError(f"two tensors would both be stored as {twice!r}; rename one of them")
+        for name in (*self.tensors, *parts):
+            _check_name(name)
+
+    def parts(self) -> Parts:
+        """Everything the tensor file must hold, in order."""
+        return {part: what for name, tensor in self.tensors.items() for part, what in tensor.parts(name).items()}
+
+    def encode(self) -> bytes:
+        """The bytes of manifest.json: equal manifests give equal bytes. Raises `ManifestError` where JSON cannot hold it."""
+        fields = {
+            "format": FORMAT,
+            "version": VERSION,
+            "bitwright": self.bitwright,
+            "config": dict(self.config),
+            "recipe": None if self.recipe is None else dict(self.recipe),
+            "source": dict(self.source),
+            "tensors": {name: {"scheme": str(t.scheme), "shape": list(t.shape)} for name, t in self.tensors.items()},
+        }
+        try:
+            data = (json.dumps(fields, indent=1, allow_nan=False) + "\n").encode("ascii")
+        except (ValueError, TypeError) as fault:
+            raise ManifestError(f"the model's config cannot be written as JSON ({fault}); mend its config.json") from fault
+        if len(data) > SIZE_LIMIT:
+            raise ManifestError(f"a manifest of {len(data)} bytes is over the limit of {SIZE_LIMIT}; shorten the recipe")
+        return data
+
+    @classmethod
+    def load(cls, directory: Path) -> Manifest:
+        """Read DIRECTORY/manifest.json. Raises `ManifestError` that names the fault and the cure."""
+        path = directory / MANIFEST_FILE
+        try:
+            if not path.is_file():
+                raise ManifestError(f"{directory} has no {MANIFEST_FILE}, so it is no Bitwright artifact; check the path")
+            with path.open("rb") as file:
+                data = file.read(SIZE_LIMIT + 1)
+        except OSError as fault:
+            raise ManifestError(f"cannot read {path}: {fault.strerror}; check its permissions") from fault
+        if len(data) > SIZE_LIMIT:
+            raise ManifestError(f"{path} is over the limit of {SIZE_LIMIT} bytes; it is damaged, quantize the model again")
+        return _decode(data, path)
+
+
+def check_params(name: str, packed: Packed) -> None:
+    """Scales are finite, and small enough that every weight is; zero points are codes of the format.
+
+    Raises `NonFiniteError` or `ManifestError`.
+    """
+    bits = FORMATS[packed.scheme.format].bits
+    largest = np.finfo(np.float32).max / 2**bits
+    if not (np.abs(load_scale(packed.scale, packed.scheme.scale)) <= largest).all():  # NaN compares false
+        raise NonFiniteError(f"{name} has a scale that is NaN, infinite or too large; quantize the original model again")
+    if packed.zero_point is not None and packed.zero_point.max() >= 2**bits:
+        raise ManifestError(f"{name} has a zero point outside {packed.scheme.format}; quantize the original model again")
+
+
+def _decode(data: bytes, path: Path) -> Manifest:
+    try:
+        fields = strict_json.parse(data)
+    except ValueError as fault:
+        raise ManifestError(f"{path} is not valid JSON ({str(fault)[:200]}); quantize the model again") from fault
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise ManifestError(f"{path} does not say format {FORMAT!r}, so this is no Bitwright artifact; check the path")
+    if type(fields.get("version")) is not int or fields["version"] != VERSION:
+        version = str(fields.get("version"))[:40]
+        raise ManifestError(f"{path} has version {version}, this Bitwright reads {VERSION}; upgrade it or quantize again")
+    expected = {"format", "version", "bitwright", "config", "recipe", "source", "tensors"}
+    if set(fields) != expected:
+        odd = ", ".join(sorted(ascii(key)[:40] for key in set(fields) ^ expected)[:5])
+        raise ManifestError(f"{path} must have exactly the keys {', '.join(sorted(expected))}; missing or unknown: {odd}")
+    _check_types(fields, path)
+    tensors = {name: _read_tensor(name, line, path) for name, line in fields["tensors"].items()}
+    try:
+        return Manifest(fields["config"], tensors, fields["bitwright"], fields["recipe"], fields["source"])
+    except ManifestError as fault:
+        raise ManifestError(f"{path}: {fault}") from fault
+
+
+def _check_types(fields: Mapping[str, Any], path: Path) -> None:
+    kinds: dict[str, tuple[type, ...]] = {"bitwright": (str,), "config": (dict,), "recipe": (dict, type(None)), "source": (dict,)}
+    for key, kind in (kinds | {"tensors": (dict,)}).items():
+        if not isinstance(fields[key], kind):
+            raise ManifestError(f"{path}: {key!r} has the wrong type; quantize the model again")
+    if not all(isinstance(value, str) for value in fields["source"].values()):
+        raise ManifestError(f"{path}: 'source' must map strings to strings; quantize the model again")
+
+
+def _read_tensor(name: str, line: Any, path: Path) -> StoredTensor:
+    where = f"{path}: tensor {name[:LONGEST_NAME]!a}"
+    if not isinstance(line, dict) or set(line) != {"scheme", "shape"} or not isinstance(line["scheme"], str):
+        raise ManifestError(f"{where} must have exactly a scheme and a shape; quantize the model again")
+    shape = line["shape"]
+    if not isinstance(shape, list) or not 1 <= len(shape) <= MOST_DIMENSIONS:
+        raise ManifestError(f"{where} must have a shape of 1 to {MOST_DIMENSIONS} sizes; quantize the model again")
+    size = 1
+    for length in shape:
+        if type(length) is not int or length < 1 or (size := size * length) > LARGEST_SIZE:
+            raise ManifestError(f"{where} has an impossible shape {str(shape)[:80]}; quantize the model again")
+    spelling = line["scheme"]
+    try:
+        scheme = Scheme.parse(spelling)
+        if str(scheme) != spelling:
+            raise SchemeError(f"write {scheme}")
+        return StoredTensor(scheme, tuple(shape))
+    except ValueError as fault:  # SchemeError, or a group of thousands of digits
+        raise ManifestError(f"{where} cannot be {spelling[:40]!a} ({str(fault)[:200]}); quantize the model again") from fault
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name) <= LONGEST_NAME + len(".zero_point") or not name.isprintable() or name == METADATA:
+        raise ManifestError(f"no tensor can be called {name[:80]!a}; names are printable, of 1 to {LONGEST_NAME} characters")

@@ -1,0 +1,49 @@
+"""The command line, a skin: one verb, one public call. Docs: docs/cli.md.
+
+Results go to stdout, all else to stderr. Whatever the input is to blame for ends as one line `error: ...` and exit code 2.
+Nothing heavier than typer is imported before a verb runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from bitwright.cli.app import app
+from bitwright.errors import BitwrightError
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given or ["--help"], prog_name="bitwright", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as fault:
+        context = getattr(fault, "ctx", None)
+        return _failed(fault.format_message().rstrip("."), f"see {context.command_path if context else 'bitwright'} --help")
+    except BrokenPipeError:  # the reader of our output, `head` say, has left: not a fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BitwrightError as fault:
+        return _failed(str(fault))
+    except OSError as fault:
+        where = f"{fault.filename}: " if fault.filename else ""
+        return _failed(f"{where}{fault.strerror or fault}", "check the path, the permissions and the free space")
+    except MemoryError:
+        return _failed("out of memory", "close other programs or take a smaller model or context")
+    return code if isinstance(code, int) else 0
+
+
+def _failed(message: str, cure: str = "") -> int:
+    line = " ".join(message.split())
+    sys.stderr.write(f"error: {line}" + (f"; {cure}" if cure else "") + "\n")
+    return BAD_INPUT

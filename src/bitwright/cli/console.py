@@ -1,0 +1,104 @@
+"""How commands speak: results on stdout as a table or as one JSON object, progress and notes on stderr.
+
+rich is imported on first use, not at start.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+Progress = Callable[[int, int], None]
+Steps = Callable[[str, int, int], None]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to compute with (default: all cores).")]
+
+PIPED_WIDTH = 132  # columns of a table when stdout is no terminal: wide enough never to cut one
+SECONDS_BETWEEN_LINES = 5.0  # of progress, when stderr is no terminal
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """One object, readable by any JSON parser: NaN and infinity would not be."""
+    sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> None:
+    """The first `words` columns read from the left, the figures in the others from the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position < words else "right", no_wrap=position != words - 1)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
+
+
+def note(message: str) -> None:
+    """One line for the person watching."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Progress]:
+    """A callback (done, total) that shows a bar with the remaining time, or now and then a line where no terminal is."""
+    if not sys.stderr.isatty():
+        yield _Lines(description)
+        return
+    with _bars() as bars:
+        task = bars.add_task(description, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def steps() -> Iterator[Steps]:
+    """A callback (what begins now, steps done, steps in all) that shows them in one bar, or in one line each."""
+    if not sys.stderr.isatty():
+        yield lambda message, done, total: note(f"[{done + 1}/{total}] {message}")
+        return
+    with _bars() as bars:
+        task = bars.add_task("", total=None)
+        yield lambda message, done, total: bars.update(task, description=message, completed=done, total=total)
+
+
+def _bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    return Bars(*columns, console=Console(stderr=True), transient=True)
+
+
+class _Lines:
+    """Progress for a log: a line every few seconds, none for what is quick."""
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.begin = self.last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last < SECONDS_BETWEEN_LINES or done <= 0:
+            return
+        self.last = now
+        left = (now - self.begin) * (total - done) / done
+        note(f"{self.description}: {100 * done // total} %, {left:.0f} s left")
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,66 @@
+"""`bitwright quantize`: a model goes in, a smaller one comes out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitwright.cli.console import Json, megabytes, note, print_json, progress
+from bitwright.errors import RecipeError
+
+if TYPE_CHECKING:
+    from bitwright.core import Recipe
+
+DEFAULT_SCHEME, DEFAULT_METHOD, DEFAULT_FITTING = "int4-g64", "nearest", "mse"
+
+
+def quantize(  # noqa: PLR0913 - one parameter an option
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face directory or hub id, .gguf file or artifact.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write; an artifact there is replaced.")],
+    scheme: Annotated[str | None, typer.Option("--scheme", help=f"Such as int4-g64 or int8-channel. [{DEFAULT_SCHEME}]")] = None,
+    method: Annotated[str | None, typer.Option("--method", help=f"See bitwright methods. [{DEFAULT_METHOD}]")] = None,
+    fitting: Annotated[str | None, typer.Option("--fitting", help=f"See bitwright methods. [{DEFAULT_FITTING}]")] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="A .json or .toml recipe, instead of the three above.")] = None,
+    calibration: Annotated[str, typer.Option("--calibration", help="A text file, or self: text that the model writes.")] = "self",
+    head: Annotated[str | None, typer.Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Quantize a model into a directory of its own.
+
+    The directory appears whole or not at all.
+    """
+    from bitwright import quantize as quantize_model
+    from bitwright.analysis.memory import peak_rss_bytes
+    from bitwright.inspection import summary
+    from bitwright.models import load
+
+    begin = time.perf_counter()
+    chosen = choose_recipe(recipe, scheme, method, fitting, head)
+    quantized = quantize_model(load(model), chosen, calibration)
+    with progress("quantizing") as report:
+        size = summary(quantized.save(output, lambda name, done, total: report(done, total)))
+    seconds = time.perf_counter() - begin
+    if as_json:
+        figures = {key: size[key] for key in ("size_bytes", "bits_per_weight")}
+        print_json({"path": str(output)} | figures | {"seconds": seconds, "peak_rss_bytes": peak_rss_bytes()})
+    else:
+        note(f"wrote {output}: {megabytes(size['size_bytes'])}, {size['bits_per_weight']:.3f} bits per weight, {seconds:.1f} s")
+
+
+def choose_recipe(recipe: Path | None, scheme: str | None, method: str | None, fitting: str | None, head: str | None) -> Recipe:
+    """The recipe of a file, or one scheme for all tensors. Raises `RecipeError` where both are asked for."""
+    from bitwright.core import Recipe
+
+    if recipe is None:
+        return Recipe.uniform(scheme or DEFAULT_SCHEME, method or DEFAULT_METHOD, fitting or DEFAULT_FITTING, head)
+    given = [
+        option
+        for option, value in (("--scheme", scheme), ("--method", method), ("--fitting", fitting), ("--head", head))
+        if value
+    ]
+    if given:
+        raise RecipeError(f"--recipe already says what {given[0]} would; leave one of them out")
+    return Recipe.load(recipe)

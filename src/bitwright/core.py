@@ -1,0 +1,321 @@
+"""The eight types everybody passes around. Numbers are numpy arrays; nothing here imports torch.
+
+    scheme x observer x rounding x transform  ->  recipe  ->  quantized model
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.errors import RecipeError, SchemeError
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.uint8]
+
+
+@runtime_checkable
+class Format(Protocol):
+    """A number format: which reals a code can stand for, before scaling.
+
+    `encode` takes float32 of any shape to codes of the same shape, to the nearest level, ties to even;
+    `decode` takes codes back to float32. Both are pure. `encode` raises `NonFiniteError` on NaN or infinity.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def bits(self) -> int: ...
+
+    @property
+    def summary(self) -> str: ...
+
+    def encode(self, x: Floats) -> npt.NDArray[Any]: ...
+
+    def decode(self, codes: npt.NDArray[Any]) -> Floats: ...
+
+
+SCALE_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "pow2": 8}
+_SPELLING = re.compile(
+    r"(?P<format>[a-z]+[0-9]+)(-(?P<granularity>tensor|channel|g[0-9]+))?(-(?P<affine>affine))?(-s(?P<scale>[a-z]+[0-9]+))?"
+)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How one tensor is stored: format + granularity + symmetric or affine + scale type.
+
+    Spelling: `int4-g64`, `int4-g64-affine`, `int8-channel`, `fixed8-tensor`, `int4-g64-sbf16`, `fp16`.
+    `group` is a number of consecutive columns: 0 means a whole row (channel), -1 the whole tensor.
+    """
+
+    format: str
+    group: int = 0
+    affine: bool = False
+    scale: str = "fp16"
+
+    def __post_init__(self) -> None:
+        from bitwright.formats import FORMATS
+
+        if self.format not in FORMATS:
+            raise SchemeError(f"unknown format {self.format!r}; choose from {', '.join(FORMATS)}")
+        if self.group < -1:
+            raise SchemeError(f"group size must be positive, not {self.group}")
+        if self.scale not in SCALE_BITS:
+            raise SchemeError(f"unknown scale type {self.scale!r}; choose from {', '.join(SCALE_BITS)}")
+        if (self.scale == "pow2") != self.format.startswith("fixed"):
+            raise SchemeError(f"{self.format} cannot have {self.scale} scales: pow2 belongs to fixed-point formats alone")
+        if self.affine and not self.format.startswith("int"):
+            raise SchemeError(f"{self.format} has no zero point: affine is for int2 to int8")
+
+    @classmethod
+    def parse(cls, spelling: str) -> Self:
+        """Read a one-line spelling. Raises `SchemeError` that names the fault and the known formats."""
+        from bitwright.formats import FORMATS
+
+        match = _SPELLING.fullmatch(spelling.strip().lower())
+        if match is None:
+            raise SchemeError(f"cannot read scheme {spelling!r}; write it like int4-g64, int4-g32-affine, int8-channel or fp16")
+        name, granularity = match["format"], match["granularity"]
+        if name not in FORMATS:
+            raise SchemeError(f"unknown format {name!r} in scheme {spelling!r}; choose from {', '.join(FORMATS)}")
+        if not FORMATS[name].scaled:
+            if granularity or match["affine"] or match["scale"]:
+                raise SchemeError(f"{name} is stored as it is: write just {name!r}, not {spelling!r}")
+            return cls(name, 0)
+        if granularity is None:
+            raise SchemeError(f"scheme {spelling!r} lacks a granularity; write {name}-g64, {name}-channel or {name}-tensor")
+        if granularity == "g0":
+            raise SchemeError(f"group size must be positive in scheme {spelling!r}; write {name}-g64, say")
+        group = {"tensor": -1, "channel": 0}.get(granularity) if granularity in ("tensor", "channel") else int(granularity[1:])
+        default_scale = "pow2" if name.startswith("fixed") else "fp16"
+        return cls(name, group or 0, bool(match["affine"]), match["scale"] or default_scale)
+
+    def __str__(self) -> str:
+        if not self.scaled:
+            return self.format
+        granularity = {-1: "tensor", 0: "channel"}.get(self.group, f"g{self.group}")
+        default_scale = "pow2" if self.format.startswith("fixed") else "fp16"
+        suffix = ("-affine" if self.affine else "") + (f"-s{self.scale}" if self.scale != default_scale else "")
+        return f"{self.format}-{granularity}{suffix}"
+
+    @property
+    def scaled(self) -> bool:
+        """False for full precision, which has no QParams."""
+        from bitwright.formats import FORMATS
+
+        return FORMATS[self.format].scaled
+
+    def group_size(self, shape: Sequence[int]) -> int:
+        """Columns that share one scale in a tensor of this shape (rows, columns).
+
+        Raises `SchemeError` where the group does not divide the row; the message lists groups that do.
+        """
+        columns = int(shape[-1])
+        if self.group == -1:
+            return int(np.prod(shape, dtype=np.int64))
+        if self.group == 0:
+            return columns
+        if columns % self.group:
+            fitting = [g for g in (16, 32, 48, 64, 96, 128, 192, 256) if columns % g == 0]
+            cure = f"groups that do: {', '.join(map(str, fitting))}" if fitting else "use channel"
+            raise SchemeError(f"group {self.group} does not divide a row of {columns} columns ({self}); {cure}")
+        return self.group
+
+    def groups(self, shape: Sequence[int]) -> int:
+        """Number of groups, and so of scales, in a tensor of this shape."""
+        count = int(np.prod(shape, dtype=np.int64))
+        return count // self.group_size(shape) if self.scaled else 0
+
+    def stored_bits(self, shape: Sequence[int]) -> int:
+        """All bits that a tensor of this shape (rows, columns) takes, scales, zero points and row padding included."""
+        from bitwright.formats import FORMATS
+
+        rows, columns = (int(np.prod(shape[:-1], dtype=np.int64)), int(shape[-1]))
+        width = FORMATS[self.format].bits
+        row_bytes = (columns * width + 7) // 8
+        zero_point_bits = 8 if self.affine else 0
+        return rows * row_bytes * 8 + self.groups(shape) * (SCALE_BITS[self.scale] + zero_point_bits)
+
+    @property
+    def bits(self) -> float:
+        """Bits per weight with the group's scale and zero point; a row's or tensor's own need a shape: see `stored_bits`."""
+        from bitwright.formats import FORMATS
+
+        per_group = SCALE_BITS[self.scale] + (8 if self.affine else 0)
+        return FORMATS[self.format].bits + (per_group / self.group if self.group > 0 else 0.0)
+
+
+@dataclass(frozen=True)
+class QParams:
+    """What was fitted for one tensor. A weight is scale * (level - zero_point).
+
+    `scale`       (groups,) float32, already rounded to the scheme's scale type; may be negative
+    `zero_point`  (groups,) float32 holding whole levels; None when symmetric
+    """
+
+    scale: Floats
+    zero_point: Floats | None = None
+
+
+@dataclass(frozen=True)
+class QTensor:
+    """One quantized tensor. Never packed: packing to bytes belongs to the artifact and the targets.
+
+    `codes`  (rows, columns), uint8 for scaled formats (level - lowest level), uint16 or float32 for full precision
+    """
+
+    codes: npt.NDArray[Any]
+    params: QParams | None
+    scheme: Scheme
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.codes.shape)
+
+    @property
+    def stored_bits(self) -> int:
+        return self.scheme.stored_bits(self.shape)
+
+    def dequantize(self) -> Floats:
+        """float32 of the same shape."""
+        from bitwright.formats import FORMATS
+
+        levels = FORMATS[self.scheme.format].decode(self.codes)
+        if self.params is None:
+            return levels
+        grouped = levels.reshape(-1, self.scheme.group_size(self.shape))
+        if self.params.zero_point is not None:
+            grouped = grouped - self.params.zero_point[:, None]
+        return (grouped * self.params.scale[:, None]).reshape(self.shape)
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Streaming, mergeable statistics of a tensor in bounded memory: `update(x)`, `a + b`."""
+
+    def update(self, x: Floats) -> None: ...
+
+    def __add__(self, other: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What happens to the tensors whose names match `pattern` (shell style, `*` and `?`)."""
+
+    pattern: str
+    scheme: Scheme
+    method: str = "nearest"
+    fitting: str = "mse"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Tensor name -> scheme, method and fitting. The first choice whose pattern matches holds.
+
+    `head` is the scheme of the output head (and of the embedding where the two are tied); None leaves it to `choices`.
+    Tensors of one dimension (norms, biases) and those no choice matches keep their stored precision.
+    """
+
+    choices: tuple[Choice, ...]
+    head: Scheme | None = None
+
+    @classmethod
+    def uniform(
+        cls, scheme: str | Scheme, method: str = "nearest", fitting: str = "mse", head: str | Scheme | None = None
+    ) -> Self:
+        """One scheme for all. Below 8 bits the head is kept at int8-channel unless `head` says otherwise."""
+        body = Scheme.parse(scheme) if isinstance(scheme, str) else scheme
+        chosen_head = Scheme.parse(head) if isinstance(head, str) else head
+        if chosen_head is None:
+            from bitwright.formats import FORMATS
+
+            chosen_head = Scheme("int8", 0) if FORMATS[body.format].bits < 8 else body
+        return cls((Choice("*", body, method, fitting),), chosen_head)
+
+    def choice_for(self, name: str, is_head: bool = False) -> Choice | None:
+        """The choice that holds for this tensor, or None: keep its stored precision."""
+        for choice in self.choices:
+            if fnmatch.fnmatchcase(name, choice.pattern):
+                if is_head and self.head is not None and choice.pattern == "*":
+                    return Choice(name, self.head, choice.method, choice.fitting)
+                return choice
+        return Choice(name, self.head) if is_head and self.head is not None else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict; `from_dict` reads it back."""
+        choices = [
+            {"pattern": c.pattern, "scheme": str(c.scheme), "method": c.method, "fitting": c.fitting}
+            | ({"reason": c.reason} if c.reason else {})
+            for c in self.choices
+        ]
+        return {"head": str(self.head) if self.head else None, "choices": choices}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Raises `RecipeError` on anything but what `to_dict` writes."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("choices"), list) or not data["choices"]:
+            raise RecipeError("a recipe needs a non-empty list 'choices' of {pattern, scheme}; see docs/recipe.md")
+        known = {"pattern", "scheme", "method", "fitting", "reason"}
+        choices = []
+        for entry in data["choices"]:
+            if not isinstance(entry, Mapping) or not {"pattern", "scheme"} <= set(entry) or not set(entry) <= known:
+                raise RecipeError(f"a choice takes pattern, scheme and optionally method, fitting, reason; got {entry!r}")
+            if not all(isinstance(value, str) for value in entry.values()):
+                raise RecipeError(f"all values of a choice are strings; got {entry!r}")
+            fields = dict(entry) | {"scheme": Scheme.parse(entry["scheme"])}
+            choices.append(Choice(**fields))
+        head = data.get("head")
+        if head is not None and not isinstance(head, str):
+            raise RecipeError(f"'head' is a scheme such as int8-channel, not {head!r}")
+        return cls(tuple(choices), Scheme.parse(head) if head else None)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a .json or .toml recipe. Raises `RecipeError`."""
+        try:
+            text = Path(path).read_text("utf-8")
+            data = tomllib.loads(text) if str(path).endswith(".toml") else json.loads(text)
+        except (OSError, UnicodeDecodeError, ValueError) as fault:
+            raise RecipeError(f"cannot read recipe {path}: {fault}") from fault
+        return cls.from_dict(data)
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", "utf-8")
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Named tensors, loaded lazily. LLMs present this face; what runs one is the engine."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def read(self, name: str) -> Floats: ...
+
+    def stored_bits(self, name: str) -> int: ...
+
+
+@runtime_checkable
+class Target(Protocol):
+    """One runtime to export to. `problems` speaks before any work is done."""
+
+    name: str
+
+    def problems(self, recipe: Recipe) -> list[str]: ...
+
+    def write(self, model: Model, path: Path) -> None: ...
+
+    def run(self, path: Path, inputs: Mapping[str, Any]) -> Mapping[str, Any]: ...

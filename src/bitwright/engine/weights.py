@@ -1,0 +1,111 @@
+"""From a model's files to the engine's own layout, one tensor at a time.
+
+Codes go to C++ as they lie on disk and are repacked there once. A scheme that has no integer kernel (a group that is
+no multiple of 32 columns) is decoded to fp32: slower, never different.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright import _native
+from bitwright.core import Floats
+from bitwright.formats import FORMATS
+from bitwright.formats.scales import load_scale
+from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
+from bitwright.models.base import Dense, LanguageModel, Packed
+from bitwright.models.rope import inverse_frequencies
+
+BLOCK = 32  # columns that the integer kernels take at a time
+NORMS = ("final_norm", "attention_norm", "mlp_norm", "q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")
+
+
+def native_model(model: LanguageModel, context: int) -> _native.Model:
+    """All weights repacked, ready to run. `context` picks the frequencies of rope scalings that depend on it."""
+    architecture = model.architecture
+    native = empty_model(architecture)
+    for rope in architecture.ropes:
+        frequencies, factor = inverse_frequencies(rope, context)
+        native.add_rope(frequencies.tolist(), factor)
+    for layer in range(architecture.layers):
+        native.add_layer(architecture.rope_of_layer[layer], architecture.window_of_layer[layer])
+    roles = model.roles()
+    tied = roles["head", -1] == roles["embedding", -1]
+    for (role, layer), part in roles.items():
+        if role == "head" and tied:
+            continue
+        if role in LAYER_MATRICES + MODEL_MATRICES:
+            set_matrix(native, role, layer, rows_of(model.stored(part.name), part))
+        else:
+            vector = rows_of(model.stored(part.name), part).dequantize()
+            offset = architecture.norm_offset if role in NORMS else 0.0
+            native.set_vector(role, layer, vector + np.float32(offset))
+    return native
+
+
+def empty_model(architecture: Architecture) -> _native.Model:
+    """The shape and the switches, without weights."""
+    native = _native.Model()
+    native.hidden, native.intermediate = architecture.hidden_size, architecture.intermediate_size
+    native.heads, native.kv_heads = architecture.heads, architecture.kv_heads
+    native.head_dim, native.vocabulary = architecture.head_dim, architecture.vocab_size
+    native.epsilon, native.embedding_scale = architecture.norm_epsilon, architecture.embedding_scale
+    native.attention_scale = architecture.attention_scale
+    native.attention_softcap, native.logit_softcap = architecture.attention_softcap, architecture.logit_softcap
+    native.gelu = architecture.activation == "gelu_tanh"
+    return native
+
+
+def rows_of(stored: Packed | Dense, part: TensorSlice) -> Packed | Dense:
+    """Rows [begin, end) of a stored tensor, still without copying codes."""
+    if part.begin == 0 and part.end == -1:
+        return stored
+    if isinstance(stored, Dense):
+        return Dense(stored.dtype, stored.values[part.begin : part.end if part.end >= 0 else None])
+    rows, columns = stored.shape
+    end = part.end if part.end >= 0 else rows
+    groups = slice(None)  # a tensor's one scale holds for any of its rows
+    if stored.scheme.group >= 0:
+        groups_a_row = columns // stored.scheme.group_size(stored.shape)
+        groups = slice(part.begin * groups_a_row, end * groups_a_row)
+    zero_point = None if stored.zero_point is None else stored.zero_point[groups]
+    return Packed(stored.scheme, (end - part.begin, columns), stored.codes[part.begin : end], stored.scale[groups], zero_point)
+
+
+def has_integer_kernel(packed: Packed) -> bool:
+    """Whether the engine multiplies these codes as integers."""
+    group = packed.scheme.group
+    return group <= 0 or group == packed.shape[1] or group % BLOCK == 0
+
+
+def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | Dense) -> None:
+    """Hand one matrix to C++."""
+    if isinstance(stored, Dense):
+        native.set_dense(role, layer, dense_bits(stored), stored.dtype == "bf16")
+    elif has_integer_kernel(stored):
+        native.set_packed(
+            role,
+            layer,
+            np.ascontiguousarray(stored.codes),
+            scale_bits(stored),
+            None if stored.zero_point is None else np.ascontiguousarray(stored.zero_point),
+            FORMATS[stored.scheme.format].bits,
+            stored.shape[1],
+            stored.scheme.group if stored.scheme.group != 0 else stored.shape[1],
+        )
+    else:
+        native.set_dense(role, layer, np.ascontiguousarray(stored.dequantize()), False)
+
+
+def dense_bits(stored: Dense) -> npt.NDArray[np.uint16] | Floats:
+    """16-bit values as uint16, others as float32, contiguous."""
+    values = np.ascontiguousarray(stored.values)
+    return values.view(np.uint16) if values.dtype.itemsize == 2 else values.astype(np.float32, copy=False)
+
+
+def scale_bits(stored: Packed) -> npt.NDArray[np.uint16] | Floats:
+    """fp16 scales as uint16; bf16 and powers of two, which fp16 cannot hold, as float32."""
+    if stored.scheme.scale == "fp16":
+        return np.ascontiguousarray(stored.scale).view(np.uint16)
+    return load_scale(np.ascontiguousarray(stored.scale), stored.scheme.scale)

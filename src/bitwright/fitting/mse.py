@@ -1,0 +1,65 @@
+"""MSE fitting: the grid with the least squared error, by search and least-squares refit.
+
+For each group, candidates shrink the min-max range step by step; symmetric grids are tried with both signs of the
+scale, because the grid has one more level below zero than above and the heavier tail should get it. The best
+candidate's scale is then refitted in closed form, s = sum(x q) / sum(q^2), and kept where that lowers the error.
+The search with shrink factors is that of AWQ's clipping and of AutoRound's starting grid (arXiv:2306.00978, 2309.05516).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright import _native
+from bitwright.core import QParams, Scheme
+from bitwright.fitting.minmax import affine_params
+from bitwright.formats import FORMATS
+from bitwright.formats.scales import round_scale
+from bitwright.formats.uniform import Uniform
+
+SHRINK = tuple(np.float32(1.0 - 0.04 * step) for step in range(19))  # 1 .. 0.28
+REFITS = 2
+
+Groups = npt.NDArray[np.float32]
+
+
+def mse(groups: Groups, scheme: Scheme) -> QParams:
+    """(groups, group size) float32 -> one scale (and zero point) a group, of least squared error among candidates."""
+    grid = FORMATS[scheme.format]
+    assert isinstance(grid, Uniform)
+    best = np.full(groups.shape[0], np.inf, np.float32)
+    scale = np.zeros(groups.shape[0], np.float32)
+    zero_point = np.zeros(groups.shape[0], np.float32)
+    low, high = groups.min(axis=1), groups.max(axis=1)
+    for candidate in candidates(low, high, scheme):
+        _keep_better(groups, candidate, grid, (best, scale, zero_point))
+    for _ in range(REFITS):
+        refit = _native.refit_scale(groups, scale, zero_point, grid.lowest, grid.highest)
+        if scheme.scale != "pow2":
+            _keep_better(groups, QParams(round_scale(refit, scheme.scale), zero_point), grid, (best, scale, zero_point))
+    return QParams(scale, zero_point if scheme.affine else None)
+
+
+def candidates(low: Groups, high: Groups, scheme: Scheme) -> list[QParams]:
+    """The grids that are tried, widest first, for groups whose smallest and largest values are given."""
+    grid = FORMATS[scheme.format]
+    assert isinstance(grid, Uniform)
+    if scheme.affine:
+        return [affine_params(np.minimum(low, 0) * f, np.maximum(high, 0) * f, scheme) for f in SHRINK]
+    bound = np.maximum(-low, high)
+    widest = (bound / np.float32(grid.highest)).astype(np.float32)
+    if scheme.scale == "pow2":
+        top = np.exp2(np.ceil(np.log2(np.maximum(widest, np.float32(2.0**-120)))))
+        return [QParams((top * np.float32(2.0**-step)).astype(np.float32)) for step in range(4)]
+    return [QParams(round_scale(sign * widest * f, scheme.scale)) for f in SHRINK for sign in (np.float32(1), np.float32(-1))]
+
+
+def _keep_better(groups: Groups, candidate: QParams, grid: Uniform, state: tuple[Groups, Groups, Groups]) -> None:
+    best, scale, zero_point = state
+    offset = np.zeros_like(scale) if candidate.zero_point is None else candidate.zero_point
+    error = _native.squared_error(groups, candidate.scale, offset, grid.lowest, grid.highest)
+    better = error < best
+    best[better] = error[better]
+    scale[better] = candidate.scale[better]
+    zero_point[better] = offset[better]

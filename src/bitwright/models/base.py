@@ -1,0 +1,116 @@
+"""A language model as the rest of the house sees it: named tensors, stored packed or dense, read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.core import Floats, QParams, QTensor, Scheme
+from bitwright.formats import FORMATS
+from bitwright.formats.packing import unpack
+from bitwright.formats.scales import load_scale
+from bitwright.formats.uniform import Uniform
+from bitwright.models.architecture import Architecture, TensorSlice
+
+if TYPE_CHECKING:
+    from bitwright.models.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A quantized matrix as it lies on disk.
+
+    `codes`       (rows, row bytes) uint8, packed as formats/packing.py says; may be a read-only memory map
+    `scale`       (groups,) in the scheme's stored dtype
+    `zero_point`  (groups,) uint8, zero-point level - lowest level; None when symmetric
+    """
+
+    scheme: Scheme
+    shape: tuple[int, int]
+    codes: npt.NDArray[np.uint8]
+    scale: npt.NDArray[Any]
+    zero_point: npt.NDArray[np.uint8] | None = None
+
+    def qtensor(self) -> QTensor:
+        """Unpacked."""
+        grid = FORMATS[self.scheme.format]
+        assert isinstance(grid, Uniform)
+        zero_point = None if self.zero_point is None else self.zero_point.astype(np.float32) + np.float32(grid.lowest)
+        params = QParams(load_scale(self.scale, self.scheme.scale), zero_point)
+        return QTensor(unpack(self.codes, self.shape[1], grid.bits), params, self.scheme)
+
+    def dequantize(self) -> Floats:
+        """(rows, columns) float32."""
+        return self.qtensor().dequantize()
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A tensor in full precision as it lies on disk.
+
+    `dtype`   fp32, fp16 or bf16
+    `values`  float32, float16 or (bf16) uint16, of one or two dimensions; may be a read-only memory map
+    """
+
+    dtype: str
+    values: npt.NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape)
+
+    def dequantize(self) -> Floats:
+        """float32 of the same shape."""
+        if self.dtype == "bf16":
+            return (self.values.astype(np.uint32) << 16).view(np.float32)
+        return self.values.astype(np.float32)
+
+
+class LanguageModel(Protocol):
+    """What a Hugging Face directory, a GGUF file and an artifact all present."""
+
+    architecture: Architecture
+    path: Path
+
+    def names(self) -> Sequence[str]:
+        """Hugging Face tensor names, in the order of the layers, also for GGUF."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def stored(self, name: str) -> Packed | Dense:
+        """The tensor as stored, memory-mapped where that is possible. Raises `MissingTensorError`."""
+        ...
+
+    def read(self, name: str) -> Floats:
+        """The tensor dequantized to float32."""
+        ...
+
+    def stored_bits(self, name: str) -> int:
+        """All bits this tensor takes in the file, scales and zero points included."""
+        ...
+
+    def scheme_of(self, name: str) -> str:
+        """How the tensor is stored, for display: int4-g64, bf16, or a GGUF type by its own name."""
+        ...
+
+    def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
+        """(role, layer) -> rows of a tensor; layer -1 for embedding, head and final_norm."""
+        ...
+
+    def tokenizer(self) -> Tokenizer:
+        """Raises `TokenizerError` where there is none."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """A config.json that the families table reads back to the same architecture."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A short id of the content, for caches."""
+        ...

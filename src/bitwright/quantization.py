@@ -1,0 +1,235 @@
+"""Model + recipe -> quantized model: the four verbs in a row, one tensor at a time.
+
+    for each matrix:  weights -> fit (scale, zero point) -> round (codes) -> pack
+
+Everything that can be refused is refused before the first weight is read. Rows are taken in blocks, since no scheme but
+`tensor` looks across rows: threads share the blocks, and memory stays near one tensor.
+(The module is not called `quantize`, or importing it would hide the function `bitwright.quantize`.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitwright import __version__
+from bitwright.artifact import ArtifactModel, Manifest, StoredTensor, open_artifact, write_artifact
+from bitwright.artifact.writer import Progress
+from bitwright.core import Choice, Floats, QTensor, Recipe, Scheme
+from bitwright.errors import MissingTensorError, NonFiniteError, RecipeError, SchemeError, TextError, TokenizerError
+from bitwright.fitting import FITTING
+from bitwright.formats import FORMATS
+from bitwright.formats.checks import require_finite
+from bitwright.formats.packing import pack
+from bitwright.formats.scales import store_scale
+from bitwright.formats.uniform import Uniform
+from bitwright.models.architecture import TensorSlice
+from bitwright.models.base import Dense, LanguageModel, Packed
+from bitwright.rounding import ROUNDING
+
+if TYPE_CHECKING:
+    from bitwright.models.tokenizer import Tokenizer
+
+BLOCK_BYTES = 2**22  # of float32 weights that one thread works on at once: what a core's cache holds
+THREADS = min(8, len(os.sched_getaffinity(0)))
+
+
+def quantize(model: LanguageModel, recipe: Recipe, calibration: str = "self") -> QuantizedModel:
+    """A model whose matrices are stored as the recipe says; vectors, and what no choice matches, stay as they are.
+
+    Nothing is computed yet: a tensor is quantized when it is asked for, or by `save`. A model that is quantized already
+    is dequantized and quantized anew. `calibration` is "self" (text that the model writes) or a text file, for methods
+    that look at activations; nearest rounding looks at none, so there it is only checked to exist.
+
+    Raises `RecipeError` for an unknown method, fitting or tensor, `SchemeError` naming the tensor a scheme does not fit,
+    `TextError` for a missing calibration file.
+    """
+    _check_recipe(recipe, model)
+    if calibration != "self" and not Path(calibration).is_file():
+        raise TextError(f"no calibration text {calibration}; give a text file or 'self'")
+    head = model.roles()[("head", -1)].name
+    choices = {}
+    for name in model.names():
+        choice = recipe.choice_for(name, is_head=name == head) if len(model.shape(name)) == 2 else None
+        if choice is not None:
+            _check_fit(name, model.shape(name), choice.scheme)
+            choices[name] = choice
+    return QuantizedModel(model, recipe, choices)
+
+
+class QuantizedModel:
+    """A `LanguageModel` that quantizes each tensor of `source` at the moment it is asked for."""
+
+    def __init__(self, source: LanguageModel, recipe: Recipe, choices: Mapping[str, Choice]) -> None:
+        self.source, self.recipe = source, recipe
+        self.architecture, self.path = source.architecture, source.path
+        self._choices = dict(choices)
+        self._lines: dict[str, StoredTensor] = {}
+
+    def names(self) -> Sequence[str]:
+        return self.source.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.source.shape(name)
+
+    def stored(self, name: str) -> Packed | Dense:
+        """Quantized now. Raises `NonFiniteError` or `SchemeError` (a scale beyond its type), both naming the tensor."""
+        if name not in self.source.names():
+            raise MissingTensorError(f"{self.path} has no tensor {name!r}; `bitwright inspect` lists those it has")
+        tensor, choice = self.source.stored(name), self._choices.get(name)
+        if choice is not None:
+            return quantize_matrix(name, tensor, choice)
+        for begin, end in _blocks(tensor.shape):
+            require_finite(rows(tensor, begin, end).dequantize(), name)
+        return tensor
+
+    def read(self, name: str) -> Floats:
+        return self.stored(name).dequantize()
+
+    def stored_bits(self, name: str) -> int:
+        return self._line(name).stored_bits
+
+    def scheme_of(self, name: str) -> str:
+        return str(self._line(name).scheme)
+
+    def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
+        return self.source.roles()
+
+    def tokenizer(self) -> Tokenizer:
+        return self.source.tokenizer()
+
+    def config(self) -> dict[str, Any]:
+        return self.source.config()
+
+    def fingerprint(self) -> str:
+        text = json.dumps([self.source.fingerprint(), self.recipe.to_dict()])
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+    def save(self, path: str | Path, progress: Progress | None = None) -> ArtifactModel:
+        """Quantize everything into an artifact at `path`, tensor by tensor, and open it.
+
+        `progress` is told (tensor, bytes written so far, bytes in all). A failure leaves nothing behind. Raises `OutputError`
+        before any work where `path` cannot be written, and what `stored` raises.
+        """
+        source = {"name": self.path.resolve().name, "fingerprint": self.source.fingerprint()}
+        lines = {name: self._line(name) for name in self.names()}
+        manifest = Manifest(self.config(), lines, __version__, self.recipe.to_dict(), source)
+        write_artifact(path, manifest, self.stored, self._save_tokenizer, progress)
+        return open_artifact(path)
+
+    def _save_tokenizer(self, directory: Path) -> None:
+        """A model that brings no tokenizer makes an artifact without one; a broken tokenizer is an error."""
+        try:
+            tokenizer = self.tokenizer()
+        except TokenizerError:
+            if self.path.is_dir() and not (self.path / "tokenizer.json").exists():
+                return
+            raise
+        tokenizer.save(directory)
+
+    def _line(self, name: str) -> StoredTensor:
+        if name not in self._lines:
+            choice = self._choices.get(name)
+            kept = StoredTensor.of(self.source.stored(name)) if choice is None else None
+            self._lines[name] = kept or StoredTensor(self._choices[name].scheme, self.shape(name))
+        return self._lines[name]
+
+
+def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice) -> Packed | Dense:
+    """(rows, columns) -> the same weights as `choice` stores them. Raises `NonFiniteError` and `SchemeError` naming it."""
+    scheme, shape = choice.scheme, (tensor.shape[0], tensor.shape[1])
+
+    def work(block: tuple[int, int]) -> Packed | Dense:
+        weights = require_finite(rows(tensor, *block).dequantize(), name)
+        try:
+            quantized = ROUNDING[choice.method](weights, scheme, FITTING[choice.fitting])
+            return packed_from(quantized) if scheme.scaled else dense_from(quantized)
+        except (SchemeError, NonFiniteError) as fault:  # a scale beyond fp16, a weight beyond the new precision
+            raise type(fault)(f"{name}: {fault}") from fault
+
+    if scheme.group == -1:
+        return work((0, shape[0]))
+    with ThreadPoolExecutor(THREADS) as threads:
+        return _joined(list(threads.map(work, _blocks(shape))))
+
+
+def packed_from(quantized: QTensor) -> Packed:
+    """Codes packed to bytes, scales and zero points as they are stored."""
+    grid, params, (row_count, columns) = FORMATS[quantized.scheme.format], quantized.params, quantized.shape
+    assert isinstance(grid, Uniform) and params is not None
+    zero_point = None if params.zero_point is None else (params.zero_point - grid.lowest).astype(np.uint8)
+    scale = store_scale(params.scale, quantized.scheme.scale)
+    return Packed(quantized.scheme, (row_count, columns), pack(quantized.codes, grid.bits), scale, zero_point)
+
+
+def dense_from(quantized: QTensor) -> Dense:
+    """Codes of a full-precision format as the numbers they are."""
+    dtype = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}[quantized.scheme.format]
+    return Dense(quantized.scheme.format, quantized.codes.view(dtype))
+
+
+def rows(tensor: Packed | Dense, begin: int, end: int) -> Packed | Dense:
+    """Rows [begin, end) of a tensor, without a copy."""
+    if isinstance(tensor, Dense):
+        return Dense(tensor.dtype, tensor.values[begin:end])
+    if tensor.scheme.group == -1:
+        scale, zero_point = tensor.scale, tensor.zero_point
+    else:
+        groups = len(tensor.scale) // tensor.shape[0]
+        part = slice(begin * groups, end * groups)
+        scale, zero_point = tensor.scale[part], None if tensor.zero_point is None else tensor.zero_point[part]
+    shape = (end - begin, tensor.shape[1])
+    return replace(tensor, shape=shape, codes=tensor.codes[begin:end], scale=scale, zero_point=zero_point)
+
+
+def _joined(parts: Sequence[Packed | Dense]) -> Packed | Dense:
+    """The blocks of one tensor, one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    dense = [part for part in parts if isinstance(part, Dense)]
+    if dense:
+        return Dense(dense[0].dtype, np.concatenate([part.values for part in dense]))
+    packed = [part for part in parts if isinstance(part, Packed)]
+    zero_points = [part.zero_point for part in packed if part.zero_point is not None]
+    return Packed(
+        packed[0].scheme,
+        (sum(part.shape[0] for part in packed), packed[0].shape[1]),
+        np.concatenate([part.codes for part in packed]),
+        np.concatenate([part.scale for part in packed]),
+        np.concatenate(zero_points) if zero_points else None,
+    )
+
+
+def _blocks(shape: Sequence[int]) -> list[tuple[int, int]]:
+    """[begin, end) of blocks of whole rows, of about BLOCK_BYTES as float32."""
+    row_bytes = 4 * int(np.prod(shape[1:], dtype=np.int64))
+    step = max(1, BLOCK_BYTES // row_bytes)
+    return [(begin, min(begin + step, shape[0])) for begin in range(0, shape[0], step)]
+
+
+def _check_recipe(recipe: Recipe, model: LanguageModel) -> None:
+    """Methods and fittings exist, and a pattern that is a plain name names a tensor."""
+    names = frozenset(model.names())
+    for choice in recipe.choices:
+        if choice.method not in ROUNDING:
+            raise RecipeError(f"unknown method {choice.method!r}; choose from {', '.join(ROUNDING)}")
+        if choice.fitting not in FITTING:
+            raise RecipeError(f"unknown fitting {choice.fitting!r}; choose from {', '.join(FITTING)}")
+        if not set(choice.pattern) & set("*?[") and choice.pattern not in names:
+            raise RecipeError(f"the model has no tensor {choice.pattern!r}; `bitwright inspect` lists those it has")
+
+
+def _check_fit(name: str, shape: Sequence[int], scheme: Scheme) -> None:
+    if scheme.scaled:
+        try:
+            scheme.group_size(shape)
+        except SchemeError as fault:
+            raise SchemeError(f"{name}: {fault}") from fault

@@ -1,0 +1,42 @@
+"""A handmade model and an artifact of it that has every kind of part: group, channel, tensor, affine, bf16 and pow2 scales."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from handmade import make_handmade
+
+import bitwright
+from bitwright.artifact import open_artifact
+from bitwright.core import Choice, Recipe, Scheme
+from bitwright.models.base import LanguageModel
+
+SCHEMES = {
+    "*.q_proj.weight": "int4-g32",
+    "*.k_proj.weight": "int3-g16-affine-sbf16",
+    "*.v_proj.weight": "fixed8-tensor",
+    "*.o_proj.weight": "int5-channel-affine-sfp32",
+    "*.gate_proj.weight": "bf16",
+    "*.up_proj.weight": "int2-g64",
+}
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    return bitwright.load(make_handmade(tmp_path_factory.mktemp("models") / "handmade"))
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    choices = [Choice(pattern, Scheme.parse(scheme), fitting="minmax") for pattern, scheme in SCHEMES.items()]
+    return Recipe(tuple(choices), head=Scheme.parse("int8-channel"))
+
+
+@pytest.fixture(scope="session")
+def artifact(source: LanguageModel, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be changed: `damaged` makes a copy that is."""
+    out = tmp_path_factory.mktemp("artifacts") / "small"
+    bitwright.quantize(source, recipe).save(out)
+    open_artifact(out)
+    return out

@@ -1,0 +1,121 @@
+"""Every verb does its work on a tiny model, as a table and as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli.helpers import Command
+
+from bitwright.fitting import FITTING
+from bitwright.formats import FORMATS
+from bitwright.rounding import ROUNDING
+
+
+def test_inspect(bitwright: Command, artifact: Path, model_directory: Path) -> None:
+    found = bitwright("inspect", artifact, "--json").json
+    assert {"size_bytes", "bits_per_weight", "tensors"} <= set(found)
+    assert found["size_bytes"] == sum(path.stat().st_size for path in artifact.iterdir())
+    assert {row["scheme"] for row in found["tensors"]} == {"int4-g64", "int8-channel", "fp32"}
+    table = bitwright("inspect", model_directory).out
+    assert "model.layers.1.mlp.down_proj.weight" in table and "32.000 bits per weight" in table
+
+
+def test_quantize(bitwright: Command, model_directory: Path, tmp_path: Path) -> None:
+    found = bitwright("quantize", model_directory, "-o", tmp_path / "out", "--scheme", "int8-channel", "--json").json
+    assert found["path"] == str(tmp_path / "out") and found["seconds"] > 0 and found["peak_rss_bytes"] > 0
+    inspected = bitwright("inspect", tmp_path / "out", "--json").json
+    assert (found["size_bytes"], found["bits_per_weight"]) == (inspected["size_bytes"], inspected["bits_per_weight"])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_quantize_by_recipe(bitwright: Command, model_directory: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"choices": [{"pattern": "*down_proj*", "scheme": "int8-g64"}, {"pattern": "*", "scheme": "int4-g32"}]}')
+    outcome = bitwright("quantize", model_directory, "-o", tmp_path / "out", "--recipe", recipe)
+    assert outcome.code == 0 and outcome.out == "" and outcome.err.startswith(f"wrote {tmp_path / 'out'}")
+    schemes = {row["name"]: row["scheme"] for row in bitwright("inspect", tmp_path / "out", "--json").json["tensors"]}
+    assert schemes["model.layers.0.mlp.down_proj.weight"] == "int8-g64"
+    assert schemes["model.layers.0.mlp.up_proj.weight"] == "int4-g32"
+
+
+def test_eval(bitwright: Command, artifact: Path, model_directory: Path, text_file: Path) -> None:
+    options = ("--reference", model_directory, "--text", text_file, "--context", "64", "--tokens", "512")
+    found = bitwright("eval", artifact, *options, "--json").json
+    assert 0 < found["kl_mean_interval"][0] <= found["kl_mean"] <= found["kl_mean_interval"][1]
+    assert found["tokens"] == 8 * 63 + 7  # every window opens with one special token, so 512 tokens make 8 and a bit
+    assert found["kl_median"] <= found["kl_p99"] and 0 <= found["top1_agreement"] <= 1
+    table = bitwright("eval", artifact, *options).out
+    assert "KL p99" in table and "95 % interval" in table
+
+
+def test_eval_of_a_model_against_itself(bitwright: Command, model_directory: Path, text_file: Path) -> None:
+    options = ("--text", text_file, "--context", "64", "--tokens", "512", "--activations", "fp32", "--json")
+    found = bitwright("eval", model_directory, "--reference", model_directory, *options).json
+    assert found["kl_mean"] < 1e-5 and found["top1_agreement"] > 0.99
+    alone = bitwright("eval", model_directory, *options).json
+    assert alone["perplexity"] == pytest.approx(found["perplexity"]) and alone["kl_mean"] is None
+
+
+def test_run(bitwright: Command, artifact: Path) -> None:
+    found = bitwright("run", artifact, "The quick brown fox", "-n", "12", "--json").json
+    assert 0 < found["tokens"] <= 12 and found["prompt_tokens"] > 4
+    plain = bitwright("run", artifact, "The quick brown fox", "-n", "12")
+    assert plain.code == 0 and plain.out == found["text"] + "\n"
+    raw = bitwright("run", artifact, "The quick brown fox", "-n", "12", "--raw", "--json").json
+    assert raw["prompt_tokens"] < found["prompt_tokens"]
+
+
+def test_run_stops_where_told(bitwright: Command, artifact: Path) -> None:
+    whole = bitwright("run", artifact, "The quick", "-n", "24", "--json").json["text"]
+    middle = whole[len(whole) // 2 :][:3]
+    assert middle
+    assert (
+        bitwright("run", artifact, "The quick", "-n", "24", "--stop", middle, "--json").json["text"]
+        == whole[: whole.index(middle)]
+    )
+
+
+def test_run_with_a_seed_is_repeatable(bitwright: Command, artifact: Path) -> None:
+    options = ("-n", "16", "--temperature", "1.5", "--top-k", "50", "--top-p", "0.95", "--min-p", "0.01")
+    texts = [bitwright("run", artifact, "Hello", *options, "--seed", seed, "--json").json["text"] for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_the_context_limit_is_an_error_or_a_sliding_window(bitwright: Command, artifact: Path) -> None:
+    options = ("-n", "60", "--context", "32", "--raw")
+    full = bitwright("run", artifact, "The quick brown fox", *options)
+    assert full.code == 2 and "context" in full.err
+    slid = bitwright("run", artifact, "The quick brown fox", *options, "--overflow", "slide", "--json").json
+    assert slid["tokens"] > 20
+
+
+def test_chat_answers_every_line(bitwright: Command, artifact: Path) -> None:
+    lines = "Hello\n\n/reset\nHello\nAnd now?\n/exit\nnever read\n"
+    outcome = bitwright("chat", artifact, "-n", "8", "--system", "Be brief.", stdin=lines)
+    assert outcome.code == 0 and outcome.err == ""
+    alone = bitwright("chat", artifact, "-n", "8", "--system", "Be brief.", stdin="Hello\n").out
+    assert outcome.out.startswith(alone + alone) and len(outcome.out) > 2 * len(alone)
+
+
+def test_bench(bitwright: Command, artifact: Path) -> None:
+    options = ("--prompt", "32", "--generate", "8", "--threads", "1,2")
+    found = bitwright("bench", artifact, *options, "--json").json
+    assert [run["threads"] for run in found["runs"]] == [1, 2]
+    assert all(run["prefill_tokens_per_s"] > 0 and run["decode_fraction_of_bandwidth"] > 0 for run in found["runs"])
+    assert {"cpu", "cores", "isa"} <= set(found["machine"]) and found["ceilings"]["read_gb_per_s"]["1"] > 0
+    assert "decode tok/s" in bitwright("bench", artifact, *options).out
+
+
+def test_methods_and_formats(bitwright: Command) -> None:
+    methods = bitwright("methods", "--json").json["methods"]
+    assert {row["name"] for row in methods} == {*ROUNDING, *FITTING}
+    assert all(row["summary"] for row in methods)
+    assert [row["name"] for row in bitwright("formats", "--json").json["formats"]] == list(FORMATS)
+    assert all(name in bitwright("formats").out for name in FORMATS)
+    assert all(name in bitwright("methods").out for name in (*ROUNDING, *FITTING))
+
+
+def test_version(bitwright: Command) -> None:
+    outcome = bitwright("--version")
+    assert outcome.code == 0 and outcome.out.startswith("bitwright ")

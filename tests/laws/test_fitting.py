@@ -1,0 +1,154 @@
+"""Fits, over the table of fittings times all schemes: zeros survive, no value inside the range is off by more than half a step,
+scales are already rounded, and the MSE fit is what its search says it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from bitwright import _native
+from bitwright.core import QParams, Scheme
+from bitwright.fitting import FITTING
+from bitwright.fitting.mse import candidates
+from bitwright.formats import FORMATS
+from bitwright.formats.scales import load_scale, store_scale
+from bitwright.formats.uniform import Uniform
+from bitwright.rounding import ROUNDING
+from bitwright.rounding.nearest import encode_reference
+from laws.strategies import every_scheme, matrices, schemes
+
+Floats = npt.NDArray[np.float32]
+
+small_matrices = hnp.arrays(np.float32, (2, 192), elements=st.floats(-1000, 1000, width=32))
+
+
+def grid_of(scheme: Scheme) -> Uniform:
+    grid = FORMATS[scheme.format]
+    assert isinstance(grid, Uniform)
+    return grid
+
+
+def grouped(weights: Floats, scheme: Scheme) -> Floats:
+    return weights.reshape(-1, scheme.group_size(weights.shape))
+
+
+def zero_point_of(params: QParams) -> Floats:
+    return np.zeros_like(params.scale) if params.zero_point is None else params.zero_point
+
+
+def dequantized(groups: Floats, params: QParams, scheme: Scheme) -> npt.NDArray[np.float64]:
+    """What nearest rounding makes of the groups, by the slow twin, in double precision."""
+    levels = encode_reference(groups, params, grid_of(scheme)).astype(np.float64) + grid_of(scheme).lowest
+    return (levels - zero_point_of(params)[:, None]) * params.scale[:, None].astype(np.float64)
+
+
+def group_errors(groups: Floats, params: QParams, scheme: Scheme) -> npt.NDArray[np.float64]:
+    """(groups,) sums of squared errors in double precision."""
+    return np.asarray(((groups - dequantized(groups, params, scheme)) ** 2).sum(axis=1))
+
+
+@pytest.mark.parametrize("scheme", every_scheme(groups=(-1, 0, 32)), ids=str)
+@pytest.mark.parametrize("fitting", FITTING)
+def test_parameters_are_usable(fitting: str, scheme: Scheme) -> None:
+    """Finite, never zero, rounded to their stored type already; zero points are levels."""
+    for name, weights in matrices():
+        groups = grouped(weights, scheme)
+        params = FITTING[fitting](groups, scheme)
+        assert params.scale.shape == (len(groups),) and params.scale.dtype == np.float32, name
+        assert np.isfinite(params.scale).all() and params.scale.all(), name
+        assert np.array_equal(load_scale(store_scale(params.scale, scheme.scale), scheme.scale), params.scale), name
+        assert (params.zero_point is None) == (not scheme.affine), name
+        zero_point = zero_point_of(params)
+        assert np.array_equal(zero_point, np.rint(zero_point)), name
+        assert np.all((zero_point >= grid_of(scheme).lowest) & (zero_point <= grid_of(scheme).highest)), name
+
+
+@pytest.mark.parametrize("scheme", every_scheme(groups=(-1, 0, 32)), ids=str)
+@pytest.mark.parametrize("fitting", FITTING)
+def test_zeros_stay_zeros(fitting: str, scheme: Scheme) -> None:
+    for name, weights in matrices():
+        back = ROUNDING["nearest"](weights, scheme, FITTING[fitting]).dequantize()
+        assert not back[weights == 0].any(), name
+
+
+@pytest.mark.parametrize("scheme", every_scheme(groups=(-1, 0, 32)), ids=str)
+def test_minmax_is_never_off_by_more_than_half_a_step(scheme: Scheme) -> None:
+    """Min-max clips nothing, but for what rounding the scale itself down leaves outside the grid."""
+    grid = grid_of(scheme)
+    steps = grid.highest - grid.lowest if scheme.affine else grid.highest
+    for name, weights in matrices():
+        groups = grouped(weights, scheme)
+        params = FITTING["minmax"](groups, scheme)
+        low, high = np.minimum(groups.min(axis=1), 0), np.maximum(groups.max(axis=1), 0)
+        reach = (high.astype(np.float64) - low) if scheme.affine else np.maximum(high, -low).astype(np.float64)
+        outside = np.maximum(reach / params.scale - steps, 0)
+        error = np.abs(groups - dequantized(groups, params, scheme)) / params.scale[:, None]
+        assert np.all(error.max(axis=1) <= (0.5 + outside) * (1 + 1e-6)), name
+        normal = params.scale >= 2.0**-14  # below, fp16 scales have few digits left
+        assert np.all(outside[normal] <= (0 if scheme.scale == "pow2" else steps * 2.0**-8)), name
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name.startswith("fixed")])
+def test_fixed_point_scales_are_powers_of_two(name: str) -> None:
+    for fitting in FITTING.values():
+        for _, weights in matrices():
+            mantissa, _ = np.frexp(fitting(weights, Scheme(name, scale="pow2")).scale)
+            assert np.all(mantissa == 0.5)
+
+
+@pytest.mark.parametrize("scheme", every_scheme(groups=(-1, 0, 32)), ids=str)
+def test_mse_is_never_worse_than_minmax(scheme: Scheme) -> None:
+    for name, weights in matrices():
+        groups = grouped(weights, scheme)
+        errors = {fitting: group_errors(groups, FITTING[fitting](groups, scheme), scheme) for fitting in ("mse", "minmax")}
+        assert np.all(errors["mse"] <= errors["minmax"] * (1 + 1e-5)), name
+
+
+@given(weights=small_matrices, scheme=schemes)
+def test_mse_is_never_worse_than_any_grid_it_tries(weights: Floats, scheme: Scheme) -> None:
+    groups = grouped(weights, scheme)
+    chosen = group_errors(groups, FITTING["mse"](groups, scheme), scheme)
+    tried = [group_errors(groups, grid, scheme) for grid in candidates(groups.min(axis=1), groups.max(axis=1), scheme)]
+    assert np.all(chosen <= np.min(tried, axis=0) * (1 + 1e-4) + 1e-30)
+
+
+def test_mse_finds_the_scale_that_made_the_weights() -> None:
+    """Weights that lie on a grid already come back to that very grid."""
+    random = np.random.default_rng(11)
+    levels = random.integers(-8, 8, (64, 32)).astype(np.float32)
+    levels[:, 0] = -8  # the grid's far end is used, so the scale is determined, sign included
+    scale = np.float32(2.0) ** random.integers(-6, 3, 64).astype(np.float32) * random.choice(np.array([-1, 1], np.float32), 64)
+    groups = levels * scale[:, None]
+    params = FITTING["mse"](groups, Scheme("int4", 32))
+    assert np.array_equal(params.scale, scale)
+
+
+def test_mse_gives_the_longer_half_of_the_grid_to_the_heavier_tail() -> None:
+    """Symmetric grids have one more level below zero: with a lone large positive weight, the scale turns negative."""
+    groups = np.array([[7.9, -1.0, 1.0, 0.1] * 8], np.float32)
+    assert FITTING["mse"](groups, Scheme("int4", 32)).scale[0] < 0
+    assert FITTING["mse"](-groups, Scheme("int4", 32)).scale[0] > 0
+
+
+@given(weights=small_matrices, scheme=schemes, factor=st.floats(0.25, 2.0, width=32))
+def test_native_error_and_refit_equal_their_twins(weights: Floats, scheme: Scheme, factor: float) -> None:
+    """On grids that fit, clip, and leave room."""
+    groups, grid = grouped(weights, scheme), grid_of(scheme)
+    fitted = FITTING["minmax"](groups, scheme)
+    params = QParams(fitted.scale * np.float32(factor), fitted.zero_point)
+    zero_point = zero_point_of(params)
+    error = _native.squared_error(groups, params.scale, zero_point, grid.lowest, grid.highest)
+    expected = group_errors(groups, params, scheme)
+    energy = (groups.astype(np.float64) ** 2).sum(axis=1)
+    assert np.all(np.abs(error - expected) <= 1e-5 * (expected + 1e-2 * energy) + 1e-37)
+    levels = encode_reference(groups, params, grid).astype(np.float64) + grid.lowest - zero_point[:, None]
+    refit = _native.refit_scale(groups, params.scale, zero_point, grid.lowest, grid.highest)
+    cross, norm = (groups * levels).sum(axis=1), (levels**2).sum(axis=1)
+    for index in range(len(groups)):
+        wanted = cross[index] / norm[index] if norm[index] > 0 and cross[index] != 0 else params.scale[index]
+        bound = 1e-5 * np.abs(groups[index] * levels[index]).sum() / max(norm[index], 1)
+        assert abs(refit[index] - wanted) <= bound + 1e-37

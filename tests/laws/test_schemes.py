@@ -1,0 +1,112 @@
+"""A scheme's spelling reads back to the same scheme, its bits are the bytes' own, and misfits are refused with a cure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bitwright.core import Scheme
+from bitwright.errors import SchemeError
+from bitwright.fitting import FITTING
+from bitwright.formats import FORMATS
+from bitwright.formats.packing import pack
+from bitwright.formats.scales import STORED_DTYPE, store_scale
+from bitwright.rounding import ROUNDING
+from laws.strategies import COLUMNS, every_scheme, scales_of
+
+ALL = [*every_scheme(), *(Scheme(name) for name, format in FORMATS.items() if not format.scaled)]
+
+
+@pytest.mark.parametrize("scheme", ALL, ids=str)
+def test_spelling_reads_back(scheme: Scheme) -> None:
+    assert Scheme.parse(str(scheme)) == scheme
+    assert str(Scheme.parse(str(scheme))) == str(scheme)
+
+
+@given(st.data())
+def test_spelling_reads_back_for_any_group(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([name for name, format in FORMATS.items() if format.scaled]))
+    affine = data.draw(st.booleans()) and name.startswith("int")
+    scheme = Scheme(name, data.draw(st.integers(1, 10**6)), affine, data.draw(st.sampled_from(scales_of(name))))
+    assert Scheme.parse(f"  {str(scheme).upper()} ") == scheme
+
+
+@given(st.text(max_size=30))
+def test_any_other_text_is_a_scheme_error_or_nothing(text: str) -> None:
+    try:
+        scheme = Scheme.parse(text)
+    except SchemeError as fault:
+        assert "\n" not in str(fault)
+    else:
+        assert Scheme.parse(str(scheme)) == scheme
+
+
+@pytest.mark.parametrize(
+    ("spelling", "cure"),
+    [
+        ("int9-g64", "choose from"),
+        ("int4", "int4-g64, int4-channel or int4-tensor"),
+        ("int4-g0", "must be positive"),
+        ("int4-g-64", "write it like"),
+        ("", "write it like"),
+        ("fp16-g64", "write just 'fp16'"),
+        ("fixed4-g64-affine", "affine is for int2 to int8"),
+        ("int4-g64-sfp8", "fp32, fp16, bf16"),
+        ("int4-g64-spow2", "pow2 belongs to fixed-point formats alone"),
+        ("fixed4-g64-sfp16", "pow2 belongs to fixed-point formats alone"),
+    ],
+)
+def test_bad_spellings_name_the_cure(spelling: str, cure: str) -> None:
+    with pytest.raises(SchemeError, match=cure):
+        Scheme.parse(spelling)
+
+
+@pytest.mark.parametrize("scheme", every_scheme(), ids=str)
+def test_stored_bits_are_those_of_the_bytes(scheme: Scheme) -> None:
+    weights = np.random.default_rng(3).standard_normal((5, COLUMNS)).astype(np.float32)
+    tensor = ROUNDING["nearest"](weights, scheme, FITTING["minmax"])
+    assert tensor.params is not None
+    packed = pack(tensor.codes, FORMATS[scheme.format].bits)
+    scales = store_scale(tensor.params.scale, scheme.scale)
+    zero_point_bytes = 0 if tensor.params.zero_point is None else tensor.params.zero_point.size
+    assert scales.dtype == STORED_DTYPE[scheme.scale]
+    assert tensor.stored_bits == 8 * (packed.nbytes + scales.nbytes + zero_point_bytes)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 7, 9, 31, 33])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_stored_bits_count_the_padding_of_odd_rows(bits: int, columns: int) -> None:
+    codes = np.zeros((3, columns), np.uint8)
+    assert Scheme(f"int{bits}").stored_bits(codes.shape) == 8 * pack(codes, bits).nbytes + 3 * 16
+
+
+@pytest.mark.parametrize(("spelling", "bits"), [("fp32", 32), ("fp16", 16), ("bf16", 16)])
+def test_full_precision_costs_its_width(spelling: str, bits: int) -> None:
+    assert Scheme.parse(spelling).stored_bits((4, 10)) == 40 * bits
+
+
+@pytest.mark.parametrize(
+    ("spelling", "bits"),
+    [("int4-g64", 4.25), ("int4-g32", 4.5), ("int4-g64-affine", 4.375), ("int4-g64-sfp32", 4.5), ("fixed8-g32", 8.25)],
+)
+def test_bits_per_weight_count_the_scales(spelling: str, bits: float) -> None:
+    scheme = Scheme.parse(spelling)
+    assert scheme.bits == bits
+    assert scheme.stored_bits((8, 640)) == bits * 8 * 640
+
+
+def test_a_group_that_does_not_divide_the_row_is_refused_with_groups_that_do() -> None:
+    with pytest.raises(
+        SchemeError, match=r"group 128 does not divide a row of 576 columns .*groups that do: 16, 32, 48, 64, 96, 192"
+    ):
+        Scheme.parse("int4-g128").group_size((10, 576))
+    with pytest.raises(SchemeError, match="use channel"):
+        Scheme.parse("int4-g64").group_size((10, 7))
+
+
+@pytest.mark.parametrize("method", ROUNDING)
+def test_rounding_refuses_a_group_that_does_not_divide(method: str) -> None:
+    with pytest.raises(SchemeError, match="groups that do: 16, 32"):
+        ROUNDING[method](np.ones((4, 96), np.float32), Scheme("int4", 64), FITTING["minmax"])
