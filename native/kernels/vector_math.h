@@ -185,8 +185,8 @@ inline void place_codes(const int8_t* codes, int tile, int32_t* out) {
 }
 
 template <class Isa>
-void quantize_row(const float* x, int columns, int tile, int32_t* codes, float* scales, float* biases) {
-  for (int k = 0; k < columns; k += kBlock, codes += kSteps * tile, scales += tile, biases += tile) {
+void quantize_row(const float* x, int columns, int tile, int32_t* codes, float* scales, float* negated_sums) {
+  for (int k = 0; k < columns; k += kBlock, codes += kSteps * tile, scales += tile, negated_sums += tile) {
     const Block32 padded(x + k, columns - k);
     const float bound = block_bound<Isa>(padded.values);
     const float inverse = bound > 0.0f ? 127.0f / bound : 0.0f;
@@ -197,14 +197,14 @@ void quantize_row(const float* x, int columns, int tile, int32_t* codes, float* 
     Isa::store_int8(bytes + kPanelRows, high);
     place_codes(bytes, tile, codes);
     *scales = bound / 127.0f;
-    *biases = -*scales * Isa::sum(Isa::add(low, high));
+    *negated_sums = -Isa::sum(Isa::add(low, high));
   }
 }
 
 template <class Isa>
-void quantize_row_wide(const float* x, int columns, int tile, int32_t* codes, float* scales, float* biases) {
-  constexpr float kBase = 254.0f, kMost = 127.0f * kBase + 127.0f;
-  for (int k = 0; k < columns; k += kBlock, codes += kSteps * tile, scales += tile, biases += tile) {
+void quantize_row_wide(const float* x, int columns, int tile, int32_t* codes, float* scales, float* negated_sums) {
+  constexpr float kBase = 254.0f, kMost = 127.0f * kBase + 126.0f;  // one more would round up to 128 * 254
+  for (int k = 0; k < columns; k += kBlock, codes += kSteps * tile, scales += tile, negated_sums += tile) {
     const Block32 padded(x + k, columns - k);
     const float bound = block_bound<Isa>(padded.values);
     const float inverse = bound > 0.0f ? kMost / bound : 0.0f;
@@ -224,8 +224,8 @@ void quantize_row_wide(const float* x, int columns, int tile, int32_t* codes, fl
     const float unit = bound / kMost;
     scales[0] = unit * kBase;
     scales[1] = unit;
-    biases[0] = -scales[0] * Isa::sum(first_sum);
-    biases[1] = -scales[1] * Isa::sum(second_sum);
+    negated_sums[0] = -Isa::sum(first_sum);
+    negated_sums[1] = -Isa::sum(second_sum);
   }
 }
 

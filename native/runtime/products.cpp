@@ -5,7 +5,7 @@ namespace bitwright {
 QuantizedRows Session::quantized_rows(const RowBuffer& rows, int count, int columns) const {
   const int lines = count * width();
   return {lines, (columns + kBlock - 1) / kBlock, lines == 1 ? 1 : kernels_.tile, rows.codes.as<int32_t>(),
-          rows.scales.as<float>(), rows.biases.as<float>()};
+          rows.scales.as<float>(), rows.negated_sums.as<float>()};
 }
 
 void Session::place_dense(RowBuffer& rows, int row, int count, int columns, const float* x) {
@@ -20,7 +20,7 @@ void Session::place_integer(RowBuffer& rows, int row, int count, int columns, co
   const size_t base = static_cast<size_t>(line / tile) * tile * view.blocks + line % tile;
   const size_t code_base = static_cast<size_t>(line / tile) * tile * view.blocks * (kBlock / 4) + line % tile;
   const auto quantize = width() == 2 ? kernels_.quantize_row_wide : kernels_.quantize_row;
-  quantize(x, columns, tile, rows.codes.as<int32_t>() + code_base, rows.scales.as<float>() + base, rows.biases.as<float>() + base);
+  quantize(x, columns, tile, rows.codes.as<int32_t>() + code_base, rows.scales.as<float>() + base, rows.negated_sums.as<float>() + base);
 }
 
 void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range) {

@@ -23,7 +23,7 @@ RowBuffer::RowBuffer(int rows, int columns, int tile) {
   dense = Buffer(padded * columns * sizeof(float));
   codes = Buffer(2 * padded * blocks * kBlock);  // twice: int16 activations take two rows a token
   scales = Buffer(2 * padded * blocks * sizeof(float));
-  biases = Buffer(2 * padded * blocks * sizeof(float));
+  negated_sums = Buffer(2 * padded * blocks * sizeof(float));
 }
 
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)

@@ -9,7 +9,7 @@ namespace bitwright {
 
 namespace {
 
-constexpr int kSpins = 20000;  // some tens of microseconds
+constexpr int kSpins = 500;  // some microseconds: with the cores shared, a spinning thread only delays the one it waits for
 
 void relax() {
 #if defined(__x86_64__)

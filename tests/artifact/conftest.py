@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from handmade import make_handmade
 
 import bitwright
 from bitwright.artifact import open_artifact
 from bitwright.core import Choice, Recipe, Scheme
 from bitwright.models.base import LanguageModel
+from handmade import make_handmade
 
 SCHEMES = {
     "*.q_proj.weight": "int4-g32",

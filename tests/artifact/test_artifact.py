@@ -307,7 +307,9 @@ def test_a_tensor_that_is_not_what_was_announced_is_refused() -> None:
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("file", ["manifest.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
-def test_damage_ends_in_a_named_error_or_a_readable_artifact(artifact: Path, tmp_path: Path, file: str, data: st.DataObject) -> None:
+def test_damage_ends_in_a_named_error_or_a_readable_artifact(
+    artifact: Path, tmp_path: Path, file: str, data: st.DataObject
+) -> None:
     directory = tmp_path / "damaged"
     shutil.rmtree(directory, ignore_errors=True)
     shutil.copytree(artifact, directory)

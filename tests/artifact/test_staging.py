@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from handmade import make_handmade
 
 import bitwright
 from bitwright.artifact import SafetensorsWriter, open_artifact
@@ -23,6 +22,7 @@ from bitwright.core import Recipe
 from bitwright.errors import BitwrightError, NonFiniteError, OutputError
 from bitwright.models.base import LanguageModel
 from bitwright.quantization import QuantizedModel
+from handmade import make_handmade
 
 Usage = namedtuple("Usage", "total used free")
 

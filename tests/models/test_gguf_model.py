@@ -14,6 +14,8 @@ import gguf
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bitwright.core import Floats
 from bitwright.errors import BitwrightError, MissingTensorError, ModelConfigError, ShapeError, UnknownFamilyError
@@ -320,6 +322,31 @@ def test_the_largest_gemmas_scale_attention_by_their_width() -> None:
 
     assert (scalar("gemma2", 46, 4608, 32), scalar("gemma3", 62, 5376, 32)) == (144, 168)
     assert (scalar("gemma2", 42, 3584, 16), scalar("gemma3", 48, 3840, 16)) == (128, 128)
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small Gemma 2 with Q8_0 matrices: its norms are changed on reading, its matrices are packed."""
+    shapes = {f"blk.0.post_{name}.weight": (64,) for name in ("attention_norm", "ffw_norm")}
+    path = tmp_path_factory.mktemp("valid") / "m.gguf"
+    return write_gguf(path, "gemma2", LLAMA | {"attention.sliding_window": 16}, zeros(**shapes), Kind.Q8_0).read_bytes()
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damage_ends_in_named_errors_only(valid: bytes, tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(valid)
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, 1500) | st.integers(0, len(valid) - 1))
+        content[position : position + 8] = data.draw(st.binary(min_size=8, max_size=8) | st.just(bytes(8)) | st.just(b"\xff" * 8))
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(content)
+    try:
+        model = GGUFModel(path)
+        for name in model.names():
+            assert model.read(name).shape == model.shape(name)
+    except BitwrightError as fault:
+        assert len(str(fault)) < 1000
 
 
 @pytest.fixture(scope="module")

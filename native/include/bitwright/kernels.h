@@ -48,7 +48,7 @@ struct QuantizedRows {
   int rows, blocks, tile;
   const int32_t* codes;  // [tile index][block * 8][tile], four codes in each int32
   const float* scales;   // [tile index][block][tile]
-  const float* biases;   // [tile index][block][tile], -scale * sum of the block's codes
+  const float* negated_sums;  // [tile index][block][tile], minus the sum of the block's codes
 };
 
 // Activations of one tile: x(k, t) at values[k * stride + t], or at values[k + t * kAttentionSpan] if `by_row`.
@@ -86,9 +86,9 @@ struct Kernels {
   void (*dequantize_panel)(const QuantizedPanels&, int panel, float* out);
 
   // One row to int8, into token 0 of a tile (the caller shifts the pointers for the others).
-  void (*quantize_row)(const float* x, int columns, int tile, int32_t* codes, float* scales, float* biases);
+  void (*quantize_row)(const float* x, int columns, int tile, int32_t* codes, float* scales, float* negated_sums);
   // One row to 15 bits as two rows of int8, tokens 0 and 1: x = scale * (254 * first + second).
-  void (*quantize_row_wide)(const float* x, int columns, int tile, int32_t* codes, float* scales, float* biases);
+  void (*quantize_row_wide)(const float* x, int columns, int tile, int32_t* codes, float* scales, float* negated_sums);
 
   void (*rms_norm)(const float* x, const float* weight, int n, float epsilon, float* out);
   void (*gated_silu)(const float* gate, const float* up, int n, float* out);

@@ -47,7 +47,7 @@ class KvCache {
 // The rows that a matrix product reads, in every form its matrices need.
 struct RowBuffer {
   RowBuffer(int rows, int columns, int tile);
-  Buffer dense, codes, scales, biases;
+  Buffer dense, codes, scales, negated_sums;
 };
 
 class Session {

@@ -103,8 +103,9 @@ class Manifest:
         if len(set(parts)) != len(parts):
             twice = next(part for part in parts if parts.count(part) > 1)
             raise ManifestError(f"two tensors would both be stored as {twice!r}; rename one of them")
-        for name in (*self.tensors, *parts):
-            _check_name(name)
+        for name in self.tensors:
+            if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable() or name == METADATA:
+                raise ManifestError(f"no tensor can be called {name[:80]!a}; use 1 to {LONGEST_NAME} printable characters")
 
     def parts(self) -> Parts:
         """Everything the tensor file must hold, in order."""
@@ -208,8 +209,3 @@ def _read_tensor(name: str, line: Any, path: Path) -> StoredTensor:
         return StoredTensor(scheme, tuple(shape))
     except ValueError as fault:  # SchemeError, or a group of thousands of digits
         raise ManifestError(f"{where} cannot be {spelling[:40]!a} ({str(fault)[:200]}); quantize the model again") from fault
-
-
-def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= LONGEST_NAME + len(".zero_point") or not name.isprintable() or name == METADATA:
-        raise ManifestError(f"no tensor can be called {name[:80]!a}; names are printable, of 1 to {LONGEST_NAME} characters")

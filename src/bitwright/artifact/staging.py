@@ -1,7 +1,9 @@
 """A directory that appears whole or not at all: written beside its place, flushed to the disk, then renamed.
 
-with staged(out, size, is_artifact) as directory:   # .OUT.partial-XXXX beside OUT
-    ...                                             # any exception, Ctrl-C included, removes it and leaves OUT as it was
+    with staged(out, size, is_artifact) as directory:   # .OUT.partial-XXXX beside OUT
+        ...
+
+Any exception in the block, Ctrl-C included, removes that directory and leaves OUT as it was.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bitwright.cli.console import Json, Threads, print_json
+from bitwright.errors import EngineError
 
 Context = Annotated[int | None, typer.Option("--context", help="Tokens that prompt and answer may take (default: the model's).")]
 Temperature = Annotated[float, typer.Option("--temperature", help="0 always takes the likeliest token; higher is more varied.")]
@@ -46,11 +47,14 @@ def run(  # noqa: PLR0913 - one parameter an option
 
     model = load(path)
     tokenizer = model.tokenizer()
-    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, (), overflow)
+    words = tuple(stop or ())
+    if "" in words:
+        raise EngineError("a stop string must not be empty; leave --stop out to stop nowhere")
+    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow)
     asked = prompt_tokens(tokenizer, prompt, raw)
     engine = Engine.load(model, threads=threads, context=context)
     clock, answer = Clock(), []
-    for piece in text_of(clock.watch(engine.generate(asked, sampling)), tokenizer, stop or ()):
+    for piece in text_of(clock.watch(engine.generate(asked, sampling)), tokenizer, words):
         answer.append(piece)
         if not as_json:
             sys.stdout.write(piece)

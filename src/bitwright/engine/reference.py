@@ -113,8 +113,8 @@ def silu(x: Array) -> Array:
 
 def gelu_tanh(x: Array) -> Array:
     tanh: Array = np.tanh(x.dtype.type(np.sqrt(2 / np.pi)) * (x + x.dtype.type(0.044715) * x**3))
-    half: Array = x / 2
-    return half * (1 + tanh)
+    result: Array = x / 2 * (1 + tanh)
+    return result
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"silu": silu, "gelu_tanh": gelu_tanh}

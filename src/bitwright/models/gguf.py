@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from bitwright.core import Floats
 from bitwright.errors import MissingTensorError, ModelConfigError, ShapeError
+from bitwright.formats.checks import require_finite
 from bitwright.models.architecture import Architecture, TensorSlice
 from bitwright.models.base import Dense, Packed
 from bitwright.models.families import FAMILIES, Family, check_shapes, read_architecture, roles, tensor_shapes
@@ -95,7 +96,7 @@ class GGUFModel:
         place = self._place(name)
         tensor = decode(self._file.type_name(place.source), self._file.raw(place.source), self._file.shape(place.source))
         if self.architecture.norm_offset and place.role.endswith("norm"):
-            return Dense("fp32", tensor.dequantize() - np.float32(self.architecture.norm_offset))
+            return Dense("fp32", require_finite(tensor.dequantize(), name) - np.float32(self.architecture.norm_offset))
         if FAMILIES[self.architecture.family].gguf == "llama" and place.role in _INTERLEAVED:
             heads: int = getattr(self.architecture, _INTERLEAVED[place.role])
             return _reordered(tensor, deinterleaving(heads, self.architecture.head_dim))

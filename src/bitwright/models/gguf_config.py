@@ -17,6 +17,7 @@ import numpy as np
 
 from bitwright.errors import ModelConfigError, UnknownFamilyError
 from bitwright.models.families import FAMILIES, Family
+from bitwright.models.gguf_file import shown
 
 Metadata = Mapping[str, Any]
 _CURE = "convert the model anew"
@@ -66,7 +67,7 @@ def family_of_metadata(metadata: Metadata) -> Family:
         if family.gguf == name:
             return family
     known = ", ".join(sorted({family.gguf for family in FAMILIES.values()}))
-    raise UnknownFamilyError(f"no facts about GGUF architecture {name[:80]!r}; known: {known}")
+    raise UnknownFamilyError(f"no facts about GGUF architecture {shown(name)}; known: {known}")
 
 
 def synthesize_config(metadata: Metadata, facts: TensorFacts) -> dict[str, Any]:
@@ -104,12 +105,14 @@ def _heads(metadata: Metadata, family: Family, config: Mapping[str, Any]) -> dic
     head_dim = hidden // heads if length is None else length
     value_length = _value(metadata, f"{prefix}.attention.value_length")
     if not _whole(head_dim) or value_length not in (None, head_dim):
-        raise ModelConfigError(f"heads with keys of {length} and values of {value_length} channels are not supported; {_CURE}")
+        raise ModelConfigError(
+            f"heads with keys of {shown(length)} and values of {shown(value_length)} channels are not supported"
+        )
     found: dict[str, Any] = {"head_dim": head_dim}
     turning = _value(metadata, f"{prefix}.rope.dimension_count")
     if turning is not None and turning != head_dim:
         if not _whole(turning):
-            raise ModelConfigError(f"{prefix}.rope.dimension_count must be a whole number above 0, not {turning!r}; {_CURE}")
+            raise ModelConfigError(f"{prefix}.rope.dimension_count must be a whole number above 0, not {shown(turning)}; {_CURE}")
         found["partial_rotary_factor"] = turning / head_dim
     if family.query_scalar:
         by_width = (family.name, config["num_hidden_layers"]) in _SCALED_BY_WIDTH
@@ -154,7 +157,7 @@ def _rope_scaling(metadata: Metadata, family: Family, facts: TensorFacts) -> dic
         return {"rope_type": "linear", "factor": factor} if factor not in (None, 1, 1.0) else {}
     if kind in ("none", "longrope"):  # longrope without factors: the short models of a family that has long ones
         return {}
-    raise ModelConfigError(f"unknown {prefix}type {str(kind)[:60]!r}; known: none, linear, yarn, longrope")
+    raise ModelConfigError(f"unknown {prefix}type {shown(kind)}; known: none, linear, yarn, longrope")
 
 
 def _yarn(metadata: Metadata, prefix: str, scaling: dict[str, Any]) -> dict[str, Any]:
@@ -184,7 +187,7 @@ def _count(metadata: Metadata, key: str) -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ModelConfigError(f"{key} must be a whole number, not {value!r}"[:200] + f"; {_CURE}")
+        raise ModelConfigError(f"{key} must be a whole number, not {shown(value)}; {_CURE}")
     return value
 
 

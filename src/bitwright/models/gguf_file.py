@@ -72,6 +72,12 @@ class TensorInfo:
         return self.rows * self.row_bytes
 
 
+def shown(value: object) -> str:
+    """A value from the file as it may stand in a one-line message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 class GGUFFile:
     """One GGUF file: `metadata`, and tensors as raw bytes.
 
@@ -126,7 +132,7 @@ def _map(path: Path) -> npt.NDArray[np.uint8]:
 def _alignment(metadata: dict[str, Any], file_name: str) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
-        raise HeaderError(f"{file_name}: general.alignment must be a power of two, not {alignment!r}; convert the model anew")
+        raise HeaderError(f"{file_name}: general.alignment must be a power of two, not {shown(alignment)}; {_AGAIN}")
     return alignment
 
 
@@ -173,7 +179,7 @@ class _Cursor:
         for _ in range(count):
             key = self._name(MAX_KEY, "metadata key")
             if key in entries:
-                raise HeaderError(f"{self._file}: metadata key {key!r} stands twice; convert the model anew")
+                raise HeaderError(f"{self._file}: metadata key {shown(key)} stands twice; convert the model anew")
             entries[key] = self._value(self._number("I"), key, 0)
         return entries
 
@@ -250,17 +256,17 @@ class _Cursor:
             return self._string(key)
         if kind == _ARRAY:
             return self._array(key, depth + 1)
-        raise HeaderError(f"{self._file}: metadata {key!r} has unknown value type {kind}; {_AGAIN}")
+        raise HeaderError(f"{self._file}: metadata {shown(key)} has unknown value type {kind}; {_AGAIN}")
 
     def _array(self, key: str, depth: int) -> list[Any]:
         kind, count = self._number("I"), self._number("Q")
         self._items += count
         if depth > MAX_DEPTH:
-            raise HeaderError(f"{self._file}: metadata {key!r} nests arrays more than {MAX_DEPTH} deep; {_AGAIN}")
+            raise HeaderError(f"{self._file}: metadata {shown(key)} nests arrays more than {MAX_DEPTH} deep; {_AGAIN}")
         if self._items > MAX_ITEMS:
-            raise HeaderError(f"{self._file}: metadata {key!r} claims {count} items, more than {MAX_ITEMS} in all; {_AGAIN}")
+            raise HeaderError(f"{self._file}: metadata {shown(key)} claims {count} items, more than {MAX_ITEMS} in all; {_AGAIN}")
         smallest = struct.calcsize(_SCALARS[kind]) if kind in _SCALARS else {_STRING: 8, _ARRAY: 12}.get(kind, 1)
-        self._require(count * smallest, f"metadata {key!r}")
+        self._require(count * smallest, f"metadata {shown(key)}")
         if kind in _SCALARS:
             values = struct.unpack_from(f"<{count}{_SCALARS[kind]}", self._data, self._position)
             self._position += count * smallest
@@ -272,9 +278,9 @@ class _Cursor:
         return [self._value(kind, key, depth) for _ in range(count)]
 
     def _bools(self, count: int, key: str) -> list[bool]:
-        self._require(count, f"metadata {key!r}")
+        self._require(count, f"metadata {shown(key)}")
         values = bytes(self._data[self._position : self._position + count])
         if values.strip(b"\x00\x01"):
-            raise HeaderError(f"{self._file}: metadata {key!r} holds a truth value that is neither 0 nor 1; {_AGAIN}")
+            raise HeaderError(f"{self._file}: metadata {shown(key)} holds a truth value that is neither 0 nor 1; {_AGAIN}")
         self._position += count
         return [bool(value) for value in values]

@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from bitwright.errors import TokenizerError
+from bitwright.models.gguf_file import shown
 from bitwright.models.gguf_pre_tokenizers import PRE_TOKENIZERS
 from bitwright.models.tokenizer import END_TOKENS, Tokenizer
 
@@ -49,7 +50,7 @@ def read_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
     if kind is None:
         raise TokenizerError(f"this GGUF file holds no tokenizer; {_CURE}")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise TokenizerError(f"unknown kind of tokenizer {kind!r} in GGUF metadata; known: {', '.join(_KINDS)}")
+        raise TokenizerError(f"unknown kind of tokenizer {shown(kind)} in GGUF metadata; known: {', '.join(_KINDS)}")
     vocabulary = _vocabulary(metadata)
     backend, adds_bos = _KINDS[kind](metadata, vocabulary)
     _add_tokens(backend, vocabulary, "phi-3" in str(metadata.get("general.name", "")).lower().replace("phi3", "phi-3"))
@@ -82,7 +83,7 @@ def _vocabulary(metadata: Mapping[str, Any]) -> _Vocabulary:
     special = {name: metadata[_PREFIX + name] for name in _SPECIAL_IDS if _PREFIX + name in metadata}
     for name, token in special.items():
         if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < len(tokens):
-            raise TokenizerError(f"{_PREFIX}{name} is {token!r}, which is no token of {len(tokens)}; {_CURE}")
+            raise TokenizerError(f"{_PREFIX}{name} is {shown(token)}, which is no token of {len(tokens)}; {_CURE}")
     ends = frozenset(ids[text] for text in END_TOKENS if text in ids and not (text in _ALSO_HTML and types[ids[text]] == _NORMAL))
     for token in [*special.values(), *ends]:  # some converters leave these normal
         types[token] = _CONTROL if types[token] == _NORMAL else types[token]
@@ -93,7 +94,7 @@ def _byte_level(metadata: Mapping[str, Any], vocabulary: _Vocabulary) -> tuple[B
     """The backend, and whether such models want their first token."""
     name = metadata.get(_PREFIX + "pre", "default")
     if not isinstance(name, str) or name not in PRE_TOKENIZERS:
-        raise TokenizerError(f"unknown pre-tokenizer {name!r} in GGUF metadata; known: {', '.join(PRE_TOKENIZERS)}")
+        raise TokenizerError(f"unknown pre-tokenizer {shown(name)} in GGUF metadata; known: {', '.join(PRE_TOKENIZERS)}")
     facts = PRE_TOKENIZERS[name]
     merges = []
     for merge in _list(metadata, "merges", str):
@@ -174,5 +175,5 @@ def _list(metadata: Mapping[str, Any], name: str, kind: type) -> list[Any]:
 def _truth(metadata: Mapping[str, Any], name: str, default: bool) -> bool:
     value = metadata.get(_PREFIX + name, default)
     if not isinstance(value, bool):
-        raise TokenizerError(f"{_PREFIX}{name} must be true or false, not {value!r}"[:200] + f"; {_CURE}")
+        raise TokenizerError(f"{_PREFIX}{name} must be true or false, not {shown(value)}; {_CURE}")
     return value

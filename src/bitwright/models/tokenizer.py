@@ -86,7 +86,7 @@ class Tokenizer:
             "chat_template": self.chat_template,
         }
         kept = {key: value for key, value in settings.items() if value is not None}
-        self.backend.save(str(Path(directory) / "tokenizer.json"))
+        (Path(directory) / "tokenizer.json").write_text(self.backend.to_str(pretty=True), "utf-8")
         text = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
         (Path(directory) / "tokenizer_config.json").write_text(text, "utf-8")
 

@@ -56,13 +56,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     _refuse_unsupported(config)
     config = DEFAULTS | dict(family.defaults) | config
     hidden_size, layers = integer(config, "hidden_size"), integer(config, "num_hidden_layers")
-    heads = integer(config, "num_attention_heads")
-    kv_heads = heads if config.get("num_key_value_heads") is None else integer(config, "num_key_value_heads")
-    if heads % kv_heads:
-        raise ModelConfigError(
-            f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads; it must divide them"
-        )
-    head_dim = _head_dim(config, hidden_size, heads)
+    heads, kv_heads, head_dim = _heads(config, hidden_size)
     windows = _windows(family, config, layers)
     query_scalar = number(config, "query_pre_attn_scalar") if family.query_scalar else float(head_dim)
     ropes = read_ropes(family, config, head_dim)
@@ -111,12 +105,17 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
         )
 
 
-def _head_dim(config: Mapping[str, Any], hidden_size: int, heads: int) -> int:
+def _heads(config: Mapping[str, Any], hidden_size: int) -> tuple[int, int, int]:
+    """Query heads, key-value heads and channels of a head."""
+    heads = integer(config, "num_attention_heads")
+    kv_heads = heads if config.get("num_key_value_heads") is None else integer(config, "num_key_value_heads")
+    if heads % kv_heads:
+        raise ModelConfigError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads; state a divisor")
     if config.get("head_dim") is not None:
-        return integer(config, "head_dim")
+        return heads, kv_heads, integer(config, "head_dim")
     if hidden_size % heads:
         raise ModelConfigError(f"config.json: hidden_size {hidden_size} is no multiple of {heads} heads; state 'head_dim'")
-    return integer({"head_dim": hidden_size // heads}, "head_dim")
+    return heads, kv_heads, integer({"head_dim": hidden_size // heads}, "head_dim")
 
 
 def _activation(family: Family, config: Mapping[str, Any]) -> Activation:

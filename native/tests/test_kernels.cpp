@@ -1,0 +1,250 @@
+// Every kernel of every instruction set this machine has, against the scalar twin, at every tail length; and the scalar
+// twin's products against plain loops.
+#include <cstring>
+
+#include "bitwright/kernels.h"
+#include "bitwright/matrix.h"
+#include "bitwright/quantization.h"
+#include "check.h"
+
+using namespace bitwright;
+
+namespace {
+
+constexpr float kFloatBound = 2e-5f;  // sums of some hundred products, added in another order
+const int kTails[] = {1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 100, 172};
+
+const Kernels& scalar() { return *kernels_named("scalar"); }
+
+struct Rows {
+  std::vector<int32_t> codes;
+  std::vector<float> scales, negated_sums;
+  QuantizedRows view;
+};
+
+// `rows` rows of x, (rows, columns), as int8 tiles of the width that `k` wants.
+Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int columns) {
+  const int tile = rows == 1 ? 1 : k.tile, blocks = (columns + kBlock - 1) / kBlock, tiles = (rows + tile - 1) / tile;
+  Rows r{std::vector<int32_t>(tiles * tile * blocks * 8), std::vector<float>(tiles * tile * blocks),
+         std::vector<float>(tiles * tile * blocks), {}};
+  for (int t = 0; t < rows; t++) {
+    const size_t base = static_cast<size_t>(t / tile) * tile * blocks;
+    k.quantize_row(x.data() + t * columns, columns, tile, r.codes.data() + base * 8 + t % tile, r.scales.data() + base + t % tile,
+                   r.negated_sums.data() + base + t % tile);
+  }
+  r.view = {rows, blocks, tile, r.codes.data(), r.scales.data(), r.negated_sums.data()};
+  return r;
+}
+
+struct Weights {
+  std::vector<uint8_t> codes, zero_points;
+  std::vector<float> scales;
+  Matrix matrix;
+  int rows, columns, bits, group;
+  float at(int r, int c) const {
+    const int g = r * (columns / group) + c / group;
+    const int zero = zero_points.empty() ? 1 << (bits - 1) : zero_points[g];
+    return scales[g] * static_cast<float>(codes[r * columns + c] - zero);
+  }
+};
+
+Weights make_weights(int rows, int columns, int bits, int group, bool affine) {
+  Weights w{random_bytes(rows * columns, 1, 1 << bits), {}, normal(rows * (columns / group), 2, 0.1f), {}, rows, columns, bits, group};
+  if (affine) w.zero_points = random_bytes(w.scales.size(), 3, 1 << bits);
+  std::vector<uint8_t> packed(static_cast<size_t>(rows) * ((columns * bits + 7) / 8));
+  pack_codes(w.codes.data(), rows, columns, bits, packed.data());
+  w.matrix = Matrix(PackedSource{packed.data(), w.scales.data(), affine ? w.zero_points.data() : nullptr, ScaleType::fp32, bits, rows,
+                                 columns, group, false});
+  return w;
+}
+
+std::vector<float> multiply(const Kernels& k, const Weights& w, const std::vector<float>& x, int tokens) {
+  const QuantizedPanels panels = w.matrix.quantized_panels();
+  const Rows rows = quantize(k, x, tokens, w.columns);
+  std::vector<float> out(static_cast<size_t>(tokens) * w.rows);
+  std::vector<uint8_t> scratch(static_cast<size_t>(panels.blocks) * code_bytes(8));
+  const Output output{out.data(), w.rows, false};
+  if (tokens == 1)
+    k.quantized_vector(panels, rows.view, {0, w.matrix.panels()}, output);
+  else
+    k.quantized_matmul(panels, rows.view, {0, w.matrix.panels()}, output, scratch.data());
+  return out;
+}
+
+// The definition, in double, on the activations as they were rounded.
+std::vector<float> multiply_plainly(const Weights& w, const std::vector<float>& x, int tokens) {
+  const Rows rows = quantize(scalar(), x, tokens, w.columns);
+  const int tile = rows.view.tile;
+  std::vector<float> out;
+  for (int t = 0; t < tokens; t++)
+    for (int r = 0; r < w.rows; r++) {
+      double sum = 0;
+      for (int c = 0; c < w.columns; c++) {
+        const size_t base = static_cast<size_t>(t / tile) * tile * rows.view.blocks;
+        int8_t four[4];
+        std::memcpy(four, &rows.codes[base * 8 + c / 4 * tile + t % tile], 4);
+        sum += static_cast<double>(w.at(r, c)) * rows.scales[base + c / kBlock * tile + t % tile] * four[c % 4];
+      }
+      out.push_back(static_cast<float>(sum));
+    }
+  return out;
+}
+
+void check_products(const Kernels& k) {
+  for (const int bits : {2, 3, 4, 5, 8})
+    for (const bool affine : {false, true})
+      for (const auto& [columns, group] : {std::pair{128, 64}, {192, 192}, {172, 172}, {96, 32}, {4, 4}})
+        for (const int tokens : {1, 2, 3, 5, 13, 27}) {
+          const Weights w = make_weights(35, columns, bits, group, affine);
+          const auto x = normal(tokens * columns, 7);
+          const auto expected = multiply_plainly(w, x, tokens);
+          CHECK(distance(expected, multiply(k, w, x, tokens)) < kFloatBound);
+        }
+}
+
+void check_dequantize(const Kernels& k) {
+  for (const int bits : {2, 3, 4, 6, 8}) {
+    const Weights w = make_weights(16, 96, bits, 32, true);
+    std::vector<float> out(96 * kPanelRows);
+    k.dequantize_panel(w.matrix.quantized_panels(), 0, out.data());
+    bool same = true;
+    for (int r = 0; r < 16; r++)
+      for (int c = 0; c < 96; c++) same &= out[c * kPanelRows + r] == w.at(r, c);
+    CHECK(same);
+  }
+}
+
+void check_dense(const Kernels& k) {
+  const auto x = normal(30 * 64, 11);
+  for (const DenseType type : {DenseType::fp32, DenseType::fp16, DenseType::bf16})
+    for (const int columns : {1, 5, 31, 64})
+      for (const int tokens : {1, 2, 4, 7, 12, 13, 29}) {
+        const auto values = normal(35 * columns, 5);
+        std::vector<uint16_t> half(values.size());
+        for (size_t i = 0; i < values.size(); i++) {
+          uint32_t raw;
+          std::memcpy(&raw, &values[i], 4);
+          half[i] = static_cast<uint16_t>(raw >> 16);
+        }
+        if (type == DenseType::fp16) scalar().to_fp16(values.data(), static_cast<int>(values.size()), half.data());
+        const void* data = type == DenseType::fp32 ? static_cast<const void*>(values.data()) : half.data();
+        const Matrix matrix(DenseSource{data, type, 35, columns});
+        const auto product = [&](const Kernels& kernels) {
+          const int tile = tokens == 1 ? 1 : kernels.tile;
+          std::vector<float> tiles(static_cast<size_t>((tokens + tile - 1) / tile) * tile * columns), out(tokens * 35);
+          for (int t = 0; t < tokens; t++)
+            for (int c = 0; c < columns; c++) tiles[(t / tile * columns + c) * tile + t % tile] = x[t * columns + c];
+          kernels.dense_matmul(matrix.dense_panels(), tiles.data(), tokens, {0, 3}, Output{out.data(), 35, false});
+          return out;
+        };
+        CHECK(distance(product(scalar()), product(k)) < kFloatBound);
+        if (type != DenseType::fp32) continue;
+        std::vector<float> plain;
+        for (int t = 0; t < tokens; t++)
+          for (int r = 0; r < 35; r++) {
+            double sum = 0;
+            for (int c = 0; c < columns; c++) sum += static_cast<double>(values[r * columns + c]) * x[t * columns + c];
+            plain.push_back(static_cast<float>(sum));
+          }
+        CHECK(distance(plain, product(k)) < kFloatBound);
+      }
+}
+
+void check_rows(const Kernels& k) {
+  for (const int n : kTails) {
+    const auto x = normal(n, n);
+    const Rows ours = quantize(k, x, 1, n), twin = quantize(scalar(), x, 1, n);
+    CHECK(ours.codes == twin.codes);
+    CHECK(ours.scales == twin.scales);
+    CHECK(ours.negated_sums == twin.negated_sums);
+    const size_t blocks = (n + kBlock - 1) / kBlock;
+    std::vector<int32_t> a(2 * blocks * 8), b(a.size());
+    std::vector<float> sa(2 * blocks), sb(sa), ba(sa), bb(sa);
+    k.quantize_row_wide(x.data(), n, 2, a.data(), sa.data(), ba.data());
+    scalar().quantize_row_wide(x.data(), n, 2, b.data(), sb.data(), bb.data());
+    CHECK(a == b && sa == sb);
+    for (int i = 0; i < n; i++) {  // the two codes give the value back within half a step of 15 bits
+      int8_t high[4], low[4];
+      std::memcpy(high, &a[i / 4 * 2], 4);
+      std::memcpy(low, &a[i / 4 * 2 + 1], 4);
+      const float unit = sa[i / kBlock * 2 + 1];
+      CHECK(std::fabs(unit * (254.0f * high[i % 4] + low[i % 4]) - x[i]) <= 0.51f * unit);
+    }
+  }
+}
+
+void check_vector_math(const Kernels& k) {
+  for (const int n : kTails) {
+    const auto x = normal(n, 3 * n, 4.0f), y = normal(n, 5 * n);
+    const auto both = [&](auto run) {
+      std::vector<float> a(x), b(x);
+      run(k, a.data());
+      run(scalar(), b.data());
+      return distance(b, a);
+    };
+    CHECK(both([&](const Kernels& t, float* out) { t.rms_norm(x.data(), y.data(), n, 1e-5f, out); }) < 1e-6f);
+    CHECK(both([&](const Kernels& t, float* out) { t.gated_silu(x.data(), y.data(), n, out); }) < 1e-6f);
+    CHECK(both([&](const Kernels& t, float* out) { t.gated_gelu(x.data(), y.data(), n, out); }) < 1e-6f);
+    CHECK(both([&](const Kernels& t, float* out) { t.softcap(out, n, 3.0f); }) < 1e-6f);
+    CHECK(both([&](const Kernels& t, float* out) { t.scale(out, n, 0.3f); }) == 0.0f);
+    CHECK(both([&](const Kernels& t, float* out) { out[0] = t.exp_shifted(out, n, 2.0f); }) < 1e-6f);
+    CHECK(k.maximum(x.data(), n) == scalar().maximum(x.data(), n));
+    double sum = 0, gap = 0;
+    for (int i = 0; i < n; i++) {
+      sum += std::exp(static_cast<double>(x[i]) - 2.0);
+      gap += std::exp(static_cast<double>(x[i]) - 2.0) * (x[i] - y[i]);
+    }
+    CHECK(std::fabs(k.sum_exp(x.data(), n, 2.0f) - sum) < 1e-5 * (1 + sum));
+    CHECK(std::fabs(k.expected_gap(x.data(), y.data(), n, 2.0f) - gap) < 1e-4 * (1 + std::fabs(gap)));
+    std::vector<uint16_t> a(n), b(n);
+    k.to_fp16(x.data(), n, a.data());
+    scalar().to_fp16(x.data(), n, b.data());
+    CHECK(a == b);
+  }
+}
+
+// The scalar half conversion is itself checked on every half: to float and back, and at the midpoints' neighbours.
+void check_half() {
+  for (int h = 0; h < 0x7C00; h++) {
+    const auto code = static_cast<uint16_t>(h);
+    const Matrix one(DenseSource{&code, DenseType::fp16, 1, 1});
+    float value;
+    one.read_row(0, &value);
+    uint16_t back;
+    scalar().to_fp16(&value, 1, &back);
+    CHECK(back == code);
+  }
+}
+
+void check_grid(const Kernels& k) {
+  for (const int n : kTails)
+    for (const float zero_point : {0.0f, 3.0f}) {
+      const auto x = normal(n, 17 * n);
+      std::vector<uint8_t> a(n), b(n);
+      k.encode_group(x.data(), n, 0.21f, zero_point, -8, 7, a.data());
+      scalar().encode_group(x.data(), n, 0.21f, zero_point, -8, 7, b.data());
+      CHECK(a == b);
+      double error = 0;
+      for (int i = 0; i < n; i++) error += std::pow(0.21 * (b[i] - 8 - zero_point) - x[i], 2);
+      CHECK(std::fabs(k.squared_error(x.data(), n, 0.21f, zero_point, -8, 7) - error) < 1e-5 * (1 + error));
+      float xq, qq, xq2, qq2;
+      k.scale_sums(x.data(), n, 0.21f, zero_point, -8, 7, &xq, &qq);
+      scalar().scale_sums(x.data(), n, 0.21f, zero_point, -8, 7, &xq2, &qq2);
+      CHECK(qq == qq2 && std::fabs(xq - xq2) < 1e-4f * (1 + std::fabs(xq2)));
+    }
+}
+
+}  // namespace
+
+std::vector<Case> kernel_cases() {
+  std::vector<Case> cases = {{"half precision", check_half}};
+  const char* names[8];
+  const int count = supported_kernels(names, 8);
+  const std::pair<const char*, void (*)(const Kernels&)> checks[] = {
+      {"products", check_products}, {"dequantize", check_dequantize},   {"dense", check_dense},
+      {"rows", check_rows},         {"vector math", check_vector_math}, {"grid", check_grid}};
+  for (int i = 0; i < count; i++)
+    for (const auto& [what, check] : checks)
+      cases.push_back({std::string(names[i]) + " " + what, [check = check, name = names[i]] { check(*kernels_named(name)); }});
+  return cases;
+}
