@@ -40,19 +40,25 @@ Floats* vector_of(Model& model, const std::string& role, int layer) {
   if (role == "final_norm") return &model.final_norm;
   require(layer >= 0 && layer < static_cast<int>(model.layers.size()), "no such layer");
   Layer& at = model.layers[layer];
-  const std::map<std::string, Floats*> table = {
-      {"attention_norm", &at.attention_norm}, {"mlp_norm", &at.mlp_norm}, {"post_attention_norm", &at.post_attention_norm},
-      {"post_mlp_norm", &at.post_mlp_norm},   {"q_norm", &at.q_norm},     {"k_norm", &at.k_norm},
-      {"q_bias", &at.q_bias},                 {"k_bias", &at.k_bias},     {"v_bias", &at.v_bias},
-      {"o_bias", &at.o_bias}};
+  const std::map<std::string, Floats*> table = {{"attention_norm", &at.attention_norm},
+                                                {"mlp_norm", &at.mlp_norm},
+                                                {"post_attention_norm", &at.post_attention_norm},
+                                                {"post_mlp_norm", &at.post_mlp_norm},
+                                                {"q_norm", &at.q_norm},
+                                                {"k_norm", &at.k_norm},
+                                                {"q_bias", &at.q_bias},
+                                                {"k_bias", &at.k_bias},
+                                                {"v_bias", &at.v_bias},
+                                                {"o_bias", &at.o_bias}};
   const auto found = table.find(role);
   require(found != table.end(), "no vector has the role " + role);
   return found->second;
 }
 
 // Half precision travels as uint16.
-void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, nb::ndarray<nb::c_contig> scales,
-                std::optional<Array<uint8_t, 1>> zero_points, int bits, int columns, int group) {
+void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes,
+                nb::ndarray<nb::ro, nb::c_contig> scales, std::optional<Array<uint8_t, 1>> zero_points, int bits, int columns,
+                int group) {
   const size_t rows = codes.shape(0);
   require(bits >= 2 && bits <= 8 && columns > 0, "bits must be 2 to 8 and columns positive");
   require(codes.shape(1) == (static_cast<size_t>(columns) * bits + 7) / 8, "packed rows have the wrong length");
@@ -63,13 +69,21 @@ void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t,
   require(shared || (group > 0 && columns % group == 0 && (group == columns || group % kBlock == 0)), "this group cannot run");
   require(scales.shape(0) == (shared ? 1 : rows * (columns / group)), "one scale for each group");
   require(!zero_points || zero_points->shape(0) == scales.shape(0), "one zero point for each scale");
-  const PackedSource source{codes.data(),     scales.data(), zero_points ? zero_points->data() : nullptr,
-                            half ? ScaleType::fp16 : ScaleType::fp32, bits, static_cast<int>(rows), columns, group, shared};
+  const PackedSource source{codes.data(),
+                            scales.data(),
+                            zero_points ? zero_points->data() : nullptr,
+                            half ? ScaleType::fp16 : ScaleType::fp32,
+                            bits,
+                            static_cast<int>(rows),
+                            columns,
+                            group,
+                            shared};
   nb::gil_scoped_release release;
   *matrix_of(model, role, layer) = Matrix(source);
 }
 
-void set_dense(Model& model, const std::string& role, int layer, nb::ndarray<nb::ndim<2>, nb::c_contig> values, bool bf16) {
+void set_dense(Model& model, const std::string& role, int layer, nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig> values,
+               bool bf16) {
   const bool half = values.dtype() == nb::dtype<uint16_t>();
   require(half || values.dtype() == nb::dtype<float>(), "values are float32, or 16-bit numbers viewed as uint16");
   const DenseType type = !half ? DenseType::fp32 : bf16 ? DenseType::bf16 : DenseType::fp16;
@@ -97,15 +111,17 @@ void bind_model(nb::module_& m) {
       .def_rw("attention_softcap", &Model::attention_softcap)
       .def_rw("logit_softcap", &Model::logit_softcap)
       .def_rw("gelu", &Model::gelu)
-      .def("add_rope", [](Model& model, const Floats& frequencies, float factor) { model.ropes.push_back({frequencies, factor}); },
-           "inverse_frequencies"_a, "factor"_a)
-      .def("add_layer",
-           [](Model& model, int rope, int window) {
-             model.layers.emplace_back();
-             model.layers.back().rope = rope;
-             model.layers.back().window = window;
-           },
-           "rope"_a, "window"_a)
+      .def(
+          "add_rope", [](Model& model, const Floats& frequencies, float factor) { model.ropes.push_back({frequencies, factor}); },
+          "inverse_frequencies"_a, "factor"_a)
+      .def(
+          "add_layer",
+          [](Model& model, int rope, int window) {
+            model.layers.emplace_back();
+            model.layers.back().rope = rope;
+            model.layers.back().window = window;
+          },
+          "rope"_a, "window"_a)
       .def("set_packed", &set_packed, "role"_a, "layer"_a, "codes"_a, "scales"_a, "zero_points"_a.none(), "bits"_a, "columns"_a,
            "group"_a)
       .def("set_dense", &set_dense, "role"_a, "layer"_a, "values"_a, "bf16"_a)
@@ -173,20 +189,21 @@ T named(const std::map<std::string, T>& table, const std::string& name, const ch
 
 void bind_session(nb::module_& m) {
   nb::class_<Session>(m, "Session")
-      .def("__init__",
-           [](Session* self, std::shared_ptr<const Model> model, int context, int threads, const std::string& activations,
-              const std::string& cache) {
-             model->check();
-             require(context > 0 && threads > 0, "context and threads are positive");
-             const SessionOptions options{
-                 context, threads,
-                 named<Activations>({{"int8", Activations::int8}, {"int16", Activations::int16}, {"fp32", Activations::fp32}},
-                                    activations, "activations"),
-                 named<DenseType>({{"fp32", DenseType::fp32}, {"fp16", DenseType::fp16}, {"int8", DenseType::int8}}, cache,
-                                  "cache type")};
-             new (self) Session(std::move(model), options);
-           },
-           "model"_a, "context"_a, "threads"_a, "activations"_a, "cache"_a)
+      .def(
+          "__init__",
+          [](Session* self, std::shared_ptr<const Model> model, int context, int threads, const std::string& activations,
+             const std::string& cache) {
+            model->check();
+            require(context > 0 && threads > 0, "context and threads are positive");
+            const SessionOptions options{
+                context, threads,
+                named<Activations>({{"int8", Activations::int8}, {"int16", Activations::int16}, {"fp32", Activations::fp32}},
+                                   activations, "activations"),
+                named<DenseType>({{"fp32", DenseType::fp32}, {"fp16", DenseType::fp16}, {"int8", DenseType::int8}}, cache,
+                                 "cache type")};
+            new (self) Session(std::move(model), options);
+          },
+          "model"_a, "context"_a, "threads"_a, "activations"_a, "cache"_a)
       .def("forward", &session_forward, "tokens"_a, "hidden"_a, "logits"_a)
       .def("project", &session_project, "hidden"_a)
       .def("compare", &session_compare, "hidden"_a, "targets"_a, "reference"_a.none(), "reference_hidden"_a.none())
@@ -199,7 +216,8 @@ void bind_session(nb::module_& m) {
 int sampler_pick(Sampler& sampler, Array<float, 1> logits, const std::vector<int32_t>& seen) {
   std::vector<float> copy(logits.data(), logits.data() + logits.shape(0));
   require(!copy.empty(), "no logits");
-  for (const int32_t token : seen) require(token >= 0 && static_cast<size_t>(token) < copy.size(), "a seen token is not in the vocabulary");
+  for (const int32_t token : seen)
+    require(token >= 0 && static_cast<size_t>(token) < copy.size(), "a seen token is not in the vocabulary");
   return sampler.pick(copy.data(), static_cast<int>(copy.size()), seen);
 }
 
@@ -209,11 +227,12 @@ void init_engine(nb::module_& m) {
   bind_model(m);
   bind_session(m);
   nb::class_<Sampler>(m, "Sampler")
-      .def("__init__",
-           [](Sampler* self, float temperature, int top_k, float top_p, float min_p, float repetition_penalty, uint64_t seed) {
-             new (self) Sampler(SamplerOptions{temperature, top_k, top_p, min_p, repetition_penalty, seed});
-           },
-           "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "repetition_penalty"_a, "seed"_a)
+      .def(
+          "__init__",
+          [](Sampler* self, float temperature, int top_k, float top_p, float min_p, float repetition_penalty, uint64_t seed) {
+            new (self) Sampler(SamplerOptions{temperature, top_k, top_p, min_p, repetition_penalty, seed});
+          },
+          "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "repetition_penalty"_a, "seed"_a)
       .def("pick", &sampler_pick, "logits"_a, "seen"_a);
   m.def("isa", [] { return std::string(kernels().name); });
   m.def("supported_isas", [] {
@@ -222,10 +241,11 @@ void init_engine(nb::module_& m) {
     return std::vector<std::string>(names, names + count);
   });
   m.def("available_cores", &available_cores);
-  m.def("read_bandwidth",
-        [](size_t bytes, int threads, double seconds) {
-          nb::gil_scoped_release release;
-          return read_bandwidth(bytes, threads, seconds);
-        },
-        "bytes"_a, "threads"_a, "seconds"_a);
+  m.def(
+      "read_bandwidth",
+      [](size_t bytes, int threads, double seconds) {
+        nb::gil_scoped_release release;
+        return read_bandwidth(bytes, threads, seconds);
+      },
+      "bytes"_a, "threads"_a, "seconds"_a);
 }

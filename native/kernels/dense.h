@@ -85,10 +85,14 @@ inline void with_tokens(int tokens, Visit visit) {
 template <class Isa, class Visit>
 inline void with_type(DenseType type, Visit visit) {
   switch (type) {
-    case DenseType::fp32: return visit.template operator()<LoadFp32<Isa>>();
-    case DenseType::fp16: return visit.template operator()<LoadFp16<Isa>>();
-    case DenseType::bf16: return visit.template operator()<LoadBf16<Isa>>();
-    case DenseType::int8: return visit.template operator()<LoadInt8<Isa>>();
+    case DenseType::fp32:
+      return visit.template operator()<LoadFp32<Isa>>();
+    case DenseType::fp16:
+      return visit.template operator()<LoadFp16<Isa>>();
+    case DenseType::bf16:
+      return visit.template operator()<LoadBf16<Isa>>();
+    case DenseType::int8:
+      return visit.template operator()<LoadInt8<Isa>>();
   }
 }
 

@@ -51,7 +51,8 @@ const Kernels& choose() {
   std::string names;
   for (const Entry& entry : kTable)
     if (entry.supported()) names += (names.empty() ? "" : ", ") + std::string(entry.kernels->name);
-  throw std::runtime_error("BITWRIGHT_ISA=" + std::string(forced) + " is unknown or not supported here; this machine has " + names);
+  throw std::runtime_error("BITWRIGHT_ISA=" + std::string(forced) + " is unknown or not supported here; this machine has " +
+                           names);
 }
 
 }  // namespace

@@ -63,10 +63,14 @@ struct Group {
 template <class Visit>
 inline void with_bits(int bits, Visit visit) {
   switch (bits) {
-    case 2: return visit.template operator()<2>();
-    case 3: return visit.template operator()<3>();
-    case 4: return visit.template operator()<4>();
-    default: return visit.template operator()<8>();
+    case 2:
+      return visit.template operator()<2>();
+    case 3:
+      return visit.template operator()<3>();
+    case 4:
+      return visit.template operator()<4>();
+    default:
+      return visit.template operator()<8>();
   }
 }
 

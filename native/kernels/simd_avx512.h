@@ -21,9 +21,7 @@ struct Avx512 {
   static __m128i load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
   static __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static F load_fp16(const uint16_t* p) { return _mm512_cvtph_ps(load256(p)); }
-  static F load_bf16(const uint16_t* p) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(p)), 16));
-  }
+  static F load_bf16(const uint16_t* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(p)), 16)); }
   static F load_int8(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(p))); }
   static F load_uint8(const uint8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load128(p))); }
   static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
@@ -64,9 +62,7 @@ struct Avx512 {
 
   static I broadcast(int32_t x) { return _mm512_set1_epi32(x); }
   static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
-  static I byte(B w, int j) {
-    return _mm512_and_si512(_mm512_srl_epi32(w.v, _mm_cvtsi32_si128(8 * j)), _mm512_set1_epi32(0xFF));
-  }
+  static I byte(B w, int j) { return _mm512_and_si512(_mm512_srl_epi32(w.v, _mm_cvtsi32_si128(8 * j)), _mm512_set1_epi32(0xFF)); }
 
   static B load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
   static void store_bytes(uint8_t* p, B a) { _mm512_storeu_si512(p, a.v); }

@@ -52,8 +52,7 @@ void Session::attend(int thread, int index, int count) {
     for (int head = 0; head < heads;) {
       const int end = std::min((head / group + 1) * group, head + heads_a_tile);
       // Later tokens see more positions: dealing the tiles out in turn keeps the threads even.
-      if (item++ % threads == thread)
-        attend_rows(thread, index, token, std::min(tokens_a_tile, count - token), head, end - head);
+      if (item++ % threads == thread) attend_rows(thread, index, token, std::min(tokens_a_tile, count - token), head, end - head);
       head = end;
     }
 }
@@ -105,7 +104,8 @@ void Session::attend_rows(int thread, int index, int first_token, int tokens, in
     const int count = std::min(kAttentionSpan, end - base);
     for (int p = std::max(0, start - base) / kPanelRows * kPanelRows; p < count; p += kPanelRows)
       kernels_.dense_panel(cache_.type(), cache_.key_panel(index, kv_head, base + p), dim,
-                           DenseInput{scratch.queries.data(), kernels_.tile, false}, rows, Output{scores + p, kAttentionSpan, false});
+                           DenseInput{scratch.queries.data(), kernels_.tile, false}, rows,
+                           Output{scores + p, kAttentionSpan, false});
     for (int row = 0; row < rows; row++) {
       float* x = scores + static_cast<size_t>(row) * kAttentionSpan;
       const int low = std::clamp(visible_from(row) - base, 0, count);
@@ -123,12 +123,12 @@ void Session::attend_rows(int thread, int index, int first_token, int tokens, in
       std::fill(x + std::max(low, high), x + count, 0.0f);
     }
     for (int block = 0; block < blocks; block++)
-      kernels_.dense_panel(cache_.type(), cache_.value_panel(index, kv_head, block, base), count, DenseInput{scores, 1, true}, rows,
-                           Output{sums + block * kPanelRows, wide, true});
+      kernels_.dense_panel(cache_.type(), cache_.value_panel(index, kv_head, block, base), count, DenseInput{scores, 1, true},
+                           rows, Output{sums + block * kPanelRows, wide, true});
   }
   for (int row = 0; row < rows; row++) {
-    float* out = attended_.data() +
-                 (static_cast<size_t>(first_token + row / heads) * model_->heads + first_head + row % heads) * dim;
+    float* out =
+        attended_.data() + (static_cast<size_t>(first_token + row / heads) * model_->heads + first_head + row % heads) * dim;
     for (int i = 0; i < dim; i++) out[i] = sums[static_cast<size_t>(row) * wide + i] / softmax[row].total;
   }
 }

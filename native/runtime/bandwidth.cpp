@@ -21,7 +21,8 @@ double read_bandwidth(size_t bytes, int threads, double seconds) {
   for (const auto start = Clock::now(); best == 0 || elapsed(start) < seconds;) {
     const auto pass = Clock::now();
     team.run([&](int thread) {
-      const size_t words = bytes / sizeof(uint64_t), begin = words * thread / team.size(), end = words * (thread + 1) / team.size();
+      const size_t words = bytes / sizeof(uint64_t), begin = words * thread / team.size(),
+                   end = words * (thread + 1) / team.size();
       const uint64_t* data = buffer.as<uint64_t>();
       uint64_t sums[16] = {};  // independent sums, so that only memory is waited for
       for (size_t i = begin; i + 16 <= end; i += 16)

@@ -45,7 +45,8 @@ void compare(Session* reference, const float* reference_hidden, Session& session
       const Share share(now, thread, session.team().size());
       for (int row = share.begin; row < share.end; row++) {
         const size_t at = static_cast<size_t>(row) * n;
-        out[done + row] = compare_row(reference == nullptr ? nullptr : theirs.data() + at, ours.data() + at, n, targets[done + row]);
+        out[done + row] =
+            compare_row(reference == nullptr ? nullptr : theirs.data() + at, ours.data() + at, n, targets[done + row]);
       }
     });
   }

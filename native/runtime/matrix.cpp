@@ -76,8 +76,7 @@ void Matrix::repack_panel(const PackedSource& source, int panel, uint8_t* codes_
       const size_t from = source.shared_scale ? 0 : static_cast<size_t>(row) * groups + g;
       const size_t to = (static_cast<size_t>(panel) * groups + g) * kPanelRows + lane;
       std::memcpy(scales_.as<uint8_t>() + to * unit, static_cast<const uint8_t*>(source.scales) + from * unit, unit);
-      if (source.zero_points != nullptr)
-        zero_points_.as<uint8_t>()[to] = static_cast<uint8_t>(source.zero_points[from] + lift);
+      if (source.zero_points != nullptr) zero_points_.as<uint8_t>()[to] = static_cast<uint8_t>(source.zero_points[from] + lift);
     }
   }
   for (int b = 0; b < blocks_; b++)
@@ -91,7 +90,8 @@ Matrix::Matrix(const DenseSource& source) : rows_(source.rows), columns_(source.
   over_panels(panels(), [&](int begin, int end) {
     for (int row = begin * kPanelRows; row < end * kPanelRows && row < rows_; row++) {
       const uint8_t* from = static_cast<const uint8_t*>(source.values) + static_cast<size_t>(row) * columns_ * unit;
-      uint8_t* to = codes_.as<uint8_t>() + (static_cast<size_t>(row / kPanelRows) * columns_ * kPanelRows + row % kPanelRows) * unit;
+      uint8_t* to =
+          codes_.as<uint8_t>() + (static_cast<size_t>(row / kPanelRows) * columns_ * kPanelRows + row % kPanelRows) * unit;
       for (int k = 0; k < columns_; k++) std::memcpy(to + static_cast<size_t>(k) * kPanelRows * unit, from + k * unit, unit);
     }
   });

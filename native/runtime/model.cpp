@@ -13,9 +13,9 @@ void require(bool holds, const std::string& what) {
 
 void require_shape(const Matrix& matrix, int rows, int columns, const std::string& name) {
   require(!matrix.empty(), name + " is missing");
-  require(matrix.rows() == rows && matrix.columns() == columns,
-          name + " is " + std::to_string(matrix.rows()) + " x " + std::to_string(matrix.columns()) + ", not " +
-              std::to_string(rows) + " x " + std::to_string(columns));
+  require(matrix.rows() == rows && matrix.columns() == columns, name + " is " + std::to_string(matrix.rows()) + " x " +
+                                                                    std::to_string(matrix.columns()) + ", not " +
+                                                                    std::to_string(rows) + " x " + std::to_string(columns));
 }
 
 void require_length(const std::vector<float>& vector, int length, bool optional, const std::string& name) {

@@ -4,8 +4,12 @@ namespace bitwright {
 
 QuantizedRows Session::quantized_rows(const RowBuffer& rows, int count, int columns) const {
   const int lines = count * width();
-  return {lines, (columns + kBlock - 1) / kBlock, lines == 1 ? 1 : kernels_.tile, rows.codes.as<int32_t>(),
-          rows.scales.as<float>(), rows.negated_sums.as<float>()};
+  return {lines,
+          (columns + kBlock - 1) / kBlock,
+          lines == 1 ? 1 : kernels_.tile,
+          rows.codes.as<int32_t>(),
+          rows.scales.as<float>(),
+          rows.negated_sums.as<float>()};
 }
 
 void Session::place_dense(RowBuffer& rows, int row, int count, int columns, const float* x) {
@@ -20,7 +24,8 @@ void Session::place_integer(RowBuffer& rows, int row, int count, int columns, co
   const size_t base = static_cast<size_t>(line / tile) * tile * view.blocks + line % tile;
   const size_t code_base = static_cast<size_t>(line / tile) * tile * view.blocks * (kBlock / 4) + line % tile;
   const auto quantize = width() == 2 ? kernels_.quantize_row_wide : kernels_.quantize_row;
-  quantize(x, columns, tile, rows.codes.as<int32_t>() + code_base, rows.scales.as<float>() + base, rows.negated_sums.as<float>() + base);
+  quantize(x, columns, tile, rows.codes.as<int32_t>() + code_base, rows.scales.as<float>() + base,
+           rows.negated_sums.as<float>() + base);
 }
 
 void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range) {
@@ -42,7 +47,8 @@ void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count,
   if (product.bias == nullptr || product.bias->empty()) return;
   const int begin = range.begin * kPanelRows, end = std::min(range.end * kPanelRows, matrix.rows());
   for (int token = 0; token < count; token++)
-    for (int row = begin; row < end; row++) product.out[static_cast<size_t>(token) * product.stride + row] += (*product.bias)[row];
+    for (int row = begin; row < end; row++)
+      product.out[static_cast<size_t>(token) * product.stride + row] += (*product.bias)[row];
 }
 
 // Float activations: each panel is decoded to floats, then multiplied as a dense one.

@@ -31,7 +31,9 @@ void Session::multiply(int thread, int count, int columns, std::initializer_list
   const size_t low = total * thread / team_.size(), high = total * (thread + 1) / team_.size();
   for (const Product& product : products) {
     const size_t bytes = product.matrix->bytes(), panels = product.matrix->panels();
-    const auto cut = [&](size_t at) { return static_cast<int>(at <= before ? 0 : std::min(panels, (at - before) * panels / bytes)); };
+    const auto cut = [&](size_t at) {
+      return static_cast<int>(at <= before ? 0 : std::min(panels, (at - before) * panels / bytes));
+    };
     multiply_range(scratch, rows, count, product, {cut(low), cut(high)});
     before += bytes;
   }

@@ -29,7 +29,8 @@ int Sampler::pick(float* logits, int n, const std::vector<int32_t>& seen) {
     std::sort(tokens.begin(), tokens.end());
     tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
     for (const int32_t token : tokens)
-      logits[token] = logits[token] > 0 ? logits[token] / options_.repetition_penalty : logits[token] * options_.repetition_penalty;
+      logits[token] =
+          logits[token] > 0 ? logits[token] / options_.repetition_penalty : logits[token] * options_.repetition_penalty;
   }
   const float peak = *std::max_element(logits, logits + n);
   if (options_.temperature <= 0) return static_cast<int>(std::find(logits, logits + n, peak) - logits);

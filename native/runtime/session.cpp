@@ -157,13 +157,12 @@ void Session::run_layer(int thread, int index, int count) {
 
 void Session::run_mlp(int thread, const Layer& layer, int count) {
   const int width = model_->hidden, inner = model_->intermediate;
-  multiply(thread, count, width,
-           {{&layer.gate, gate_.data(), inner, false, nullptr}, {&layer.up, up_.data(), inner, false, nullptr}},
-           [&](int row, float* line) {
-             kernels_.rms_norm(stream_.data() + static_cast<size_t>(row) * width, layer.mlp_norm.data(), width, model_->epsilon,
-                               line);
-             return static_cast<const float*>(line);
-           });
+  multiply(
+      thread, count, width, {{&layer.gate, gate_.data(), inner, false, nullptr}, {&layer.up, up_.data(), inner, false, nullptr}},
+      [&](int row, float* line) {
+        kernels_.rms_norm(stream_.data() + static_cast<size_t>(row) * width, layer.mlp_norm.data(), width, model_->epsilon, line);
+        return static_cast<const float*>(line);
+      });
   team_.barrier();
   const bool post = !layer.post_mlp_norm.empty();
   multiply(thread, count, inner, {{&layer.down, post ? block_.data() : stream_.data(), width, !post, nullptr}},

@@ -15,12 +15,12 @@ struct Case {
 
 inline int failures = 0;
 
-#define CHECK(condition)                                                     \
-  do {                                                                       \
-    if (!(condition)) {                                                      \
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) {                                                         \
       std::printf("%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition); \
-      failures++;                                                            \
-    }                                                                        \
+      failures++;                                                               \
+    }                                                                           \
   } while (0)
 
 inline std::vector<float> normal(size_t n, unsigned seed, float spread = 1.0f) {

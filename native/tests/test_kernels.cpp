@@ -25,8 +25,10 @@ struct Rows {
 // `rows` rows of x, (rows, columns), as int8 tiles of the width that `k` wants.
 Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int columns) {
   const int tile = rows == 1 ? 1 : k.tile, blocks = (columns + kBlock - 1) / kBlock, tiles = (rows + tile - 1) / tile;
-  Rows r{std::vector<int32_t>(tiles * tile * blocks * 8), std::vector<float>(tiles * tile * blocks),
-         std::vector<float>(tiles * tile * blocks), {}};
+  Rows r{std::vector<int32_t>(tiles * tile * blocks * 8),
+         std::vector<float>(tiles * tile * blocks),
+         std::vector<float>(tiles * tile * blocks),
+         {}};
   for (int t = 0; t < rows; t++) {
     const size_t base = static_cast<size_t>(t / tile) * tile * blocks;
     k.quantize_row(x.data() + t * columns, columns, tile, r.codes.data() + base * 8 + t % tile, r.scales.data() + base + t % tile,
@@ -49,12 +51,13 @@ struct Weights {
 };
 
 Weights make_weights(int rows, int columns, int bits, int group, bool affine) {
-  Weights w{random_bytes(rows * columns, 1, 1 << bits), {}, normal(rows * (columns / group), 2, 0.1f), {}, rows, columns, bits, group};
+  Weights w{
+      random_bytes(rows * columns, 1, 1 << bits), {}, normal(rows * (columns / group), 2, 0.1f), {}, rows, columns, bits, group};
   if (affine) w.zero_points = random_bytes(w.scales.size(), 3, 1 << bits);
   std::vector<uint8_t> packed(static_cast<size_t>(rows) * ((columns * bits + 7) / 8));
   pack_codes(w.codes.data(), rows, columns, bits, packed.data());
-  w.matrix = Matrix(PackedSource{packed.data(), w.scales.data(), affine ? w.zero_points.data() : nullptr, ScaleType::fp32, bits, rows,
-                                 columns, group, false});
+  w.matrix = Matrix(PackedSource{packed.data(), w.scales.data(), affine ? w.zero_points.data() : nullptr, ScaleType::fp32, bits,
+                                 rows, columns, group, false});
   return w;
 }
 

@@ -185,6 +185,6 @@ void check_sampler() {
 }  // namespace
 
 std::vector<Case> runtime_cases() {
-  return {{"thread team", check_team},        {"packing", check_packing}, {"prompt and steps", check_steps},
+  return {{"thread team", check_team},          {"packing", check_packing}, {"prompt and steps", check_steps},
           {"context and tokens", check_limits}, {"compare", check_compare}, {"sampler", check_sampler}};
 }

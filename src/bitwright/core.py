@@ -1,6 +1,6 @@
 """The eight types everybody passes around. Numbers are numpy arrays; nothing here imports torch.
 
-    scheme x observer x rounding x transform  ->  recipe  ->  quantized model
+scheme x observer x rounding x transform  ->  recipe  ->  quantized model
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ namespace bitwright {
 
 // One row's distribution from its logits: log-sum-exp and the likeliest token.
 struct Comparison {
-  float kl;             // KL(reference || model), nats
-  float nll;            // -log p(target), nats
+  float kl;   // KL(reference || model), nats
+  float nll;  // -log p(target), nats
   float nll_reference;
-  bool agrees;          // same likeliest token
+  bool agrees;  // same likeliest token
 };
 
 // `hidden` rows as Session::forward gives them; targets are next tokens. `reference` may be null: then only nll is set.

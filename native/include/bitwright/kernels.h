@@ -15,7 +15,7 @@
 namespace bitwright {
 
 constexpr int kPanelRows = 16;
-constexpr int kBlock = 32;         // columns that share one activation scale
+constexpr int kBlock = 32;           // columns that share one activation scale
 constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
 
 enum class DenseType : int { fp32, fp16, bf16, int8 };
@@ -46,8 +46,8 @@ struct QuantizedPanels {
 // Rows of int8 activations: x = scale * code, one scale for each block of 32, |code| <= 127
 struct QuantizedRows {
   int rows, blocks, tile;
-  const int32_t* codes;  // [tile index][block * 8][tile], four codes in each int32
-  const float* scales;   // [tile index][block][tile]
+  const int32_t* codes;       // [tile index][block * 8][tile], four codes in each int32
+  const float* scales;        // [tile index][block][tile]
   const float* negated_sums;  // [tile index][block][tile], minus the sum of the block's codes
 };
 

@@ -11,8 +11,8 @@ namespace bitwright {
 
 // Rows as they lie in an artifact: bit streams of codes, one scale (and zero point) for each group of columns.
 struct PackedSource {
-  const uint8_t* codes;  // (rows, row bytes)
-  const void* scales;    // (rows, groups a row)
+  const uint8_t* codes;        // (rows, row bytes)
+  const void* scales;          // (rows, groups a row)
   const uint8_t* zero_points;  // as scales, or null
   ScaleType scale_type;
   int bits;

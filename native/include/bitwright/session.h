@@ -27,7 +27,7 @@ class KvCache {
  public:
   KvCache(const Model& model, int context, DenseType type);
   void write(int layer, int head, int position, const float* key, const float* value);
-  const void* key_panel(int layer, int head, int position) const;          // [head_dim][16], position a multiple of 16
+  const void* key_panel(int layer, int head, int position) const;               // [head_dim][16], position a multiple of 16
   const void* value_panel(int layer, int head, int block, int position) const;  // [positions ..][16]
   const float* key_scales(int layer, int head) const { return scales(layer, head, 0); }
   const float* value_scales(int layer, int head) const { return scales(layer, head, 1); }
@@ -79,11 +79,11 @@ class Session {
   };
   // What one thread owns.
   struct Scratch {
-    RowBuffer row;              // this thread's own copy of a single row
-    std::vector<float> line;    // one row of floats
-    std::vector<uint8_t> codes; // a panel as bytes
-    std::vector<float> panel;   // a panel as floats
-    std::vector<float> pairs;   // products of the two halves of wide codes
+    RowBuffer row;                             // this thread's own copy of a single row
+    std::vector<float> line;                   // one row of floats
+    std::vector<uint8_t> codes;                // a panel as bytes
+    std::vector<float> panel;                  // a panel as floats
+    std::vector<float> pairs;                  // products of the two halves of wide codes
     std::vector<float> queries, scores, sums;  // attention
   };
 

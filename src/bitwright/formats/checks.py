@@ -19,5 +19,7 @@ def require_finite(x: npt.NDArray[Any], what: str = "the tensor") -> npt.NDArray
     if suspicious:
         bad = int(values.size - np.isfinite(values).sum())
         if bad:
-            raise NonFiniteError(f"{what} holds {bad} NaN or infinite value(s) of {values.size}; mend the model before quantizing it")
+            raise NonFiniteError(
+                f"{what} holds {bad} NaN or infinite value(s) of {values.size}; mend the model before quantizing it"
+            )
     return values
