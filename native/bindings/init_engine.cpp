@@ -1,12 +1,16 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
+#include <variant>
 #include <vector>
 
 #include "arrays.h"
@@ -56,23 +60,27 @@ Floats* vector_of(Model& model, const std::string& role, int layer) {
 }
 
 // Half precision travels as uint16.
-void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes,
-                nb::ndarray<nb::ro, nb::c_contig> scales, std::optional<Array<uint8_t, 1>> zero_points, int bits, int columns,
-                int group) {
-  const size_t rows = codes.shape(0);
+template <int kDimensions>
+using Reals = std::variant<Array<uint16_t, kDimensions>, Array<float, kDimensions>>;
+
+template <int kDimensions>
+bool is_half(const Reals<kDimensions>& reals) {
+  return reals.index() == 0;
+}
+
+void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
+                std::optional<Array<uint8_t, 1>> zero_points, int bits, int columns, int group) {
+  const size_t rows = codes.shape(0), count = std::visit([](const auto& array) { return array.shape(0); }, scales);
   require(bits >= 2 && bits <= 8 && columns > 0, "bits must be 2 to 8 and columns positive");
   require(codes.shape(1) == (static_cast<size_t>(columns) * bits + 7) / 8, "packed rows have the wrong length");
-  require(scales.ndim() == 1, "scales have one dimension");
-  const bool half = scales.dtype() == nb::dtype<uint16_t>();
-  require(half || scales.dtype() == nb::dtype<float>(), "scales are float32, or float16 viewed as uint16");
   const bool shared = group < 0;
   require(shared || (group > 0 && columns % group == 0 && (group == columns || group % kBlock == 0)), "this group cannot run");
-  require(scales.shape(0) == (shared ? 1 : rows * (columns / group)), "one scale for each group");
-  require(!zero_points || zero_points->shape(0) == scales.shape(0), "one zero point for each scale");
+  require(count == (shared ? 1 : rows * (columns / group)), "one scale for each group");
+  require(!zero_points || zero_points->shape(0) == count, "one zero point for each scale");
   const PackedSource source{codes.data(),
-                            scales.data(),
+                            std::visit([](const auto& array) { return static_cast<const void*>(array.data()); }, scales),
                             zero_points ? zero_points->data() : nullptr,
-                            half ? ScaleType::fp16 : ScaleType::fp32,
+                            is_half<1>(scales) ? ScaleType::fp16 : ScaleType::fp32,
                             bits,
                             static_cast<int>(rows),
                             columns,
@@ -82,12 +90,13 @@ void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t,
   *matrix_of(model, role, layer) = Matrix(source);
 }
 
-void set_dense(Model& model, const std::string& role, int layer, nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig> values,
-               bool bf16) {
-  const bool half = values.dtype() == nb::dtype<uint16_t>();
-  require(half || values.dtype() == nb::dtype<float>(), "values are float32, or 16-bit numbers viewed as uint16");
-  const DenseType type = !half ? DenseType::fp32 : bf16 ? DenseType::bf16 : DenseType::fp16;
-  const DenseSource source{values.data(), type, static_cast<int>(values.shape(0)), static_cast<int>(values.shape(1))};
+void set_dense(Model& model, const std::string& role, int layer, const Reals<2>& values, bool bf16) {
+  const DenseType type = !is_half<2>(values) ? DenseType::fp32 : bf16 ? DenseType::bf16 : DenseType::fp16;
+  const DenseSource source = std::visit(
+      [&](const auto& array) {
+        return DenseSource{array.data(), type, static_cast<int>(array.shape(0)), static_cast<int>(array.shape(1))};
+      },
+      values);
   nb::gil_scoped_release release;
   *matrix_of(model, role, layer) = Matrix(source);
 }
@@ -141,7 +150,7 @@ auto session_forward(Session& session, Tokens tokens, bool want_hidden, bool wan
     session.forward(tokens.data(), static_cast<int>(count), want_hidden ? hidden.data() : nullptr,
                     want_logits ? logits.data() : nullptr);
   }
-  return nb::make_tuple(hidden, logits);
+  return std::make_tuple(hidden, logits);
 }
 
 auto session_project(Session& session, Array<float, 2> hidden) {
@@ -177,7 +186,7 @@ auto session_compare(Session& session, Array<float, 2> hidden, Tokens targets, S
     nll_reference.data()[i] = compared[i].nll_reference;
     agrees.data()[i] = compared[i].agrees;
   }
-  return nb::make_tuple(kl, nll, nll_reference, agrees);
+  return std::make_tuple(kl, nll, nll_reference, agrees);
 }
 
 template <class T>

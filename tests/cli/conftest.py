@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 
 import pytest
-from cli.helpers import Command, Outcome, tensors, write_model
 
 from bitwright.cli import main
+from cli.helpers import Command, Outcome, tensors, write_model
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tiny
 
+import tiny
 from bitwright.artifact.safetensors_file import SafetensorsWriter
 
 HIDDEN, MLP, LAYERS, HEADS, KEY_VALUE_HEADS = 64, 128, 2, 4, 2

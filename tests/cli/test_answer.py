@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from bitwright.cli.answer import Clock, prompt_tokens, text_of, undecided
 from bitwright.models.tokenizer import Tokenizer
 

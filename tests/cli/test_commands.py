@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli.helpers import Command
 
 from bitwright.fitting import FITTING
 from bitwright.formats import FORMATS
 from bitwright.rounding import ROUNDING
+from cli.helpers import Command
 
 
 def test_inspect(bitwright: Command, artifact: Path, model_directory: Path) -> None:

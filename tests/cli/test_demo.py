@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from cli.helpers import Command
 
 from bitwright.analysis.demonstration import FULL_PRECISION, PACKAGE, SCHEMES, Row, best, demo_text, find_model
+from cli.helpers import Command
 
 ROW = Row("int4-g64", Path("x"), 90, 4.5, 30.0, 0.3, [0.2, 0.4], 0.8, 900.0, 100.0)
 

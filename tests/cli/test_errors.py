@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.helpers import Command, Outcome, tensors, write_model
 
 from bitwright.errors import BitwrightError
+from cli.helpers import Command, Outcome, tensors, write_model
 
 
 def assert_refused(outcome: Outcome, *words: str) -> None:

@@ -39,4 +39,5 @@ def unpack_reference(packed: Bytes, columns: int, bits: int) -> Bytes:
     """The slow twin of `unpack`, in plain numpy."""
     stream = np.unpackbits(packed, axis=1, bitorder="little", count=columns * bits)
     weights = np.uint8(1) << np.arange(bits, dtype=np.uint8)
-    return (stream.reshape(packed.shape[0], columns, bits) * weights).sum(axis=2).astype(np.uint8)
+    codes: Bytes = (stream.reshape(packed.shape[0], columns, bits) * weights).sum(axis=2).astype(np.uint8)
+    return codes

@@ -34,4 +34,5 @@ def encode_reference(groups: npt.NDArray[np.float32], params: QParams, grid: Uni
     levels = np.rint(groups / params.scale[:, None])
     if params.zero_point is not None:
         levels = levels + params.zero_point[:, None]
-    return (np.clip(levels, grid.lowest, grid.highest) - grid.lowest).astype(np.uint8)
+    codes: npt.NDArray[np.uint8] = (np.clip(levels, grid.lowest, grid.highest) - grid.lowest).astype(np.uint8)
+    return codes
