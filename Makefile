@@ -59,6 +59,7 @@ bench: setup
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/quantize_cost.py
+	$(BIN)/python benchmarks/readme.py
 
 clean:
 	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis src/bitwright/_native*.so $(STUBS)

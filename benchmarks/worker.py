@@ -5,8 +5,8 @@ Requests and answers are one line of JSON each. `Worker` asks, `serve` answers; 
     load      model, threads, context, activations   -> seconds, rss_bytes
     prefill   tokens                                 -> seconds
     decode    prompt, steps                          -> seconds for all steps (greedy: each token is the last one's best)
-    compare   tokens, reference                      -> kl, nll, agree: lists by position, against logits in a .npy file
-    reference tokens, path                           -> writes the logits of all positions to a .npy file
+    reference tokens, path                           -> writes the log-probabilities at all positions to a .npy file
+    compare   tokens, reference                      -> kl, nll, nll_reference, agree by position, against such a file
     quantize  source, target, kind                   -> seconds
     memory                                           -> peak_rss_bytes
 """
@@ -123,7 +123,7 @@ def decode(session: Session, prompt: Tokens, steps: int) -> dict[str, Any]:
 
 
 def reference(session: Session, tokens: Tokens, path: str) -> dict[str, Any]:
-    np.save(path, session.logits(tokens))
+    np.save(path, np.array([_log_softmax(row) for row in session.logits(tokens)], np.float32))
     return {}
 
 
@@ -134,10 +134,10 @@ def compare(session: Session, tokens: Tokens, reference: str) -> dict[str, Any]:
     return dict(zip(("kl", "nll", "nll_reference", "agree"), map(list, zip(*scores, strict=True)), strict=True))
 
 
-def _score(reference: Floats, found: Floats, target: int) -> tuple[float, float, float, int]:
-    p, q = _log_softmax(reference), _log_softmax(found)
-    kl = float(np.dot(np.exp(p), p - q))
-    return kl, -float(q[target]), -float(p[target]), int(reference.argmax() == found.argmax())
+def _score(p: Floats, logits: Floats, target: int) -> tuple[float, float, float, int]:
+    q = _log_softmax(logits)
+    kl = float(np.dot(np.exp(p.astype(np.float64)), p - q))
+    return kl, -float(q[target]), -float(p[target]), int(p.argmax() == q.argmax())
 
 
 def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:

@@ -68,24 +68,30 @@ bool is_half(const Reals<kDimensions>& reals) {
   return reals.index() == 0;
 }
 
+using ZeroPoints = std::variant<Array<uint8_t, 1>, Array<float, 1>>;
+
 void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
-                std::optional<Array<uint8_t, 1>> zero_points, int bits, int columns, int group) {
-  const size_t rows = codes.shape(0), count = std::visit([](const auto& array) { return array.shape(0); }, scales);
+                const std::optional<ZeroPoints>& zero_points, int bits, int columns, int group) {
+  const auto size_of = [](const auto& array) { return array.shape(0); };
+  const auto data_of = [](const auto& array) { return static_cast<const void*>(array.data()); };
+  const size_t rows = codes.shape(0), count = std::visit(size_of, scales);
   require(bits >= 2 && bits <= 8 && columns > 0, "bits must be 2 to 8 and columns positive");
   require(codes.shape(1) == (static_cast<size_t>(columns) * bits + 7) / 8, "packed rows have the wrong length");
   const bool shared = group < 0;
   require(shared || (group > 0 && columns % group == 0 && (group == columns || group % kBlock == 0)), "this group cannot run");
   require(count == (shared ? 1 : rows * (columns / group)), "one scale for each group");
-  require(!zero_points || zero_points->shape(0) == count, "one zero point for each scale");
-  const PackedSource source{codes.data(),
-                            std::visit([](const auto& array) { return static_cast<const void*>(array.data()); }, scales),
-                            zero_points ? zero_points->data() : nullptr,
-                            is_half<1>(scales) ? ScaleType::fp16 : ScaleType::fp32,
-                            bits,
-                            static_cast<int>(rows),
-                            columns,
-                            group,
-                            shared};
+  require(!zero_points || std::visit(size_of, *zero_points) == count, "one zero point for each scale");
+  const ZeroType zero_type = !zero_points ? ZeroType::middle : zero_points->index() == 0 ? ZeroType::uint8 : ZeroType::fp32;
+  const PackedSource source{.codes = codes.data(),
+                            .scales = std::visit(data_of, scales),
+                            .zero_points = zero_points ? std::visit(data_of, *zero_points) : nullptr,
+                            .scale_type = is_half<1>(scales) ? ScaleType::fp16 : ScaleType::fp32,
+                            .zero_type = zero_type,
+                            .bits = bits,
+                            .rows = static_cast<int>(rows),
+                            .columns = columns,
+                            .group = group,
+                            .shared_scale = shared};
   nb::gil_scoped_release release;
   *matrix_of(model, role, layer) = Matrix(source);
 }

@@ -89,6 +89,11 @@ struct Avx2 {
   }
 
   static I broadcast(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+  static I add_int(I a, I b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+  static I shift_right(I a, int bits) {
+    const __m128i count = _mm_cvtsi32_si128(bits);
+    return {_mm256_sra_epi32(a.lo, count), _mm256_sra_epi32(a.hi, count)};
+  }
   static F to_float(I a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
   static __m256i byte_half(__m256i w, int j) {
     return _mm256_and_si256(_mm256_srl_epi32(w, _mm_cvtsi32_si128(8 * j)), _mm256_set1_epi32(0xFF));
@@ -114,6 +119,7 @@ struct Avx2 {
   static B either(B a, B b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
 
 #ifdef __AVXVNNI__
+  static constexpr bool kWideProducts = true;
   static constexpr int kByteOffset = 0;
   template <bool kSmall>
   static I dot(I acc, B w, int32_t four) {
@@ -127,6 +133,7 @@ struct Avx2 {
 #else
   // Small codes: eight pair sums of at most 2 * 15 * 127 fit 16 bits, so a block widens once, in `finish`.
   // Bytes are centred: |code - 128| * sign(a, code - 128) keeps pair sums within 2 * 128 * 127 < 2^15.
+  static constexpr bool kWideProducts = false;
   static constexpr int kByteOffset = 128;
   template <bool kSmall>
   static __m256i dot_half(__m256i acc, __m256i w, __m256i a) {

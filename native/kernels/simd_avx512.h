@@ -10,6 +10,7 @@ namespace {
 struct Avx512 {
   static constexpr const char* kName = "avx512vnni";
   static constexpr int kTile = 12;
+  static constexpr bool kWideProducts = true;
 
   using F = __m512;
   using I = __m512i;
@@ -61,6 +62,8 @@ struct Avx512 {
   }
 
   static I broadcast(int32_t x) { return _mm512_set1_epi32(x); }
+  static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I shift_right(I a, int bits) { return _mm512_sra_epi32(a, _mm_cvtsi32_si128(bits)); }
   static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
   static I byte(B w, int j) { return _mm512_and_si512(_mm512_srl_epi32(w.v, _mm_cvtsi32_si128(8 * j)), _mm512_set1_epi32(0xFF)); }
 

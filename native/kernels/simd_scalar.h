@@ -33,6 +33,7 @@ inline uint16_t float_to_half(float x) {
 struct Scalar {
   static constexpr const char* kName = "scalar";
   static constexpr int kTile = 4;
+  static constexpr bool kWideProducts = true;
 
   struct F {
     float v[16];
@@ -125,6 +126,14 @@ struct Scalar {
     I r;
     for (int i = 0; i < 16; i++) r.v[i] = x;
     return r;
+  }
+  static I add_int(I a, I b) {
+    for (int i = 0; i < 16; i++) a.v[i] += b.v[i];
+    return a;
+  }
+  static I shift_right(I a, int bits) {
+    for (int i = 0; i < 16; i++) a.v[i] >>= bits;
+    return a;
   }
   static F to_float(I a) {
     return map([&](int i) { return static_cast<float>(a.v[i]); });

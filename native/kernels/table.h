@@ -4,6 +4,9 @@
 
 #include "bitwright/kernels.h"
 #include "grid.h"
+#include "quantized_matmul.h"
+#include "quantized_vector.h"
+#include "vector_math.h"
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "bitwright/kernels.h"
-#include "quantized.h"
+#include "codes.h"
 
 namespace {
 

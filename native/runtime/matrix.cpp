@@ -24,19 +24,29 @@ void over_panels(int panels, const Work& work) {
 }
 
 size_t scale_bytes(ScaleType type) { return type == ScaleType::fp16 ? 2 : 4; }
+size_t zero_bytes(ZeroType type) { return type == ZeroType::fp32 ? 4 : type == ZeroType::uint8 ? 1 : 0; }
 
-// One block of 16 rows x 32 columns of byte codes, [row][column], into the order that kernels/quantized.h describes.
+// Where step `step` of a block lies: vector and bit of its low part, as kernels/codes.h describes.
+struct Place {
+  int vector, shift;
+};
+
+Place place_of(int step, int bits) {
+  if (bits == 3) return step < 6 ? Place{step / 2, step % 2 * 3} : Place{step - 6, 6};
+  const int fields = 8 / bits;
+  return {step / fields, step % fields * bits};
+}
+
+// One block of 16 rows x 32 columns of byte codes, [row][column], into the engine's order.
 void store_block(const uint8_t* codes, size_t row_stride, int bits, uint8_t* out) {
-  const int fields = bits == 8 ? 1 : bits == 4 ? 2 : 4;
-  const int field_bits = bits == 3 ? 2 : bits;
   for (int step = 0; step < kBlock / 4; step++) {
-    uint8_t* vector = out + step / fields * 64;
-    const int shift = step % fields * field_bits;
+    const Place place = place_of(step, bits);
+    const bool split = bits == 3 && step >= 6;  // low two bits here, top bit in vector 2
     for (int row = 0; row < kPanelRows; row++)
       for (int i = 0; i < 4; i++) {
         const uint8_t code = codes[row * row_stride + 4 * step + i];
-        vector[4 * row + i] |= static_cast<uint8_t>((bits == 3 ? code & 3 : code) << shift);
-        if (bits == 3) out[128 + 4 * row + i] |= static_cast<uint8_t>((code >> 2) << step);
+        out[place.vector * 64 + 4 * row + i] |= static_cast<uint8_t>((split ? code & 3 : code) << place.shift);
+        if (split) out[128 + 4 * row + i] |= static_cast<uint8_t>((code >> 2) << step);
       }
   }
 }
@@ -51,7 +61,8 @@ Matrix::Matrix(const PackedSource& source) : rows_(source.rows), columns_(source
   const size_t groups = (blocks_ + blocks_per_group_ - 1) / blocks_per_group_, lanes = panels() * groups * kPanelRows;
   codes_ = Buffer(static_cast<size_t>(panels()) * blocks_ * code_bytes(bits_));
   scales_ = Buffer(lanes * scale_bytes(scale_type_));
-  if (source.zero_points != nullptr) zero_points_ = Buffer(lanes);
+  zero_type_ = source.zero_type;
+  zero_points_ = Buffer(lanes * zero_bytes(zero_type_));
   over_panels(panels(), [&](int begin, int end) {
     std::vector<uint8_t> rows(static_cast<size_t>(kPanelRows) * blocks_ * kBlock);
     for (int p = begin; p < end; p++) repack_panel(source, p, rows.data());
@@ -76,7 +87,10 @@ void Matrix::repack_panel(const PackedSource& source, int panel, uint8_t* codes_
       const size_t from = source.shared_scale ? 0 : static_cast<size_t>(row) * groups + g;
       const size_t to = (static_cast<size_t>(panel) * groups + g) * kPanelRows + lane;
       std::memcpy(scales_.as<uint8_t>() + to * unit, static_cast<const uint8_t*>(source.scales) + from * unit, unit);
-      if (source.zero_points != nullptr) zero_points_.as<uint8_t>()[to] = static_cast<uint8_t>(source.zero_points[from] + lift);
+      if (zero_type_ == ZeroType::uint8)
+        zero_points_.as<uint8_t>()[to] = static_cast<uint8_t>(static_cast<const uint8_t*>(source.zero_points)[from] + lift);
+      if (zero_type_ == ZeroType::fp32)
+        zero_points_.as<float>()[to] = static_cast<const float*>(source.zero_points)[from] + static_cast<float>(lift);
     }
   }
   for (int b = 0; b < blocks_; b++)
@@ -98,8 +112,9 @@ Matrix::Matrix(const DenseSource& source) : rows_(source.rows), columns_(source.
 }
 
 QuantizedPanels Matrix::quantized_panels() const {
-  return {codes_.as<uint8_t>(), scales_.as<void>(), zero_points_.as<uint8_t>(), scale_type_, bits_, rows_, columns_, blocks_,
-          blocks_per_group_};
+  return {
+      codes_.as<uint8_t>(), scales_.as<void>(), zero_points_.as<void>(), scale_type_, zero_type_, bits_, rows_, columns_, blocks_,
+      blocks_per_group_};
 }
 
 DensePanels Matrix::dense_panels() const { return {codes_.as<void>(), type_, rows_, columns_}; }

@@ -39,25 +39,30 @@ Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int colum
 }
 
 struct Weights {
-  std::vector<uint8_t> codes, zero_points;
+  std::vector<uint8_t> codes;
+  std::vector<float> zero_points;  // empty: in the middle
   std::vector<float> scales;
   Matrix matrix;
   int rows, columns, bits, group;
   float at(int r, int c) const {
     const int g = r * (columns / group) + c / group;
-    const int zero = zero_points.empty() ? 1 << (bits - 1) : zero_points[g];
-    return scales[g] * static_cast<float>(codes[r * columns + c] - zero);
+    const float zero = zero_points.empty() ? static_cast<float>(1 << (bits - 1)) : zero_points[g];
+    return scales[g] * (static_cast<float>(codes[r * columns + c]) - zero);
   }
 };
 
-Weights make_weights(int rows, int columns, int bits, int group, bool affine) {
+// Rows of random codes and scales, with zero points of the given kind.
+Weights make_weights(int rows, int columns, int bits, int group, ZeroType zero_type) {
   Weights w{
       random_bytes(rows * columns, 1, 1 << bits), {}, normal(rows * (columns / group), 2, 0.1f), {}, rows, columns, bits, group};
-  if (affine) w.zero_points = random_bytes(w.scales.size(), 3, 1 << bits);
+  const std::vector<uint8_t> whole = random_bytes(w.scales.size(), 3, 1 << bits);
+  if (zero_type == ZeroType::uint8) w.zero_points.assign(whole.begin(), whole.end());
+  if (zero_type == ZeroType::fp32) w.zero_points = normal(w.scales.size(), 4, 3.0f);
+  const void* zero_points = zero_type == ZeroType::uint8 ? static_cast<const void*>(whole.data()) : w.zero_points.data();
   std::vector<uint8_t> packed(static_cast<size_t>(rows) * ((columns * bits + 7) / 8));
   pack_codes(w.codes.data(), rows, columns, bits, packed.data());
-  w.matrix = Matrix(PackedSource{packed.data(), w.scales.data(), affine ? w.zero_points.data() : nullptr, ScaleType::fp32, bits,
-                                 rows, columns, group, false});
+  w.matrix = Matrix(
+      PackedSource{packed.data(), w.scales.data(), zero_points, ScaleType::fp32, zero_type, bits, rows, columns, group, false});
   return w;
 }
 
@@ -95,10 +100,10 @@ std::vector<float> multiply_plainly(const Weights& w, const std::vector<float>& 
 
 void check_products(const Kernels& k) {
   for (const int bits : {2, 3, 4, 5, 8})
-    for (const bool affine : {false, true})
+    for (const ZeroType zero_type : {ZeroType::middle, ZeroType::uint8, ZeroType::fp32})
       for (const auto& [columns, group] : {std::pair{128, 64}, {192, 192}, {172, 172}, {96, 32}, {4, 4}})
         for (const int tokens : {1, 2, 3, 5, 13, 27}) {
-          const Weights w = make_weights(35, columns, bits, group, affine);
+          const Weights w = make_weights(35, columns, bits, group, zero_type);
           const auto x = normal(tokens * columns, 7);
           const auto expected = multiply_plainly(w, x, tokens);
           CHECK(distance(expected, multiply(k, w, x, tokens)) < kFloatBound);
@@ -107,7 +112,7 @@ void check_products(const Kernels& k) {
 
 void check_dequantize(const Kernels& k) {
   for (const int bits : {2, 3, 4, 6, 8}) {
-    const Weights w = make_weights(16, 96, bits, 32, true);
+    const Weights w = make_weights(16, 96, bits, 32, ZeroType::uint8);
     std::vector<float> out(96 * kPanelRows);
     k.dequantize_panel(w.matrix.quantized_panels(), 0, out.data());
     bool same = true;

@@ -61,7 +61,8 @@ Matrix random_matrix(int rows, int columns, unsigned seed, int bits) {
   std::vector<uint8_t> packed(static_cast<size_t>(rows) * ((columns * bits + 7) / 8));
   pack_codes(codes.data(), rows, columns, bits, packed.data());
   const std::vector<float> scales(rows, 0.3f / static_cast<float>(1 << (bits - 1)));
-  return Matrix(PackedSource{packed.data(), scales.data(), nullptr, ScaleType::fp32, bits, rows, columns, columns, false});
+  return Matrix(PackedSource{packed.data(), scales.data(), nullptr, ScaleType::fp32, ZeroType::middle, bits, rows, columns,
+                             columns, false});
 }
 
 std::shared_ptr<Model> small_model(int bits, int window) {

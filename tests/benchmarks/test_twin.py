@@ -8,7 +8,7 @@ import numpy as np
 
 from make_twin import balanced_gain, givens_rotation
 from smollm2 import deinterleave, interleave
-from worker import compare
+from worker import compare, reference
 
 
 def test_the_rotation_is_orthogonal_and_mixes() -> None:
@@ -58,7 +58,7 @@ class Fixed:
 
 def test_scores_are_those_of_the_definitions(tmp_path: Path) -> None:
     p, q = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]), np.array([[0.25, 0.5, 0.25], [0.2, 0.7, 0.1]])
-    np.save(tmp_path / "reference.npy", np.log(p).astype(np.float32) + 3)
+    reference(Fixed(np.log(p).astype(np.float32) + 3), [0, 2], str(tmp_path / "reference.npy"))
     scores = compare(Fixed(np.log(q).astype(np.float32) - 5), [0, 2], str(tmp_path / "reference.npy"))
     assert np.allclose(scores["kl"], [0.5 * np.log(2) - 0.25 * np.log(2)], atol=1e-6)
     assert np.allclose(scores["nll"], [-np.log(0.25)], atol=1e-6)

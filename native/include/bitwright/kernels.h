@@ -4,7 +4,7 @@
 // is ever added across lanes.
 //
 //   dense panel       [k][16]                          fp32, fp16, bf16 or int8 values
-//   quantized panel   [block of 32 k][code bytes]      see `code_bytes` and codes.h for the order inside a block
+//   quantized panel   [block of 32 k][code bytes]      see `code_bytes`, and kernels/codes.h for the order inside a block
 //
 // Activations come in tiles of up to `tile` tokens, the token running fastest: x[k][token].
 #pragma once
@@ -20,6 +20,7 @@ constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
 
 enum class DenseType : int { fp32, fp16, bf16, int8 };
 enum class ScaleType : int { fp32, fp16 };
+enum class ZeroType : int { middle, uint8, fp32 };  // middle: 2^(bits-1) for all
 
 // Bytes that one block (16 rows x 32 columns) of codes takes at this width: 2, 3, 4 or 8 bits.
 constexpr int code_bytes(int bits) { return kPanelRows * kBlock * bits / 8; }
@@ -30,12 +31,14 @@ struct DensePanels {
   int rows, columns;
 };
 
-// weight = scale * (code - zero_point), codes unsigned
+// weight = scale * (code - zero_point), codes unsigned. A zero point need not be whole: GGUF's types with a minimum
+// have zero_point = -minimum / scale.
 struct QuantizedPanels {
-  const uint8_t* codes;        // [panel][block][code_bytes(bits)]
-  const void* scales;          // [panel][group][16]
-  const uint8_t* zero_points;  // [panel][group][16], or null: 2^(bits-1)
+  const uint8_t* codes;     // [panel][block][code_bytes(bits)]
+  const void* scales;       // [panel][group][16]
+  const void* zero_points;  // [panel][group][16], or null where all are in the middle
   ScaleType scale_type;
+  ZeroType zero_type;
   int bits;
   int rows, columns;
   int blocks;            // ceil(columns / 32)

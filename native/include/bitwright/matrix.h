@@ -11,10 +11,11 @@ namespace bitwright {
 
 // Rows as they lie in an artifact: bit streams of codes, one scale (and zero point) for each group of columns.
 struct PackedSource {
-  const uint8_t* codes;        // (rows, row bytes)
-  const void* scales;          // (rows, groups a row)
-  const uint8_t* zero_points;  // as scales, or null
+  const uint8_t* codes;     // (rows, row bytes)
+  const void* scales;       // (rows, groups a row)
+  const void* zero_points;  // as scales, or null
   ScaleType scale_type;
+  ZeroType zero_type;
   int bits;
   int rows, columns, group;  // `group` divides `columns` and is a multiple of 32 or all of them
   bool shared_scale;         // one scale for the whole tensor
@@ -51,6 +52,7 @@ class Matrix {
   int blocks_ = 0, blocks_per_group_ = 0;
   DenseType type_ = DenseType::fp32;
   ScaleType scale_type_ = ScaleType::fp32;
+  ZeroType zero_type_ = ZeroType::middle;
   Buffer codes_, scales_, zero_points_;
 };
 

@@ -12,7 +12,6 @@ is null until the peak of the matrix units is measured.
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import time
@@ -49,6 +48,24 @@ class Run:
     peak_rss_bytes: int
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is timed: tokens read at once, tokens decoded, and how often each."""
+
+    prompt: int
+    generate: int
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What the machine allows: GB/s that as many threads read from as many bytes as the weights take."""
+
+    isa: str
+    working_set_bytes: int
+    read_gb_per_s: float
+
+
 def bench(  # noqa: PLR0913 - the public face: every option by its name
     model: LanguageModel | str | Path,
     prompt: int = 512,
@@ -59,9 +76,9 @@ def bench(  # noqa: PLR0913 - the public face: every option by its name
 ) -> dict[str, Any]:
     """Speeds for each thread count, JSON-ready: `machine`, `ceilings`, `runs` and the sizes of the work.
 
-    Raises `EngineError` for counts that make no sense and `ContextError` where the model's context is too short.
+    `progress` is told (thread counts done, in all). Raises `EngineError` for counts that make no sense and `ContextError`
+    where the model's context is too short.
     """
-    from bitwright.engine import Engine
     from bitwright.models import load
 
     if min(prompt, generate, repeats, *threads, 1) < 1 or not threads:
@@ -69,29 +86,39 @@ def bench(  # noqa: PLR0913 - the public face: every option by its name
             "prompt, generate, repeats and threads must be positive; write --prompt 512 --generate 128 --threads 1,2"
         )
     loaded = load(model) if isinstance(model, str | Path) else model
-    context = max(prompt, DECODE_AFTER + generate)
-    if context > loaded.architecture.context_length:
-        raise ContextError(f"{context} tokens exceed the model's context of {loaded.architecture.context_length}; ask for fewer")
-    runs, bandwidths, engine = [], {}, None
-    for position, count in enumerate(threads):
-        reset_peak()
-        engine = Engine.load(loaded, threads=count, context=context)
-        speeds = _speeds(engine, prompt, generate, repeats)
-        peak = peak_rss_bytes()
-        bandwidths[str(count)] = bandwidth = read_bandwidth(engine.weight_bytes, count)
-        fraction = engine.weight_bytes * speeds[1] / (bandwidth * 1e9)
-        runs.append(Run(count, *speeds, fraction, None, peak))
+    context, limit = max(prompt, DECODE_AFTER + generate), loaded.architecture.context_length
+    if context > limit:
+        raise ContextError(f"{context} tokens exceed the model's context of {limit}; ask for fewer with --prompt and --generate")
+    measured = []
+    for count in threads:
+        measured.append(measure(loaded, count, Work(prompt, generate, repeats)))
         if progress is not None:
-            progress(position + 1, len(threads))
-    assert engine is not None
+            progress(len(measured), len(threads))
+    ceiling = measured[0][1]
+    bandwidths = {str(run.threads): found.read_gb_per_s for run, found in measured}
     return {
-        "machine": machine(engine.isa),
-        "ceilings": {"working_set_bytes": engine.weight_bytes, "read_gb_per_s": bandwidths, "matrix_ops_per_s": None},
-        "prompt": prompt,
-        "generate": generate,
-        "repeats": repeats,
-        "runs": [asdict(run) for run in runs],
+        "machine": machine(ceiling.isa),
+        "ceilings": {
+            "working_set_bytes": ceiling.working_set_bytes,
+            "read_gb_per_s": bandwidths,
+            "matrix_ops_per_s": None,
+        },
+        **asdict(Work(prompt, generate, repeats)),
+        "runs": [asdict(run) for run, _ in measured],
     }
+
+
+def measure(model: LanguageModel, threads: int, work: Work) -> tuple[Run, Ceiling]:
+    """One thread count, on an engine of its own, so that its peak of memory is its own too."""
+    from bitwright.engine import Engine
+
+    reset_peak()
+    engine = Engine.load(model, threads=threads, context=max(work.prompt, DECODE_AFTER + work.generate))
+    prefill, decode = _speeds(engine, work)
+    peak = peak_rss_bytes()
+    ceiling = Ceiling(engine.isa, engine.weight_bytes, read_bandwidth(engine.weight_bytes, threads))
+    fraction = engine.weight_bytes * decode / (ceiling.read_gb_per_s * 1e9)
+    return Run(threads, prefill, decode, fraction, None, peak), ceiling
 
 
 def machine(isa: str) -> dict[str, Any]:
@@ -102,24 +129,26 @@ def machine(isa: str) -> dict[str, Any]:
 
 def usable_cores() -> int:
     """Cores that this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    from bitwright import _native
+
+    return int(_native.available_cores())
 
 
 def read_bandwidth(working_set: int, threads: int) -> float:
-    """GB/s at which `threads` threads read `working_set` bytes again and again."""
+    """GB/s at which `threads` threads read `working_set` bytes, the best of several passes."""
     from bitwright import _native
 
-    return float(_native.read_bandwidth(working_set, threads, BANDWIDTH_SECONDS))
+    return float(_native.read_bandwidth(working_set, threads, BANDWIDTH_SECONDS)) / 1e9
 
 
-def _speeds(engine: Engine, prompt: int, generate: int, repeats: int) -> tuple[float, float]:
+def _speeds(engine: Engine, work: Work) -> tuple[float, float]:
     """Median prefill and decode speed. The tokens are arbitrary: the time does not depend on them."""
-    vocabulary = engine.vocab_size
-    tokens = np.random.default_rng(0).integers(0, vocabulary, max(prompt, DECODE_AFTER + generate)).astype(np.int32)
-    engine.prefill(tokens[:prompt])  # warm-up: page in the weights, wake the threads
-    prefill = statistics.median(prompt / _seconds(lambda: engine.prefill(tokens[:prompt])) for _ in range(repeats))
-    decode = statistics.median(_decode_speed(engine, tokens[: DECODE_AFTER + generate]) for _ in range(repeats))
+    count = max(work.prompt, DECODE_AFTER + work.generate)
+    tokens = np.random.default_rng(0).integers(0, engine.vocab_size, count).astype(np.int32)
+    prompt, decoded = tokens[: work.prompt], tokens[: DECODE_AFTER + work.generate]
+    engine.prefill(prompt)  # warm-up: page in the weights, wake the threads
+    prefill = statistics.median(work.prompt / _seconds(lambda: engine.prefill(prompt)) for _ in range(work.repeats))
+    decode = statistics.median(_decode_speed(engine, decoded) for _ in range(work.repeats))
     return prefill, decode
 
 

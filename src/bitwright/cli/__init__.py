@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as fault:
         context = getattr(fault, "ctx", None)
         return _failed(fault.format_message().rstrip("."), f"see {context.command_path if context else 'bitwright'} --help")
-    except BrokenPipeError:  # the reader of our output, `head` say, has left: not a fault
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # the reader of our output, `head` say, has left: typer and rich exit then
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that nothing complains when the rest is flushed
         return 0
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

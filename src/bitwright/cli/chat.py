@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitwright.cli.console import Threads, note
+from bitwright.cli.console import Threads, note, progress
 from bitwright.cli.run import Context, MinP, Overflow, Penalty, Seed, Temperature, TopK, TopP
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def chat(  # noqa: PLR0913 - one parameter an option
     opening = [{"role": "system", "content": system}] if system else []
     tokenizer.chat([*opening, {"role": "user", "content": ""}])  # a model without a template is refused before it is loaded
     sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, (), overflow)
-    engine = Engine.load(model, threads=threads, context=context)
+    with progress(f"loading {path}"):
+        engine = Engine.load(model, threads=threads, context=context)
     messages = list(opening)
     for line in typed_lines():
         if line == "/reset":

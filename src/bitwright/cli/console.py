@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +24,7 @@ Steps = Callable[[str, int, int], None]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to compute with (default: all cores).")]
 
-PIPED_WIDTH = 132  # columns of a table when stdout is no terminal: wide enough never to cut one
+LEAST_WIDTH = 132  # columns that a table may take, even where the terminal has fewer: a wrapped line is better than a cut one
 SECONDS_BETWEEN_LINES = 5.0  # of progress, when stderr is no terminal
 
 
@@ -39,8 +40,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-    table = Table(box=box.SIMPLE_HEAD)
+    console = Console(width=max(LEAST_WIDTH, get_terminal_size().columns))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
         table.add_column(column, justify="left" if position < words else "right", no_wrap=position != words - 1)
     for row in rows:

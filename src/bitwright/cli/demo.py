@@ -50,7 +50,9 @@ def demo(
                 sys.stdout.flush()
         seconds = time.perf_counter() - begin
         if as_json:
-            print_json(report(rows, chosen) | {"prompt": prompt, "answer": "".join(pieces), "seconds": seconds})
+            print_json(
+                report(rows, chosen, kept=output is not None) | {"prompt": prompt, "answer": "".join(pieces), "seconds": seconds}
+            )
         else:
             sys.stdout.write("\n")
             note(f"\n{seconds:.0f} s in all" + (f"; the models are in {directory}" if output else ""))
@@ -71,15 +73,15 @@ def print_rows(rows: Sequence[Row]) -> None:
     columns = (
         "scheme",
         "size",
-        "bits/weight",
+        "bits per\nweight",
         "perplexity",
-        "KL (nats)",
-        "KL 95 % interval",
-        "top-1",
-        "prefill tok/s",
-        "decode tok/s",
+        "KL\n(nats)",
+        "its 95 %\ninterval",
+        "top-1\nagreement",
+        "prefill\ntokens/s",
+        "decode\ntokens/s",
     )
-    print_table("SmolLM2-135M-Instruct, every row measured on this machine", columns, [cells(row) for row in rows])
+    print_table("SmolLM2-135M-Instruct, measured on this machine just now:", columns, [cells(row) for row in rows])
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -118,5 +120,7 @@ def answer(path: Path, prompt: str) -> Iterator[str]:
     yield from text_of(engine.generate(prompt_tokens(tokenizer, prompt, raw=False), Sampling(ANSWER_TOKENS)), tokenizer)
 
 
-def report(rows: Sequence[Row], chosen: Row) -> dict[str, Any]:
-    return {"model": "SmolLM2-135M-Instruct", "runs": [row.to_dict() for row in rows], "answered_by": chosen.scheme}
+def report(rows: Sequence[Row], chosen: Row, kept: bool) -> dict[str, Any]:
+    """JSON-ready; the path of a model that is about to vanish is null."""
+    runs = [row.to_dict() | ({} if kept else {"path": None}) for row in rows]
+    return {"model": "SmolLM2-135M-Instruct", "runs": runs, "answered_by": chosen.scheme}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli.console import Json, Threads, print_json
+from bitwright.cli.console import Json, Threads, print_json, progress
 from bitwright.errors import EngineError
 
 Context = Annotated[int | None, typer.Option("--context", help="Tokens that prompt and answer may take (default: the model's).")]
@@ -52,7 +52,8 @@ def run(  # noqa: PLR0913 - one parameter an option
         raise EngineError("a stop string must not be empty; leave --stop out to stop nowhere")
     sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow)
     asked = prompt_tokens(tokenizer, prompt, raw)
-    engine = Engine.load(model, threads=threads, context=context)
+    with progress(f"loading {path}"):
+        engine = Engine.load(model, threads=threads, context=context)
     clock, answer = Clock(), []
     for piece in text_of(clock.watch(engine.generate(asked, sampling)), tokenizer, words):
         answer.append(piece)
