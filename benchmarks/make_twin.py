@@ -81,8 +81,8 @@ def balanced_gain(matrices: list[Matrix]) -> Matrix:
     return gain
 
 
-def log_probabilities(tensors: Tensors, tokens: list[int]) -> npt.NDArray[np.float32]:
-    """(tokens, vocabulary) from transformers in fp32."""
+def log_probabilities(tensors: Tensors, tokens: list[int]) -> Matrix:
+    """(tokens, vocabulary) from transformers in fp32, normalized in fp64: in fp32 that alone would be off by the bar."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -91,7 +91,7 @@ def log_probabilities(tensors: Tensors, tokens: list[int]) -> npt.NDArray[np.flo
     model.load_state_dict(state, assign=True)
     with torch.inference_mode():
         logits = model.eval()(torch.tensor([tokens])).logits[0]
-    result: npt.NDArray[np.float32] = torch.log_softmax(logits.float(), -1).numpy()
+    result: Matrix = torch.log_softmax(logits.double(), -1).numpy()
     return result
 
 
@@ -99,8 +99,8 @@ def divergence(original: Tensors, directory: Path, tokens: list[int]) -> float:
     """Mean KL(original || twin as stored), in nats a token."""
     from safetensors.numpy import load_file
 
-    reference = log_probabilities(original, tokens).astype(np.float64)
-    twin = log_probabilities(load_file(directory / "model.safetensors"), tokens).astype(np.float64)
+    reference = log_probabilities(original, tokens)
+    twin = log_probabilities(load_file(directory / "model.safetensors"), tokens)
     return float(np.mean(np.sum(np.exp(reference) * (reference - twin), axis=1)))
 
 

@@ -229,11 +229,11 @@ void bind_session(nb::module_& m) {
 }
 
 int sampler_pick(Sampler& sampler, Array<float, 1> logits, const std::vector<int32_t>& seen) {
-  std::vector<float> copy(logits.data(), logits.data() + logits.shape(0));
-  require(!copy.empty(), "no logits");
+  const size_t count = logits.shape(0);
+  require(count > 0, "no logits");
   for (const int32_t token : seen)
-    require(token >= 0 && static_cast<size_t>(token) < copy.size(), "a seen token is not in the vocabulary");
-  return sampler.pick(copy.data(), static_cast<int>(copy.size()), seen);
+    require(token >= 0 && static_cast<size_t>(token) < count, "a seen token is not in the vocabulary");
+  return sampler.pick(logits.data(), static_cast<int>(count), seen);
 }
 
 }  // namespace

@@ -23,13 +23,15 @@ double Sampler::uniform() {  // splitmix64: Steele, Lea and Flood 2014
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-int Sampler::pick(float* logits, int n, const std::vector<int32_t>& seen) {
+int Sampler::pick(const float* logits, int n, const std::vector<int32_t>& seen) {
   if (options_.repetition_penalty != 1.0f) {
     std::vector<int32_t> tokens(seen);
     std::sort(tokens.begin(), tokens.end());
     tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+    penalized_.assign(logits, logits + n);
+    logits = penalized_.data();
     for (const int32_t token : tokens)
-      logits[token] =
+      penalized_[token] =
           logits[token] > 0 ? logits[token] / options_.repetition_penalty : logits[token] * options_.repetition_penalty;
   }
   const float peak = *std::max_element(logits, logits + n);

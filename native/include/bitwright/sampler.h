@@ -18,14 +18,15 @@ struct SamplerOptions {
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options) : options_(options), state_(options.seed) {}
-  // `logits` is changed. `seen` are the tokens that the repetition penalty falls on.
-  int pick(float* logits, int n, const std::vector<int32_t>& seen);
+  // `seen` are the tokens that the repetition penalty falls on.
+  int pick(const float* logits, int n, const std::vector<int32_t>& seen);
 
  private:
   double uniform();  // [0, 1)
 
   SamplerOptions options_;
   uint64_t state_;
+  std::vector<float> penalized_;
 };
 
 }  // namespace bitwright
