@@ -1,8 +1,15 @@
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+
+#include <string>
+#include <tuple>
+
 #include "arrays.h"
 #include "bitwright/quantization.h"
 #include "init.h"
 
 namespace nb = nanobind;
+using bitwright::ScaleRounding;
 using namespace nb::literals;
 
 namespace {
@@ -58,6 +65,26 @@ auto refit_scale(Floats2 x, Floats1 scale, Floats1 zero_point, int low, int high
   return refit;
 }
 
+ScaleRounding rounding_of(const std::string& scale_type) {
+  if (scale_type == "fp32") return ScaleRounding::fp32;
+  if (scale_type == "fp16") return ScaleRounding::fp16;
+  if (scale_type == "bf16") return ScaleRounding::bf16;
+  require(scale_type == "pow2", "unknown scale type " + scale_type);
+  return ScaleRounding::power_of_two;
+}
+
+auto fit_mse(Floats2 x, Floats1 shrink, int refits, int low, int high, bool affine, const std::string& scale_type) {
+  require(x.shape(1) > 0, "groups are empty");
+  const bitwright::MseSearch search{
+      low, high, affine, rounding_of(scale_type), shrink.data(), static_cast<int>(shrink.shape(0)), refits};
+  auto scale = make_array<float>({x.shape(0)}), zero_point = make_array<float>({x.shape(0)});
+  {
+    nb::gil_scoped_release release;
+    bitwright::fit_mse(x.data(), x.shape(0), x.shape(1), search, scale.data(), zero_point.data());
+  }
+  return std::make_tuple(scale, zero_point);
+}
+
 }  // namespace
 
 void init_quantization(nb::module_& m) {
@@ -65,5 +92,6 @@ void init_quantization(nb::module_& m) {
   m.def("unpack_codes", &unpack_codes, "packed"_a, "columns"_a, "bits"_a);
   m.def("encode_groups", &encode_groups, "groups"_a, "scale"_a, "zero_point"_a, "low"_a, "high"_a);
   m.def("squared_error", &squared_error, "groups"_a, "scale"_a, "zero_point"_a, "low"_a, "high"_a);
+  m.def("fit_mse", &fit_mse, "groups"_a, "shrink"_a, "refits"_a, "low"_a, "high"_a, "affine"_a, "scale_type"_a);
   m.def("refit_scale", &refit_scale, "groups"_a, "scale"_a, "zero_point"_a, "low"_a, "high"_a);
 }

@@ -47,7 +47,7 @@ class Format(Protocol):
 
 SCALE_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "pow2": 8}
 _SPELLING = re.compile(
-    r"(?P<format>[a-z]+[0-9]{1,2})(-(?P<granularity>tensor|channel|g[0-9]{1,6}))?(-(?P<affine>affine))?(-s(?P<scale>[a-z]+[0-9]+))?"
+    r"(?P<format>[a-z]+[0-9]{1,2})(-(?P<granularity>tensor|channel|g[0-9]{1,9}))?(-(?P<affine>affine))?(-s(?P<scale>[a-z]+[0-9]+))?"
 )
 
 

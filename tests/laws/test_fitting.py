@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from bitwright import _native
 from bitwright.core import QParams, Scheme
 from bitwright.fitting import FITTING
-from bitwright.fitting.mse import candidates
+from bitwright.fitting.mse import candidates, mse_reference
 from bitwright.formats import FORMATS
 from bitwright.formats.scales import load_scale, store_scale
 from bitwright.formats.uniform import Uniform
@@ -114,6 +114,15 @@ def test_mse_is_never_worse_than_any_grid_it_tries(weights: Floats, scheme: Sche
     chosen = group_errors(groups, FITTING["mse"](groups, scheme), scheme)
     tried = [group_errors(groups, grid, scheme) for grid in candidates(groups.min(axis=1), groups.max(axis=1), scheme)]
     assert np.all(chosen <= np.min(tried, axis=0) * (1 + 1e-4) + 1e-30)
+
+
+@pytest.mark.parametrize("scheme", every_scheme(groups=(-1, 0, 32)), ids=str)
+def test_mse_equals_its_slow_twin(scheme: Scheme) -> None:
+    for name, weights in matrices():
+        groups = grouped(weights, scheme)
+        fast, slow = FITTING["mse"](groups, scheme), mse_reference(groups, scheme)
+        assert np.array_equal(fast.scale, slow.scale), name
+        assert np.array_equal(zero_point_of(fast), zero_point_of(slow)), name
 
 
 def test_mse_finds_the_scale_that_made_the_weights() -> None:

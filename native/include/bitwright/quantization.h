@@ -22,4 +22,17 @@ void squared_error(const float* x, size_t groups, size_t n, const Grids& grids, 
 // The scale of least squared error for the levels that the given grid picks; the given one where all levels are zero.
 void refit_scale(const float* x, size_t groups, size_t n, const Grids& grids, float* scale);
 
+enum class ScaleRounding : int { fp32, fp16, bf16, power_of_two };
+
+// The search that src/bitwright/fitting/mse.py describes, group by group while its values are in the nearest cache.
+struct MseSearch {
+  int low, high;
+  bool affine;
+  ScaleRounding rounding;
+  const float* shrink;  // factors on the widest grid, the widest first
+  int shrinks, refits;
+};
+// A scale is infinite where no candidate fits its type.
+void fit_mse(const float* x, size_t groups, size_t n, const MseSearch& search, float* scale, float* zero_point);
+
 }  // namespace bitwright

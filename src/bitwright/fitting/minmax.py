@@ -25,8 +25,14 @@ def minmax(groups: npt.NDArray[np.float32], scheme: Scheme) -> QParams:
     bound = np.maximum(-low, high)
     scale = bound / np.float32(grid.highest)
     if scheme.scale == "pow2":  # the next power of two up: the nearest one could clip the largest value
-        scale = np.exp2(np.ceil(np.log2(np.maximum(scale, np.float32(2.0**-126)))))
+        scale = next_power_of_two(np.maximum(scale, np.float32(2.0**-126)))
     return QParams(round_scale(scale.astype(np.float32), scheme.scale))
+
+
+def next_power_of_two(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The least power of two that is not below x, for x > 0."""
+    mantissa, exponent = np.frexp(x)  # mantissa in [0.5, 1)
+    return np.ldexp(np.float32(1), np.where(mantissa > 0.5, exponent, exponent - 1)).astype(np.float32)
 
 
 def affine_params(low: npt.NDArray[np.float32], high: npt.NDArray[np.float32], scheme: Scheme) -> QParams:

@@ -13,19 +13,32 @@ import numpy.typing as npt
 
 from bitwright import _native
 from bitwright.core import QParams, Scheme
-from bitwright.fitting.minmax import affine_params
+from bitwright.fitting.minmax import affine_params, next_power_of_two
 from bitwright.formats import FORMATS
-from bitwright.formats.scales import round_scale
+from bitwright.formats.scales import round_scale, store_scale
 from bitwright.formats.uniform import Uniform
 
-SHRINK = tuple(np.float32(1.0 - 0.04 * step) for step in range(19))  # 1 .. 0.28
+SHRINK = np.array([1.0 - 0.04 * step for step in range(19)], np.float32)  # 1 .. 0.28
 REFITS = 2
+POWERS = 4  # powers of two tried, from the widest grid down
 
 Groups = npt.NDArray[np.float32]
 
 
 def mse(groups: Groups, scheme: Scheme) -> QParams:
-    """(groups, group size) float32 -> one scale (and zero point) a group, of least squared error among candidates."""
+    """(groups, group size) float32 -> one scale (and zero point) a group, of least squared error among candidates.
+
+    Raises `SchemeError` where a scale is beyond its type's range.
+    """
+    grid = FORMATS[scheme.format]
+    assert isinstance(grid, Uniform)
+    scale, zero_point = _native.fit_mse(groups, SHRINK, REFITS, grid.lowest, grid.highest, scheme.affine, scheme.scale)
+    store_scale(scale, scheme.scale)  # refuses what overflowed
+    return QParams(scale, zero_point if scheme.affine else None)
+
+
+def mse_reference(groups: Groups, scheme: Scheme) -> QParams:
+    """The slow twin of `mse`: one pass over all groups for each candidate."""
     grid = FORMATS[scheme.format]
     assert isinstance(grid, Uniform)
     best = np.full(groups.shape[0], np.inf, np.float32)
@@ -34,10 +47,9 @@ def mse(groups: Groups, scheme: Scheme) -> QParams:
     low, high = groups.min(axis=1), groups.max(axis=1)
     for candidate in candidates(low, high, scheme):
         _keep_better(groups, candidate, grid, (best, scale, zero_point))
-    for _ in range(REFITS):
+    for _ in range(REFITS if scheme.scale != "pow2" else 0):
         refit = _native.refit_scale(groups, scale, zero_point, grid.lowest, grid.highest)
-        if scheme.scale != "pow2":
-            _keep_better(groups, QParams(round_scale(refit, scheme.scale), zero_point), grid, (best, scale, zero_point))
+        _keep_better(groups, QParams(round_scale(refit, scheme.scale), zero_point), grid, (best, scale, zero_point))
     return QParams(scale, zero_point if scheme.affine else None)
 
 
@@ -47,11 +59,10 @@ def candidates(low: Groups, high: Groups, scheme: Scheme) -> list[QParams]:
     assert isinstance(grid, Uniform)
     if scheme.affine:
         return [affine_params(np.minimum(low, 0) * f, np.maximum(high, 0) * f, scheme) for f in SHRINK]
-    bound = np.maximum(-low, high)
-    widest = (bound / np.float32(grid.highest)).astype(np.float32)
+    widest = (np.maximum(-low, high) / np.float32(grid.highest)).astype(np.float32)
     if scheme.scale == "pow2":
-        top = np.exp2(np.ceil(np.log2(np.maximum(widest, np.float32(2.0**-120)))))
-        return [QParams((top * np.float32(2.0**-step)).astype(np.float32)) for step in range(4)]
+        top = next_power_of_two(np.maximum(widest, np.float32(2.0**-120)))
+        return [QParams((top * np.float32(2.0**-step)).astype(np.float32)) for step in range(POWERS)]
     return [QParams(round_scale(sign * widest * f, scheme.scale)) for f in SHRINK for sign in (np.float32(1), np.float32(-1))]
 
 
