@@ -93,3 +93,13 @@ def test_stories260k_has_its_known_loss(stories: LanguageModel) -> None:
             scores = log_softmax(engine.logits(ids[:-1]))
             losses.extend(-scores[np.arange(len(ids) - 1), ids[1:]])
     assert np.mean(losses) == pytest.approx(1.27, abs=0.01)
+
+
+def test_a_gguf_with_minima_runs_as_it_decodes(smollm2: LanguageModel) -> None:
+    """SmolLM2 comes as Q4_1: the engine multiplies its codes, transformers the decoded floats."""
+    ids = smollm2.tokenizer().encode(TEXT)
+    expected = transformers_logits(smollm2, ids)
+    for activations, bound in (("fp32", 1e-6), ("int16", 1e-5), ("int8", INT8_BOUND)):
+        engine = Engine.load(smollm2, context=128, activations=activations)
+        assert engine.weight_bytes < 140e6  # codes, not floats
+        assert mean_kl(expected, engine.logits(ids)) < bound, activations

@@ -14,7 +14,7 @@ from bitwright.core import Floats
 from bitwright.formats import FORMATS
 from bitwright.formats.scales import load_scale
 from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
-from bitwright.models.base import Dense, LanguageModel, Packed
+from bitwright.models.base import Dense, LanguageModel, Packed, WithMinimum
 from bitwright.models.rope import inverse_frequencies
 
 BLOCK = 32  # columns that the integer kernels take at a time
@@ -81,7 +81,10 @@ def has_integer_kernel(packed: Packed) -> bool:
 
 def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | Dense) -> None:
     """Hand one matrix to C++."""
-    if isinstance(stored, Dense):
+    if isinstance(stored, WithMinimum):
+        codes, scale, zero_point = whole_of(stored)
+        native.set_packed(role, layer, codes, scale, zero_point, stored.bits, stored.shape[1], stored.GROUP)
+    elif isinstance(stored, Dense):
         native.set_dense(role, layer, dense_bits(stored), stored.dtype == "bf16")
     elif has_integer_kernel(stored):
         native.set_packed(
@@ -96,6 +99,19 @@ def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | De
         )
     else:
         native.set_dense(role, layer, np.ascontiguousarray(stored.dequantize()), False)
+
+
+def whole_of(stored: WithMinimum) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16] | Floats, Floats]:
+    """Codes, scales and zero points = -minimum / scale. A group whose scale is zero is its minimum: scale 1, codes 0."""
+    flat = stored.scale == 0
+    scale = np.where(flat, stored.scale.dtype.type(1), stored.scale)
+    codes = np.ascontiguousarray(stored.codes)
+    if flat.any():
+        group_bytes = stored.GROUP * stored.bits // 8
+        codes = np.where(flat[:, None], np.uint8(0), codes.reshape(-1, group_bytes)).reshape(codes.shape)
+    with np.errstate(all="ignore"):  # hostile scales may be anything; NaN shows in the logits
+        zero_point: Floats = -stored.minimum / scale.astype(np.float32)
+    return codes, scale.view(np.uint16) if scale.dtype == np.float16 else scale, zero_point
 
 
 def dense_bits(stored: Dense) -> npt.NDArray[np.uint16] | Floats:

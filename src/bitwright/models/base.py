@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -69,6 +70,47 @@ class Dense:
         if self.dtype == "bf16":
             return (self.values.astype(np.uint32) << 16).view(np.float32)
         return self.values.astype(np.float32)
+
+
+class WithMinimum(Dense):
+    """Codes whose groups of 32 have a scale and a real minimum: weight = scale * code + minimum, as in GGUF's Q4_1 or Q4_K.
+
+    No scheme says this exactly, so to everybody but the engine it is a Dense of fp32, decoded when its values are asked for.
+
+    `codes`    (rows, row bytes) uint8, packed as formats/packing.py says
+    `scale`    (rows * groups,) float16 or float32
+    `minimum`  (rows * groups,) float32
+    """
+
+    GROUP = 32
+
+    def __init__(self, bits: int, codes: npt.NDArray[np.uint8], scale: npt.NDArray[Any], minimum: Floats) -> None:
+        fields = {"dtype": "fp32", "bits": bits, "codes": codes, "scale": scale, "minimum": minimum}
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    bits: int
+    codes: npt.NDArray[np.uint8]
+    scale: npt.NDArray[Any]
+    minimum: Floats
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.codes.shape[0], self.scale.size * self.GROUP // self.codes.shape[0])
+
+    @cached_property
+    def values(self) -> Floats:
+        """(rows, columns) float32."""
+        values = unpack(self.codes, self.shape[1], self.bits).astype(np.float32).reshape(-1, self.GROUP)
+        with np.errstate(all="ignore"):  # hostile scales may be NaN or infinite; whoever encodes the values refuses them
+            values *= self.scale.astype(np.float32)[:, None]
+            values += self.minimum[:, None]
+        return values.reshape(self.shape)
+
+    def reordered(self, order: npt.NDArray[np.int64]) -> WithMinimum:
+        """The same with its rows in another order."""
+        scale, minimum = (array.reshape(len(order), -1)[order].reshape(-1) for array in (self.scale, self.minimum))
+        return WithMinimum(self.bits, self.codes[order], scale, minimum)
 
 
 class LanguageModel(Protocol):

@@ -23,7 +23,7 @@ from bitwright.core import Floats
 from bitwright.errors import MissingTensorError, ModelConfigError, ShapeError
 from bitwright.formats.checks import require_finite
 from bitwright.models.architecture import Architecture, TensorSlice
-from bitwright.models.base import Dense, Packed
+from bitwright.models.base import Dense, Packed, WithMinimum
 from bitwright.models.families import FAMILIES, Family, check_shapes, read_architecture, roles, tensor_shapes
 from bitwright.models.gguf_config import TensorFacts, family_of_metadata, synthesize_config
 from bitwright.models.gguf_file import GGUFFile
@@ -92,7 +92,7 @@ class GGUFModel:
         return self._file.shape(self._place(name).source)
 
     def stored(self, name: str) -> Packed | Dense:
-        """Packed for Q4_0, Q5_0 and Q8_0 matrices, Dense for all else. Raises `MissingTensorError`."""
+        """Packed for Q4_0, Q5_0 and Q8_0 matrices, Dense (some `WithMinimum`) for all else. Raises `MissingTensorError`."""
         place = self._place(name)
         tensor = decode(self._file.type_name(place.source), self._file.raw(place.source), self._file.shape(place.source))
         if self.architecture.norm_offset and place.role.endswith("norm"):
@@ -146,6 +146,8 @@ def deinterleaving(heads: int, head_dim: int) -> npt.NDArray[np.int64]:
 
 def _reordered(tensor: Packed | Dense, order: npt.NDArray[np.int64]) -> Packed | Dense:
     """The same tensor with its rows in another order."""
+    if isinstance(tensor, WithMinimum):
+        return tensor.reordered(order)
     if isinstance(tensor, Dense):
         return Dense(tensor.dtype, tensor.values[order])
     scale = tensor.scale.reshape(len(order), -1)[order].reshape(-1)

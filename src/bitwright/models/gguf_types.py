@@ -6,8 +6,10 @@ A row is cut into blocks; a block holds its own scale(s). Ours, bit for bit as g
     Q4_0  d, 16 bytes q               d * (q - 8)       = int4-g32
     Q5_0  d, 4 bytes high bits, 16 q  d * (q - 16)      = int5-g32
     Q8_0  d, 32 signed bytes          d * q             = int8-g32
-    Q4_1  d, m, 16 bytes q            d * q + m           a real minimum has no whole zero point: becomes fp32
+    Q4_1  d, m, 16 bytes q            d * q + m           a real minimum has no whole zero point: `WithMinimum`
     Q5_1  d, m, 4 high, 16 q          d * q + m           likewise
+    Q4_K  d, e, 12 bytes, 128 q       d * s * q - e * t   256 numbers in groups of 32, each with six bits of s and of t
+    Q5_K  d, e, 12, 32 high, 128 q    d * s * q - e * t   likewise
 
 The other types are decoded by the `gguf` package, a few rows at a time, to fp32.
 """
@@ -24,7 +26,7 @@ import numpy.typing as npt
 from bitwright.core import Floats, Scheme
 from bitwright.errors import NonFiniteError, UnknownDtypeError
 from bitwright.formats.packing import pack
-from bitwright.models.base import Dense, Packed
+from bitwright.models.base import Dense, Packed, WithMinimum
 
 Bytes = npt.NDArray[np.uint8]
 GROUP: Final = 32  # elements in a block of every type decoded here
@@ -95,6 +97,10 @@ def decode(type_name: str, raw: Bytes, shape: tuple[int, ...]) -> Packed | Dense
         return Dense(dtype, np.require(raw.view(number), requirements="A").reshape(shape))
     if type_name in _PACKED and len(shape) == 2:
         return _packed(type_name, raw, (shape[0], shape[1]))
+    if type_name in _WITH_MINIMUM and len(shape) == 2 and raw.size:
+        parts = [_WITH_MINIMUM[type_name](rows) for rows in _chunks(raw)]
+        codes, scale, minimum = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return WithMinimum(5 if type_name.startswith("Q5") else 4, codes, scale, minimum)
     decoder = _DECODERS.get(type_name) or _library_decoder(type_name)
     values = np.concatenate([decoder(rows) for rows in _chunks(raw)]) if raw.shape[0] else np.empty(0, np.float32)
     return Dense("fp32", values.reshape(shape))
@@ -184,6 +190,45 @@ def _q8_0(rows: Bytes) -> Floats:
     blocks = rows.reshape(-1, 34)
     return _without_minimum(blocks[:, 2:] ^ np.uint8(0x80), blocks, 128)
 
+
+def _simple_with_minimum(rows: Bytes, size: int) -> tuple[Bytes, npt.NDArray[np.float16], Floats]:
+    """Q4_1 and Q5_1: packed codes, scales and minima of some rows."""
+    blocks = rows.reshape(-1, size)
+    codes = _nibbles(blocks[:, 4:]) if size == 20 else _fifth_bits(blocks[:, 4:])
+    packed = pack(codes.reshape(rows.shape[0], -1), 4 if size == 20 else 5)
+    return packed, np.ascontiguousarray(blocks[:, :2]).view(np.float16).reshape(-1), _halves(blocks, 2).reshape(-1)
+
+
+def _six_bits(packed: Bytes) -> tuple[Bytes, Bytes]:
+    """(blocks, 12) bytes to (blocks, 8) s and (blocks, 8) t of six bits. Groups 0 to 3 have theirs in the low bits of bytes 0-3
+    (s) and 4-7 (t); 4 to 7 have four bits in bytes 8-11 (s low, t high nibble) and two at the top of bytes 0-3 and 4-7."""
+    first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
+    s = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=1)
+    t = np.concatenate([second & 63, (third >> 4) | (second >> 6 << 4)], axis=1)
+    return s, t
+
+
+def _super_blocks(rows: Bytes, size: int) -> tuple[Bytes, Floats, Floats]:
+    """Q4_K and Q5_K: packed codes, scales and minima of some rows. A pair of groups shares 32 bytes of nibbles."""
+    blocks = rows.reshape(-1, size)
+    s, t = _six_bits(blocks[:, 4:16])
+    nibbles = blocks[:, -128:].reshape(-1, 4, 1, 32)
+    codes = np.concatenate([nibbles & np.uint8(15), nibbles >> np.uint8(4)], axis=2).reshape(-1, 8, 32)
+    bits = 4 if size == 144 else 5
+    if bits == 5:
+        high = blocks[:, 16:48].reshape(-1, 1, 32) >> np.arange(8, dtype=np.uint8).reshape(1, 8, 1)
+        codes = codes | ((high & np.uint8(1)) << np.uint8(4))
+    with np.errstate(all="ignore"):
+        scale, minimum = _halves(blocks, 0) * s.astype(np.float32), -(_halves(blocks, 2) * t.astype(np.float32))
+    return pack(codes.reshape(rows.shape[0], -1), bits), scale.reshape(-1), minimum.reshape(-1)
+
+
+_WITH_MINIMUM: Final[dict[str, Callable[[Bytes], tuple[Bytes, npt.NDArray[Any], Floats]]]] = {
+    "Q4_1": lambda rows: _simple_with_minimum(rows, 20),
+    "Q5_1": lambda rows: _simple_with_minimum(rows, 24),
+    "Q4_K": lambda rows: _super_blocks(rows, 144),
+    "Q5_K": lambda rows: _super_blocks(rows, 176),
+}
 
 _DECODERS: Final[dict[str, Callable[[Bytes], Floats]]] = {
     "Q4_0": _q4_0,
