@@ -110,7 +110,7 @@ def whole_of(stored: WithMinimum) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
         group_bytes = stored.GROUP * stored.bits // 8
         codes = np.where(flat[:, None], np.uint8(0), codes.reshape(-1, group_bytes)).reshape(codes.shape)
     with np.errstate(all="ignore"):  # hostile scales may be anything; NaN shows in the logits
-        zero_point: Floats = -stored.minimum / scale.astype(np.float32)
+        zero_point = np.divide(-stored.minimum, scale, dtype=np.float32)
     return codes, scale.view(np.uint16) if scale.dtype == np.float16 else scale, zero_point
 
 
