@@ -125,3 +125,10 @@ def test_dequantize_is_scale_times_level_minus_zero_point() -> None:
     params = QParams(np.array([1, 10, 100, -1], np.float32), np.array([-2, 0, 1, 0], np.float32))
     tensor = QTensor(codes, params, Scheme("int2", 2, affine=True))
     assert tensor.dequantize().tolist() == [[0, 3, -10, 0], [-100, -100, 2, -1]]
+
+
+def test_a_recipe_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text("[" * 200_000, "utf-8")
+    with pytest.raises(RecipeError, match="cannot read recipe"):
+        Recipe.load(path)

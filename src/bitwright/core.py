@@ -287,8 +287,8 @@ class Recipe:
         try:
             text = Path(path).read_text("utf-8")
             data = tomllib.loads(text) if str(path).endswith(".toml") else json.loads(text)
-        except (OSError, UnicodeDecodeError, ValueError) as fault:
-            raise RecipeError(f"cannot read recipe {path}: {fault}") from fault
+        except (OSError, ValueError, RecursionError) as fault:  # ValueError: no UTF-8, no JSON or no TOML
+            raise RecipeError(f"cannot read recipe {path} ({fault}); see docs/recipe.md for the format") from fault
         return cls.from_dict(data)
 
     def save(self, path: str | Path) -> None:

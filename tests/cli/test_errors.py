@@ -178,12 +178,13 @@ def test_a_config_that_lies(bitwright: Command, tmp_path: Path) -> None:
     assert_refused(bitwright("inspect", directory), "nheard")
 
 
-def test_interrupt_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_with_its_code_and_no_traceback(sent: signal.Signals) -> None:
     script = (
-        "import os, signal, sys\nimport bitwright.models\nfrom bitwright.cli import main\n"
-        "bitwright.models.load = lambda path: os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.exit(main(['inspect', 'x']))"
+        "import os, sys\nimport bitwright.models\nfrom bitwright.cli import main\n"
+        f"bitwright.models.load = lambda path: os.kill(os.getpid(), {int(sent)})\n"
+        "sys.argv[1:] = ['inspect', 'x']\nsys.exit(main())"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert found.returncode == 128 + signal.SIGINT
+    assert found.returncode == 128 + sent
     assert "Traceback" not in found.stderr

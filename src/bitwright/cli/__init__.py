@@ -7,8 +7,10 @@ Nothing heavier than typer is imported before a verb runs, so that `--help` answ
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 import typer
 
@@ -16,12 +18,18 @@ from bitwright.cli.app import app
 from bitwright.errors import BitwrightError
 
 BAD_INPUT = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
+INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal, as shells count
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised so that half-written output is cleared away as after Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(given or ["--help"], prog_name="bitwright", standalone_mode=False)
         sys.stdout.flush()
@@ -33,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except Terminated:
+        return TERMINATED
     except BitwrightError as fault:
         return _failed(str(fault))
     except OSError as fault:
@@ -41,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _failed("out of memory", "close other programs or take a smaller model or context")
     return code if isinstance(code, int) else 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _failed(message: str, cure: str = "") -> int:
