@@ -101,6 +101,12 @@ struct Group {
       return Isa::sub(Isa::load(static_cast<const float*>(w.zero_points) + group * kPanelRows), offset);
   }
 
+  // Asks for a later group's scales to be brought to the cache.
+  static void fetch(const QuantizedPanels& w, size_t group) {
+    const size_t unit = Storage::kScale == ScaleType::fp16 ? 2 : 4;
+    __builtin_prefetch(static_cast<const uint8_t*>(w.scales) + group * kPanelRows * unit);
+  }
+
   // acc + scale * x_scale * (sum + zero_point * negated_sum). With whole zero points the bracket is exact: all its
   // numbers are below 2^24.
   typename Isa::F add(typename Isa::I sum, float negated_sum, float x_scale, typename Isa::F acc) const {
