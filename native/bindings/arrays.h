@@ -15,30 +15,36 @@
 template <class T, int kDimensions>
 using Array = nanobind::ndarray<const T, nanobind::ndim<kDimensions>, nanobind::c_contig, nanobind::device::cpu>;
 
-// Memory of arrays that numpy has let go, kept for the next of the same size: mapping and unmapping pages for every
-// token's logits costs a twelfth of a token's time. Used with the GIL held, as all arrays are made and freed.
+// Memory of arrays that numpy has let go, kept for the next of the same size, so that pages are not mapped and unmapped
+// for every token's logits. Only a few arrays, and none larger than a token's logits are, so that little stays held.
+// Used with the GIL held, as all arrays are made and freed.
 class ArrayMemory {
  public:
   explicit ArrayMemory(size_t bytes) : bytes_(bytes) {
-    for (auto& kept : pool())
-      if (kept.second == bytes && kept.first) {
+    for (Kept& kept : pool())
+      if (kept.first && kept.second == bytes) {
         data_ = std::move(kept.first);
         return;
       }
     data_.reset(new std::byte[bytes]);
   }
-  ~ArrayMemory() { pool()[next()++ % pool().size()] = {std::move(data_), bytes_}; }
+  ~ArrayMemory() {
+    if (bytes_ == 0 || bytes_ > kLargestKept) return;
+    for (Kept& kept : pool())
+      if (!kept.first) {
+        kept = {std::move(data_), bytes_};
+        return;
+      }
+    pool().front() = {std::move(data_), bytes_};
+  }
   void* data() const { return data_.get(); }
 
  private:
   using Kept = std::pair<std::unique_ptr<std::byte[]>, size_t>;
+  static constexpr size_t kLargestKept = size_t{4} << 20;
   static std::array<Kept, 4>& pool() {
     static std::array<Kept, 4> kept;
     return kept;
-  }
-  static size_t& next() {
-    static size_t place = 0;
-    return place;
   }
 
   std::unique_ptr<std::byte[]> data_;

@@ -150,9 +150,10 @@ class Engine:
             raise ContextError(
                 f"{self.position + len(ids)} tokens do not fit a context of {self.context}; ask for a larger --context"
             )
-        if ids.min() < 0 or ids.max() >= self.vocab_size:
+        outside = ids[(ids < 0) | (ids >= self.vocab_size)]
+        if len(outside):
             raise EngineError(
-                f"token {int(ids.max())} is not in the model's vocabulary of {self.vocab_size}; use the model's own tokenizer"
+                f"token {int(outside[0])} is not in the model's vocabulary of {self.vocab_size}; use the model's own tokenizer"
             )
         rows, logits = self._session.forward(ids, hidden, not hidden)
         result: Floats = rows if hidden else logits

@@ -65,7 +65,7 @@ def generate(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Itera
     sampler = _native.Sampler(
         sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, sampling.repetition_penalty, sampling.seed
     )
-    logits = engine.prefill(tokens[-engine.context :] if len(tokens) <= engine.context else latest(tokens, engine.context))
+    logits = engine.prefill(tokens if len(tokens) <= engine.context else latest(tokens, engine.context))
     for written in range(sampling.max_tokens):
         token = sampler.pick(logits, tokens if sampling.repetition_penalty != 1.0 else [])
         if token in engine.eos_ids:
