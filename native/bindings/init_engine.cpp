@@ -70,28 +70,55 @@ bool is_half(const Reals<kDimensions>& reals) {
 
 using ZeroPoints = std::variant<Array<uint8_t, 1>, Array<float, 1>>;
 
+using Multiples = std::optional<Array<int8_t, 1>>;
+using Table = std::optional<Array<uint8_t, 1>>;
+
+// How the columns of a matrix are quantized, beside its codes and scales.
+struct Layout {
+  int bits, columns, group;  // group -1: one for the whole tensor
+  bool rotated;
+};
+
+void check_packed(size_t rows, size_t row_bytes, size_t scales, const Layout& layout, const Multiples& multiples,
+                  const Table& table) {
+  const auto [bits, columns, group, rotated] = layout;
+  require(bits >= 2 && bits <= 8 && columns > 0 && columns <= 1 << 16, "bits must be 2 to 8 and columns 1 to 65536");
+  require(row_bytes == (static_cast<size_t>(columns) * bits + 7) / 8, "packed rows have the wrong length");
+  require(group < 0 || (group > 0 && columns % group == 0 && (group == columns || group % kBlock == 0)), "this group cannot run");
+  const size_t groups = group < 0 ? 1 : rows * (columns / group);
+  require(scales == (multiples ? rows : groups), "one scale for each group, or each row where groups have multiples of it");
+  require(!multiples || (group > 0 && bits <= 4 && multiples->shape(0) == groups), "one multiple for each group of 2 to 4 bits");
+  for (size_t i = 0; multiples && i < groups; i++) require(std::abs(multiples->data()[i]) <= 15, "a multiple is from -15 to 15");
+  require(!table || (bits <= 4 && !multiples && table->shape(0) == 16), "a table has 16 levels, for 2 to 4 bits");
+}
+
 void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
-                const std::optional<ZeroPoints>& zero_points, int bits, int columns, int group) {
+                const std::optional<ZeroPoints>& zero_points, const Layout& layout, const Multiples& multiples,
+                const Table& table) {
   const auto size_of = [](const auto& array) { return array.shape(0); };
   const auto data_of = [](const auto& array) { return static_cast<const void*>(array.data()); };
   const size_t rows = codes.shape(0), count = std::visit(size_of, scales);
-  require(bits >= 2 && bits <= 8 && columns > 0, "bits must be 2 to 8 and columns positive");
-  require(codes.shape(1) == (static_cast<size_t>(columns) * bits + 7) / 8, "packed rows have the wrong length");
-  const bool shared = group < 0;
-  require(shared || (group > 0 && columns % group == 0 && (group == columns || group % kBlock == 0)), "this group cannot run");
-  require(count == (shared ? 1 : rows * (columns / group)), "one scale for each group");
-  require(!zero_points || std::visit(size_of, *zero_points) == count, "one zero point for each scale");
+  check_packed(rows, codes.shape(1), count, layout, multiples, table);
+  require(!zero_points || (!multiples && !table && std::visit(size_of, *zero_points) == count), "one zero point for each scale");
+  require(!multiples || !is_half<1>(scales), "a row's scale is fp32");
   const ZeroType zero_type = !zero_points ? ZeroType::middle : zero_points->index() == 0 ? ZeroType::uint8 : ZeroType::fp32;
-  const PackedSource source{.codes = codes.data(),
-                            .scales = std::visit(data_of, scales),
-                            .zero_points = zero_points ? std::visit(data_of, *zero_points) : nullptr,
-                            .scale_type = is_half<1>(scales) ? ScaleType::fp16 : ScaleType::fp32,
-                            .zero_type = zero_type,
-                            .bits = bits,
-                            .rows = static_cast<int>(rows),
-                            .columns = columns,
-                            .group = group,
-                            .shared_scale = shared};
+  const PackedSource source{
+      .codes = codes.data(),
+      .scales = std::visit(data_of, scales),
+      .zero_points = zero_points ? std::visit(data_of, *zero_points) : nullptr,
+      .scale_type = multiples            ? ScaleType::multiple
+                    : is_half<1>(scales) ? ScaleType::fp16
+                                         : ScaleType::fp32,
+      .zero_type = zero_type,
+      .bits = layout.bits,
+      .rows = static_cast<int>(rows),
+      .columns = layout.columns,
+      .group = layout.group,
+      .shared_scale = layout.group < 0,
+      .multiples = multiples ? multiples->data() : nullptr,
+      .table = table ? table->data() : nullptr,
+      .rotated = layout.rotated,
+  };
   nb::gil_scoped_release release;
   *matrix_of(model, role, layer) = Matrix(source);
 }
@@ -137,8 +164,15 @@ void bind_model(nb::module_& m) {
             model.layers.back().window = window;
           },
           "rope"_a, "window"_a)
-      .def("set_packed", &set_packed, "role"_a, "layer"_a, "codes"_a, "scales"_a, "zero_points"_a.none(), "bits"_a, "columns"_a,
-           "group"_a)
+      .def(
+          "set_packed",
+          [](Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
+             const std::optional<ZeroPoints>& zero_points, int bits, int columns, int group, const Multiples& multiples,
+             const Table& table, bool rotated) {
+            set_packed(model, role, layer, codes, scales, zero_points, {bits, columns, group, rotated}, multiples, table);
+          },
+          "role"_a, "layer"_a, "codes"_a, "scales"_a, "zero_points"_a.none(), "bits"_a, "columns"_a, "group"_a,
+          "multiples"_a = nb::none(), "table"_a = nb::none(), "rotated"_a = false)
       .def("set_dense", &set_dense, "role"_a, "layer"_a, "values"_a, "bf16"_a)
       .def("set_vector", &set_vector, "role"_a, "layer"_a, "values"_a)
       .def("check", &Model::check)

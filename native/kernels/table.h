@@ -5,6 +5,7 @@
 #include "bitwright/kernels.h"
 #include "grid.h"
 #include "quantized_matmul.h"
+#include "quantized_rows.h"
 #include "quantized_vector.h"
 #include "vector_math.h"
 
@@ -22,6 +23,7 @@ constexpr bitwright::Kernels make_table() {
       .dequantize_panel = dequantize_panel<Isa>,
       .quantize_row = quantize_row<Isa>,
       .quantize_row_wide = quantize_row_wide<Isa>,
+      .hadamard = hadamard<Isa>,
       .rms_norm = rms_norm<Isa>,
       .gated_silu = gated_silu<Isa>,
       .gated_gelu = gated_gelu<Isa>,

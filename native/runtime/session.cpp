@@ -18,7 +18,7 @@ int widest(const Model& model) { return std::max({model.hidden, model.heads * mo
 
 }  // namespace
 
-RowBuffer::RowBuffer(int rows, int columns, int tile) {
+RowForm::RowForm(int rows, int columns, int tile) {
   const size_t padded = round_up(static_cast<size_t>(rows), tile), blocks = (columns + kBlock - 1) / kBlock;
   dense = Buffer(padded * columns * sizeof(float));
   codes = Buffer(2 * padded * blocks * kBlock);  // twice: int16 activations take two rows a token
@@ -36,10 +36,11 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   const size_t columns = widest(*model_), padded = round_up(columns, kBlock), tile = kernels_.tile;
   const size_t head = round_up(model_->head_dim, kPanelRows);
   for (int i = 0; i < team_.size(); i++)
-    scratch_.push_back({RowBuffer(1, static_cast<int>(columns), kernels_.tile), std::vector<float>(columns),
-                        std::vector<uint8_t>(padded * kPanelRows), std::vector<float>(padded * kPanelRows),
-                        std::vector<float>(2 * kChunk * kPanelRows), std::vector<float>(head * tile),
-                        std::vector<float>(tile * kAttentionSpan), std::vector<float>(tile * head)});
+    scratch_.push_back(
+        {RowBuffer(1, static_cast<int>(columns), kernels_.tile), std::vector<float>(columns), std::vector<float>(columns),
+         std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock))), std::vector<float>(padded * kPanelRows),
+         std::vector<float>(2 * kChunk * kPanelRows), std::vector<float>(head * tile), std::vector<float>(tile * kAttentionSpan),
+         std::vector<float>(tile * head)});
   const auto rows_of = [](int width) { return std::vector<float>(static_cast<size_t>(kChunk) * width); };
   stream_ = rows_of(model_->hidden);
   block_ = rows_of(model_->hidden);

@@ -44,10 +44,17 @@ class KvCache {
   Buffer keys_, values_, scales_;
 };
 
-// The rows that a matrix product reads, in every form its matrices need.
-struct RowBuffer {
-  RowBuffer(int rows, int columns, int tile);
+// The rows that a matrix product reads, in one basis: as floats and as int8, as its matrices need them.
+struct RowForm {
+  RowForm(int rows, int columns, int tile);
   Buffer dense, codes, scales, negated_sums;
+};
+
+// The same rows as they are, and rotated block by block for matrices that are; see `rotation_block`.
+struct RowBuffer {
+  RowBuffer(int rows, int columns, int tile) : plain(rows, columns, tile), rotated(rows, columns, tile) {}
+  RowForm plain, rotated;
+  const RowForm& form(const Matrix& matrix) const { return matrix.rotated() ? rotated : plain; }
 };
 
 class Session {
@@ -80,7 +87,7 @@ class Session {
   // What one thread owns.
   struct Scratch {
     RowBuffer row;                             // this thread's own copy of a single row
-    std::vector<float> line;                   // one row of floats
+    std::vector<float> line, rotated;          // one row of floats
     std::vector<uint8_t> codes;                // a panel as bytes
     std::vector<float> panel;                  // a panel as floats
     std::vector<float> pairs;                  // products of the two halves of wide codes
@@ -104,12 +111,18 @@ class Session {
   // See products.h; the caller places the barrier behind it.
   template <class Read>
   void multiply(int thread, int count, int columns, std::initializer_list<Product> products, const Read& read);
-  void place_dense(RowBuffer& rows, int row, int count, int columns, const float* x);
-  void place_integer(RowBuffer& rows, int row, int count, int columns, const float* x);
+  // The forms that a set of matrices wants of its rows.
+  struct Wanted {
+    bool dense = false, integer = false, rotated_dense = false, rotated_integer = false;
+  };
+  Wanted wanted(std::initializer_list<Product> products) const;
+  void place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, int row, int count, int columns, const float* x);
+  void place_dense(RowForm& form, int row, int count, int columns, const float* x);
+  void place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x);
   void multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range);
-  void multiply_decoded(Scratch& scratch, const RowBuffer& rows, int count, const Matrix& matrix, PanelRange range, Output out);
+  void multiply_decoded(Scratch& scratch, const RowForm& rows, int count, const Matrix& matrix, PanelRange range, Output out);
   void multiply_wide(Scratch& scratch, const QuantizedRows& rows, const Matrix& matrix, PanelRange range, Output out);
-  QuantizedRows quantized_rows(const RowBuffer& rows, int count, int columns) const;
+  QuantizedRows quantized_rows(const RowForm& form, int count, int columns, bool whole) const;
   bool integer(const Matrix& matrix) const { return matrix.quantized() && options_.activations != Activations::fp32; }
   int width() const { return options_.activations == Activations::int16 ? 2 : 1; }  // int8 rows for a token
 
