@@ -71,7 +71,9 @@ bool is_half(const Reals<kDimensions>& reals) {
 using ZeroPoints = std::variant<Array<uint8_t, 1>, Array<float, 1>>;
 
 void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
-                const std::optional<ZeroPoints>& zero_points, int bits, int columns, int group) {
+                const std::optional<ZeroPoints>& zero_points, int bits, int columns, int group,
+                const std::optional<Array<int8_t, 1>>& multiples, int rotation) {
+  require(!multiples && rotation == 0, "rotated inputs and scales that are multiples cannot run yet");
   const auto size_of = [](const auto& array) { return array.shape(0); };
   const auto data_of = [](const auto& array) { return static_cast<const void*>(array.data()); };
   const size_t rows = codes.shape(0), count = std::visit(size_of, scales);
@@ -138,7 +140,7 @@ void bind_model(nb::module_& m) {
           },
           "rope"_a, "window"_a)
       .def("set_packed", &set_packed, "role"_a, "layer"_a, "codes"_a, "scales"_a, "zero_points"_a.none(), "bits"_a, "columns"_a,
-           "group"_a)
+           "group"_a, "multiples"_a = nb::none(), "rotation"_a = 0)
       .def("set_dense", &set_dense, "role"_a, "layer"_a, "values"_a, "bf16"_a)
       .def("set_vector", &set_vector, "role"_a, "layer"_a, "values"_a)
       .def("check", &Model::check)

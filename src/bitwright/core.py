@@ -45,7 +45,8 @@ class Format(Protocol):
     def decode(self, codes: npt.NDArray[Any]) -> Floats: ...
 
 
-SCALE_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "pow2": 8}
+SCALE_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "pow2": 8, "row5": 5}  # a group
+ROW_SCALE_BITS = 16  # what a row5 scheme stores beside, for each row
 _SPELLING = re.compile(
     r"(?P<format>[a-z]+[0-9]{1,2})(-(?P<granularity>tensor|channel|g[0-9]{1,9}))?(-(?P<affine>affine))?(-s(?P<scale>[a-z]+[0-9]+))?"
 )
@@ -55,7 +56,7 @@ _SPELLING = re.compile(
 class Scheme:
     """How one tensor is stored: format + granularity + symmetric or affine + scale type.
 
-    Spelling: `int4-g64`, `int4-g64-affine`, `int8-channel`, `fixed8-tensor`, `int4-g64-sbf16`, `fp16`.
+    Spelling: `int4-g64`, `int4-g64-affine`, `int8-channel`, `fixed8-tensor`, `int4-g64-sbf16`, `int4-g32-srow5`, `fp16`.
     `group` is a number of consecutive columns: 0 means a whole row (channel), -1 the whole tensor.
     """
 
@@ -77,6 +78,8 @@ class Scheme:
             raise SchemeError(f"{self.format} cannot have {self.scale} scales: pow2 belongs to fixed-point formats alone")
         if self.affine and not self.format.startswith("int"):
             raise SchemeError(f"{self.format} has no zero point: affine is for int2 to int8")
+        if self.scale == "row5" and (self.affine or self.group < 1 or self.format not in ("int2", "int3", "int4")):
+            raise SchemeError("row5 scales are for groups of symmetric int2, int3 or int4, such as int4-g32-srow5")
 
     @classmethod
     def parse(cls, spelling: str) -> Self:
@@ -144,6 +147,9 @@ class Scheme:
         rows, columns = (int(np.prod(shape[:-1], dtype=np.int64)), int(shape[-1]))
         width = FORMATS[self.format].bits
         row_bytes = (columns * width + 7) // 8
+        if self.scale == "row5":
+            multiple_bytes = (SCALE_BITS["row5"] * (columns // self.group_size(shape)) + 7) // 8
+            return rows * (8 * row_bytes + ROW_SCALE_BITS + 8 * multiple_bytes)
         zero_point_bits = 8 if self.affine else 0
         return rows * row_bytes * 8 + self.groups(shape) * (SCALE_BITS[self.scale] + zero_point_bits)
 
@@ -162,22 +168,26 @@ class QParams:
 
     `scale`       (groups,) float32, already rounded to the scheme's scale type; may be negative
     `zero_point`  (groups,) float32 holding whole levels; None when symmetric
+    `row_scale`   (rows,) float32, rounded to fp16, of which `scale` holds whole multiples; None but for row5 scales
     """
 
     scale: Floats
     zero_point: Floats | None = None
+    row_scale: Floats | None = None
 
 
 @dataclass(frozen=True)
 class QTensor:
     """One quantized tensor. Never packed: packing to bytes belongs to the artifact and the targets.
 
-    `codes`  (rows, columns), uint8 for scaled formats (level - lowest level), uint16 or float32 for full precision
+    `codes`     (rows, columns), uint8 for scaled formats (level - lowest level), uint16 or float32 for full precision
+    `rotation`  columns in a block of the Hadamard rotation that the codes are of (formats/hadamard.py); 0 for none
     """
 
     codes: npt.NDArray[Any]
     params: QParams | None
     scheme: Scheme
+    rotation: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -188,8 +198,9 @@ class QTensor:
         return self.scheme.stored_bits(self.shape)
 
     def dequantize(self) -> Floats:
-        """float32 of the same shape."""
+        """float32 of the same shape, turned back to the columns it came with."""
         from bitwright.formats import FORMATS
+        from bitwright.formats.hadamard import rotate
 
         levels = FORMATS[self.scheme.format].decode(self.codes)
         if self.params is None:
@@ -197,7 +208,7 @@ class QTensor:
         grouped = levels.reshape(-1, self.scheme.group_size(self.shape))
         if self.params.zero_point is not None:
             grouped = grouped - self.params.zero_point[:, None]
-        return (grouped * self.params.scale[:, None]).reshape(self.shape)
+        return rotate((grouped * self.params.scale[:, None]).reshape(self.shape), self.rotation)
 
 
 @runtime_checkable
@@ -211,13 +222,18 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """What happens to the tensors whose names match `pattern` (shell style, `*` and `?`)."""
+    """What happens to the tensors whose names match `pattern` (shell style, `*` and `?`).
+
+    `rotate` turns the columns by a Hadamard matrix before they are quantized, the engine then turns the inputs alike. What
+    is only looked up (an embedding of its own) and what stays in full precision is not turned.
+    """
 
     pattern: str
     scheme: Scheme
     method: str = "nearest"
     fitting: str = "mse"
     reason: str = ""
+    rotate: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,7 +249,12 @@ class Recipe:
 
     @classmethod
     def uniform(
-        cls, scheme: str | Scheme, method: str = "nearest", fitting: str = "mse", head: str | Scheme | None = None
+        cls,
+        scheme: str | Scheme,
+        method: str = "nearest",
+        fitting: str = "mse",
+        head: str | Scheme | None = None,
+        rotate: bool = True,
     ) -> Self:
         """One scheme for all. Below 8 bits the head is kept at int8-channel unless `head` says otherwise."""
         body = Scheme.parse(scheme) if isinstance(scheme, str) else scheme
@@ -242,14 +263,14 @@ class Recipe:
             from bitwright.formats import FORMATS
 
             chosen_head = Scheme("int8", 0) if FORMATS[body.format].bits < 8 else body
-        return cls((Choice("*", body, method, fitting),), chosen_head)
+        return cls((Choice("*", body, method, fitting, rotate=rotate),), chosen_head)
 
     def choice_for(self, name: str, is_head: bool = False) -> Choice | None:
         """The choice that holds for this tensor, or None: keep its stored precision."""
         for choice in self.choices:
             if fnmatch.fnmatchcase(name, choice.pattern):
                 if is_head and self.head is not None and choice.pattern == "*":
-                    return Choice(name, self.head, choice.method, choice.fitting)
+                    return Choice(name, self.head, choice.method, choice.fitting, rotate=choice.rotate)
                 return choice
         return Choice(name, self.head) if is_head and self.head is not None else None
 
@@ -258,6 +279,7 @@ class Recipe:
         choices = [
             {"pattern": c.pattern, "scheme": str(c.scheme), "method": c.method, "fitting": c.fitting}
             | ({"reason": c.reason} if c.reason else {})
+            | ({"rotate": True} if c.rotate else {})
             for c in self.choices
         ]
         return {"head": str(self.head) if self.head else None, "choices": choices}
@@ -267,13 +289,13 @@ class Recipe:
         """Raises `RecipeError` on anything but what `to_dict` writes."""
         if not isinstance(data, Mapping) or not isinstance(data.get("choices"), list) or not data["choices"]:
             raise RecipeError("a recipe needs a non-empty list 'choices' of {pattern, scheme}; see docs/recipe.md")
-        known = {"pattern", "scheme", "method", "fitting", "reason"}
+        known = {"pattern", "scheme", "method", "fitting", "reason", "rotate"}
         choices = []
         for entry in data["choices"]:
             if not isinstance(entry, Mapping) or not {"pattern", "scheme"} <= set(entry) or not set(entry) <= known:
-                raise RecipeError(f"a choice takes pattern, scheme and optionally method, fitting, reason; got {entry!r}")
-            if not all(isinstance(value, str) for value in entry.values()):
-                raise RecipeError(f"all values of a choice are strings; got {entry!r}")
+                raise RecipeError(f"a choice takes pattern, scheme and optionally method, fitting, reason, rotate; got {entry!r}")
+            if not all(isinstance(value, bool if key == "rotate" else str) for key, value in entry.items()):
+                raise RecipeError(f"rotate is true or false, all other values of a choice are strings; got {entry!r}")
             fields = dict(entry) | {"scheme": Scheme.parse(entry["scheme"])}
             choices.append(Choice(**fields))
         head = data.get("head")

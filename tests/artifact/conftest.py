@@ -1,4 +1,5 @@
-"""A handmade model and an artifact of it that has every kind of part: group, channel, tensor, affine, bf16 and pow2 scales."""
+"""A handmade model and an artifact of it that has every kind of part: group, channel, tensor, affine, bf16, pow2 and row5
+scales, rotated and not."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ SCHEMES = {
     "*.o_proj.weight": "int5-channel-affine-sfp32",
     "*.gate_proj.weight": "bf16",
     "*.up_proj.weight": "int2-g64",
+    "*.down_proj.weight": "int4-g32-srow5",
 }
+ROTATED = ("*.v_proj.weight", "*.down_proj.weight")
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +32,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
-    choices = [Choice(pattern, Scheme.parse(scheme), fitting="minmax") for pattern, scheme in SCHEMES.items()]
+    choices = [
+        Choice(pattern, Scheme.parse(scheme), fitting="minmax", rotate=pattern in ROTATED) for pattern, scheme in SCHEMES.items()
+    ]
     return Recipe(tuple(choices), head=Scheme.parse("int8-channel"))
 
 

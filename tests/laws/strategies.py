@@ -17,9 +17,12 @@ GROUPS = (-1, 0, 16, 32, 48, 64, 96)
 SCALED = tuple(name for name, format in FORMATS.items() if format.scaled)
 
 
-def scales_of(name: str) -> tuple[str, ...]:
+def scales_of(name: str, group: int, affine: bool) -> tuple[str, ...]:
     """Scale types that this format can have."""
-    return ("pow2",) if name.startswith("fixed") else tuple(kind for kind in SCALE_BITS if kind != "pow2")
+    if name.startswith("fixed"):
+        return ("pow2",)
+    shared = name in ("int2", "int3", "int4") and group > 0 and not affine
+    return tuple(kind for kind in SCALE_BITS if kind != "pow2" and (shared or kind != "row5"))
 
 
 def every_scheme(groups: tuple[int, ...] = GROUPS) -> list[Scheme]:
@@ -28,8 +31,13 @@ def every_scheme(groups: tuple[int, ...] = GROUPS) -> list[Scheme]:
         Scheme(name, group, affine, scale)
         for name, group in product(SCALED, groups)
         for affine in ((False, True) if name.startswith("int") else (False,))
-        for scale in scales_of(name)
+        for scale in scales_of(name, group, affine)
     ]
+
+
+def own_scale_schemes(groups: tuple[int, ...] = GROUPS) -> list[Scheme]:
+    """Those whose groups share nothing: every scale is a number of its own."""
+    return [scheme for scheme in every_scheme(groups) if scheme.scale != "row5"]
 
 
 def matrices(rows: int = 6, columns: int = COLUMNS) -> list[tuple[str, npt.NDArray[np.float32]]]:
@@ -57,4 +65,5 @@ def matrices(rows: int = 6, columns: int = COLUMNS) -> list[tuple[str, npt.NDArr
 
 
 schemes = st.sampled_from(every_scheme())
+own_scales = st.sampled_from(own_scale_schemes())
 seeds = st.integers(0, 2**32 - 1)

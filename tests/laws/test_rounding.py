@@ -62,7 +62,7 @@ def test_native_nearest_equals_its_twin(scheme: Scheme, seed: int, spread: float
     grid = FORMATS[scheme.format]
     assert isinstance(grid, Uniform)
     for fitting in FITTING.values():
-        params = fitting(groups, scheme)
+        params = fitting(weights, scheme)
         assert np.array_equal(
             ROUNDING["nearest"](weights, scheme, fitting).codes.reshape(groups.shape), encode_reference(groups, params, grid)
         )

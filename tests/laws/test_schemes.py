@@ -12,7 +12,8 @@ from bitwright.errors import SchemeError
 from bitwright.fitting import FITTING
 from bitwright.formats import FORMATS
 from bitwright.formats.packing import pack
-from bitwright.formats.scales import STORED_DTYPE, store_scale
+from bitwright.formats.scales import STORED_DTYPE
+from bitwright.quantization import packed_from
 from bitwright.rounding import ROUNDING
 from laws.strategies import COLUMNS, every_scheme, scales_of
 
@@ -28,8 +29,8 @@ def test_spelling_reads_back(scheme: Scheme) -> None:
 @given(st.data())
 def test_spelling_reads_back_for_any_group(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([name for name, format in FORMATS.items() if format.scaled]))
-    affine = data.draw(st.booleans()) and name.startswith("int")
-    scheme = Scheme(name, data.draw(st.integers(1, 10**6)), affine, data.draw(st.sampled_from(scales_of(name))))
+    affine, group = data.draw(st.booleans()) and name.startswith("int"), data.draw(st.integers(1, 10**6))
+    scheme = Scheme(name, group, affine, data.draw(st.sampled_from(scales_of(name, group, affine))))
     assert Scheme.parse(f"  {str(scheme).upper()} ") == scheme
 
 
@@ -56,6 +57,10 @@ def test_any_other_text_is_a_scheme_error_or_nothing(text: str) -> None:
         ("int4-g64-sfp8", "fp32, fp16, bf16"),
         ("int4-g64-spow2", "pow2 belongs to fixed-point formats alone"),
         ("fixed4-g64-sfp16", "pow2 belongs to fixed-point formats alone"),
+        ("int4-channel-srow5", "groups of symmetric int2, int3 or int4, such as int4-g32-srow5"),
+        ("int4-tensor-srow5", "groups of symmetric int2, int3 or int4"),
+        ("int4-g32-affine-srow5", "groups of symmetric int2, int3 or int4"),
+        ("int5-g32-srow5", "groups of symmetric int2, int3 or int4"),
     ],
 )
 def test_bad_spellings_name_the_cure(spelling: str, cure: str) -> None:
@@ -67,12 +72,11 @@ def test_bad_spellings_name_the_cure(spelling: str, cure: str) -> None:
 def test_stored_bits_are_those_of_the_bytes(scheme: Scheme) -> None:
     weights = np.random.default_rng(3).standard_normal((5, COLUMNS)).astype(np.float32)
     tensor = ROUNDING["nearest"](weights, scheme, FITTING["minmax"])
-    assert tensor.params is not None
-    packed = pack(tensor.codes, FORMATS[scheme.format].bits)
-    scales = store_scale(tensor.params.scale, scheme.scale)
-    zero_point_bytes = 0 if tensor.params.zero_point is None else tensor.params.zero_point.size
-    assert scales.dtype == STORED_DTYPE[scheme.scale]
-    assert tensor.stored_bits == 8 * (packed.nbytes + scales.nbytes + zero_point_bytes)
+    packed = packed_from(tensor)
+    zero_point_bytes = 0 if packed.zero_point is None else packed.zero_point.nbytes
+    multiple_bytes = 0 if packed.multiple is None else packed.multiple.nbytes
+    assert packed.scale.dtype == STORED_DTYPE[scheme.scale]
+    assert tensor.stored_bits == 8 * (packed.codes.nbytes + packed.scale.nbytes + zero_point_bytes + multiple_bytes)
 
 
 @pytest.mark.parametrize("columns", [1, 3, 7, 9, 31, 33])
@@ -95,6 +99,13 @@ def test_bits_per_weight_count_the_scales(spelling: str, bits: float) -> None:
     scheme = Scheme.parse(spelling)
     assert scheme.bits == bits
     assert scheme.stored_bits((8, 640)) == bits * 8 * 640
+
+
+def test_multiples_cost_five_bits_a_group_and_whole_bytes_a_row() -> None:
+    scheme = Scheme.parse("int4-g32-srow5")
+    assert scheme.bits == 4 + 5 / 32
+    assert scheme.stored_bits((8, 256)) == 8 * (256 * 4 + 16 + 40)
+    assert scheme.stored_bits((8, 288)) == 8 * (288 * 4 + 16 + 48)  # nine groups: 45 bits in six bytes
 
 
 def test_a_group_that_does_not_divide_the_row_is_refused_with_groups_that_do() -> None:

@@ -1,10 +1,11 @@
 """manifest.json: what an artifact holds. It says which tensors there are and how each is stored, never where a file lies.
 
     {"format": "bitwright", "version": 1, "bitwright": ..., "config": {...}, "recipe": {...} or null,
-     "source": {"name": ..., "fingerprint": ...}, "tensors": {NAME: {"scheme": "int4-g64", "shape": [rows, columns]}, ...}}
+     "source": {"name": ..., "fingerprint": ...},
+     "tensors": {NAME: {"scheme": "int4-g64", "shape": [rows, columns], "rotation": 64}, ...}}
 
-A quantized tensor lies in model.safetensors as NAME.codes, NAME.scale and, if affine, NAME.zero_point; one in full
-precision as NAME. docs/artifact.md has the rules.
+A quantized tensor lies in model.safetensors as NAME.codes, NAME.scale and, where its scheme has them, NAME.multiple or
+NAME.zero_point; one in full precision as NAME. docs/artifact.md has the rules.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from bitwright.artifact.safetensors_file import LARGEST_SIZE, METADATA
 from bitwright.core import Scheme
 from bitwright.errors import ManifestError, NonFiniteError, SchemeError
 from bitwright.formats import FORMATS
+from bitwright.formats.hadamard import LARGEST_BLOCK, is_rotation
 from bitwright.formats.packing import row_bytes
-from bitwright.formats.scales import STORED_DTYPE, load_scale
+from bitwright.formats.scales import LARGEST_MULTIPLE, MULTIPLE_BITS, STORED_DTYPE, load_scale
 from bitwright.models.base import Dense, Packed
 
 MANIFEST_FILE = "manifest.json"
@@ -35,18 +37,21 @@ LONGEST_NAME = 512  # characters
 MOST_DIMENSIONS = 8
 
 DENSE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
-SCALE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "pow2": "I8"}
+SCALE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "pow2": "I8", "row5": "F16"}
 Parts = dict[str, tuple[str, tuple[int, ...]]]  # name in the tensor file -> (dtype, shape)
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """How one tensor is stored. Raises `SchemeError` where the scheme does not fit the shape."""
+    """How one tensor is stored. Raises `SchemeError` where the scheme or the rotation does not fit the shape."""
 
     scheme: Scheme
     shape: tuple[int, ...]
+    rotation: int = 0
 
     def __post_init__(self) -> None:
+        if self.rotation and not (self.scheme.scaled and is_rotation(self.rotation, self.shape[-1])):
+            raise SchemeError(f"{self.scheme} of shape {list(self.shape)} cannot be rotated by {self.rotation}")
         if self.scheme.scaled:
             if len(self.shape) != 2:
                 raise SchemeError(f"{self.scheme} is for matrices, not for shape {list(self.shape)}; choose fp32, fp16 or bf16")
@@ -54,22 +59,34 @@ class StoredTensor:
 
     @classmethod
     def of(cls, tensor: Packed | Dense) -> StoredTensor:
-        return cls(tensor.scheme if isinstance(tensor, Packed) else Scheme(tensor.dtype), tuple(tensor.shape))
+        if isinstance(tensor, Packed):
+            return cls(tensor.scheme, tuple(tensor.shape), tensor.rotation)
+        return cls(Scheme(tensor.dtype), tuple(tensor.shape))
 
     @property
     def stored_bits(self) -> int:
         return self.scheme.stored_bits(self.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its line in the manifest."""
+        rotation = {"rotation": self.rotation} if self.rotation else {}
+        return {"scheme": str(self.scheme), "shape": list(self.shape)} | rotation
 
     def parts(self, name: str) -> Parts:
         """What the tensor file holds for this tensor, in order."""
         if not self.scheme.scaled:
             return {name: (DENSE_DTYPE[self.scheme.format], self.shape)}
         rows, columns = self.shape
-        groups = (self.scheme.groups(self.shape),)
+        groups, shared = self.scheme.groups(self.shape), self.scheme.scale == "row5"
         width = row_bytes(columns, FORMATS[self.scheme.format].bits)
-        parts: Parts = {f"{name}.codes": ("U8", (rows, width)), f"{name}.scale": (SCALE_DTYPE[self.scheme.scale], groups)}
+        parts: Parts = {
+            f"{name}.codes": ("U8", (rows, width)),
+            f"{name}.scale": (SCALE_DTYPE[self.scheme.scale], (rows if shared else groups,)),
+        }
+        if shared:
+            parts[f"{name}.multiple"] = ("U8", (rows, row_bytes(groups // rows, MULTIPLE_BITS)))
         if self.scheme.affine:
-            parts[f"{name}.zero_point"] = ("U8", groups)
+            parts[f"{name}.zero_point"] = ("U8", (groups,))
         return parts
 
     def arrays(self, name: str, tensor: Packed | Dense) -> dict[str, np.ndarray[Any, Any]]:
@@ -81,6 +98,8 @@ class StoredTensor:
         check_params(name, tensor)
         scale = tensor.scale.astype(STORED_DTYPE[self.scheme.scale], copy=False)
         arrays = {f"{name}.codes": tensor.codes, f"{name}.scale": scale}
+        if tensor.multiple is not None:
+            arrays[f"{name}.multiple"] = tensor.multiple
         if tensor.zero_point is not None:
             arrays[f"{name}.zero_point"] = tensor.zero_point
         return arrays
@@ -120,7 +139,7 @@ class Manifest:
             "config": dict(self.config),
             "recipe": None if self.recipe is None else dict(self.recipe),
             "source": dict(self.source),
-            "tensors": {name: {"scheme": str(t.scheme), "shape": list(t.shape)} for name, t in self.tensors.items()},
+            "tensors": {name: tensor.to_dict() for name, tensor in self.tensors.items()},
         }
         try:
             data = (json.dumps(fields, indent=1, allow_nan=False) + "\n").encode("ascii")
@@ -147,7 +166,7 @@ class Manifest:
 
 
 def check_params(name: str, packed: Packed) -> None:
-    """Scales are finite, and small enough that every weight is; zero points are codes of the format.
+    """Scales are finite, and small enough that every weight is; zero points are codes of the format, multiples -15 to 15.
 
     Raises `NonFiniteError` or `ManifestError`.
     """
@@ -157,6 +176,8 @@ def check_params(name: str, packed: Packed) -> None:
         raise NonFiniteError(f"{name} has a scale that is NaN, infinite or too large; quantize the original model again")
     if packed.zero_point is not None and packed.zero_point.max() >= 2**bits:
         raise ManifestError(f"{name} has a zero point outside {packed.scheme.format}; quantize the original model again")
+    if packed.multiple is not None and packed.multiples().min() < -LARGEST_MULTIPLE:
+        raise ManifestError(f"{name} has a scale outside -15 to 15 times its row's; quantize the original model again")
 
 
 def _decode(data: bytes, path: Path) -> Manifest:
@@ -192,9 +213,11 @@ def _check_types(fields: Mapping[str, Any], path: Path) -> None:
 
 def _read_tensor(name: str, line: Any, path: Path) -> StoredTensor:
     where = f"{path}: tensor {name[:LONGEST_NAME]!a}"
-    if not isinstance(line, dict) or set(line) != {"scheme", "shape"} or not isinstance(line["scheme"], str):
-        raise ManifestError(f"{where} must have exactly a scheme and a shape; quantize the model again")
-    shape = line["shape"]
+    if not isinstance(line, dict) or set(line) - {"rotation"} != {"scheme", "shape"} or not isinstance(line["scheme"], str):
+        raise ManifestError(f"{where} must have exactly a scheme and a shape, and may have a rotation; quantize the model again")
+    shape, rotation = line["shape"], line.get("rotation", 0)
+    if type(rotation) is not int or ("rotation" in line and not 2 <= rotation <= LARGEST_BLOCK):
+        raise ManifestError(f"{where} has an impossible rotation {str(rotation)[:40]!a}; quantize the model again")
     if not isinstance(shape, list) or not 1 <= len(shape) <= MOST_DIMENSIONS:
         raise ManifestError(f"{where} must have a shape of 1 to {MOST_DIMENSIONS} sizes; quantize the model again")
     size = 1
@@ -206,6 +229,6 @@ def _read_tensor(name: str, line: Any, path: Path) -> StoredTensor:
         scheme = Scheme.parse(spelling)
         if str(scheme) != spelling:
             raise SchemeError(f"write {scheme}")
-        return StoredTensor(scheme, tuple(shape))
+        return StoredTensor(scheme, tuple(shape), rotation)
     except ValueError as fault:  # SchemeError, or a group of thousands of digits
         raise ManifestError(f"{where} cannot be {spelling[:40]!a} ({str(fault)[:200]}); quantize the model again") from fault

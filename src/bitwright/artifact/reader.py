@@ -61,9 +61,11 @@ class ArtifactModel:
         line = self._line(name)
         if not line.scheme.scaled:
             return Dense(line.scheme.format, self._tensors.view(name))
+        codes, scale = self._tensors.view(f"{name}.codes"), self._tensors.view(f"{name}.scale")
         zero_point = self._tensors.view(f"{name}.zero_point") if line.scheme.affine else None
+        multiple = self._tensors.view(f"{name}.multiple") if line.scheme.scale == "row5" else None
         shape = (line.shape[0], line.shape[1])
-        packed = Packed(line.scheme, shape, self._tensors.view(f"{name}.codes"), self._tensors.view(f"{name}.scale"), zero_point)
+        packed = Packed(line.scheme, shape, codes, scale, zero_point, multiple, line.rotation)
         check_params(name, packed)
         return packed
 

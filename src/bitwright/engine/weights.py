@@ -61,16 +61,7 @@ def rows_of(stored: Packed | Dense, part: TensorSlice) -> Packed | Dense:
     """Rows [begin, end) of a stored tensor, still without copying codes."""
     if part.begin == 0 and part.end == -1:
         return stored
-    if isinstance(stored, Dense):
-        return Dense(stored.dtype, stored.values[part.begin : part.end if part.end >= 0 else None])
-    rows, columns = stored.shape
-    end = part.end if part.end >= 0 else rows
-    groups = slice(None)  # a tensor's one scale holds for any of its rows
-    if stored.scheme.group >= 0:
-        groups_a_row = columns // stored.scheme.group_size(stored.shape)
-        groups = slice(part.begin * groups_a_row, end * groups_a_row)
-    zero_point = None if stored.zero_point is None else stored.zero_point[groups]
-    return Packed(stored.scheme, (end - part.begin, columns), stored.codes[part.begin : end], stored.scale[groups], zero_point)
+    return stored.rows(part.begin, part.end if part.end >= 0 else stored.shape[0])
 
 
 def has_integer_kernel(packed: Packed) -> bool:
@@ -80,7 +71,7 @@ def has_integer_kernel(packed: Packed) -> bool:
 
 
 def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | Dense) -> None:
-    """Hand one matrix to C++."""
+    """Hand one matrix to C++. Codes of rotated columns go as they are: the engine turns the inputs alike."""
     if isinstance(stored, WithMinimum):
         codes, scale, zero_point = whole_of(stored)
         native.set_packed(role, layer, codes, scale, zero_point, stored.bits, stored.shape[1], stored.GROUP)
@@ -96,6 +87,8 @@ def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | De
             FORMATS[stored.scheme.format].bits,
             stored.shape[1],
             stored.scheme.group if stored.scheme.group != 0 else stored.shape[1],
+            None if stored.multiple is None else stored.multiples().reshape(-1),
+            stored.rotation,
         )
     else:
         native.set_dense(role, layer, np.ascontiguousarray(stored.dequantize()), False)
@@ -122,6 +115,6 @@ def dense_bits(stored: Dense) -> npt.NDArray[np.uint16] | Floats:
 
 def scale_bits(stored: Packed) -> npt.NDArray[np.uint16] | Floats:
     """fp16 scales as uint16; bf16 and powers of two, which fp16 cannot hold, as float32."""
-    if stored.scheme.scale == "fp16":
+    if stored.scheme.scale in ("fp16", "row5"):
         return np.ascontiguousarray(stored.scale).view(np.uint16)
     return load_scale(np.ascontiguousarray(stored.scale), stored.scheme.scale)

@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.core import QParams, Scheme
+from bitwright.fitting.row_scales import row_scales
 from bitwright.formats import FORMATS
 from bitwright.formats.scales import round_scale
 from bitwright.formats.uniform import Uniform
 
 
-def minmax(groups: npt.NDArray[np.float32], scheme: Scheme) -> QParams:
-    """(groups, group size) float32 -> one scale (and zero point) a group."""
+def minmax(weights: npt.NDArray[np.float32], scheme: Scheme) -> QParams:
+    """(rows, columns) float32 -> one scale (and zero point) a group."""
     grid = FORMATS[scheme.format]
     assert isinstance(grid, Uniform)
+    groups = weights.reshape(-1, scheme.group_size(weights.shape))
     low, high = groups.min(axis=1), groups.max(axis=1)
     if scheme.affine:
         return affine_params(np.minimum(low, 0), np.maximum(high, 0), scheme)
@@ -26,6 +28,8 @@ def minmax(groups: npt.NDArray[np.float32], scheme: Scheme) -> QParams:
     scale = bound / np.float32(grid.highest)
     if scheme.scale == "pow2":  # the next power of two up: the nearest one could clip the largest value
         scale = next_power_of_two(np.maximum(scale, np.float32(2.0**-126)))
+    if scheme.scale == "row5":
+        return row_scales(groups, scale.astype(np.float32), len(weights), scheme)
     return QParams(round_scale(scale.astype(np.float32), scheme.scale))
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from bitwright import _native
 from bitwright.core import QParams, Scheme
 from bitwright.fitting.minmax import affine_params, next_power_of_two
+from bitwright.fitting.row_scales import row_scales
 from bitwright.formats import FORMATS
 from bitwright.formats.scales import round_scale, store_scale
 from bitwright.formats.uniform import Uniform
@@ -25,21 +26,25 @@ POWERS = 4  # powers of two tried, from the widest grid down
 Groups = npt.NDArray[np.float32]
 
 
-def mse(groups: Groups, scheme: Scheme) -> QParams:
-    """(groups, group size) float32 -> one scale (and zero point) a group, of least squared error among candidates.
+def mse(weights: Groups, scheme: Scheme) -> QParams:
+    """(rows, columns) float32 -> one scale (and zero point) a group, of least squared error among candidates.
 
     Raises `SchemeError` where a scale is beyond its type's range.
     """
-    grid = FORMATS[scheme.format]
+    grid, groups = FORMATS[scheme.format], weights.reshape(-1, scheme.group_size(weights.shape))
     assert isinstance(grid, Uniform)
-    scale, zero_point = _native.fit_mse(groups, SHRINK, REFITS, grid.lowest, grid.highest, scheme.affine, scheme.scale)
+    shared = scheme.scale == "row5"  # whose own rounding comes after
+    kind = "fp32" if shared else scheme.scale
+    scale, zero_point = _native.fit_mse(groups, SHRINK, REFITS, grid.lowest, grid.highest, scheme.affine, kind)
+    if shared:
+        return row_scales(groups, scale, len(weights), scheme)
     store_scale(scale, scheme.scale)  # refuses what overflowed
     return QParams(scale, zero_point if scheme.affine else None)
 
 
-def mse_reference(groups: Groups, scheme: Scheme) -> QParams:
-    """The slow twin of `mse`: one pass over all groups for each candidate."""
-    grid = FORMATS[scheme.format]
+def mse_reference(weights: Groups, scheme: Scheme) -> QParams:
+    """The slow twin of `mse`: one pass over all groups for each candidate. (That of row5 is `row_scales_reference`.)"""
+    grid, groups = FORMATS[scheme.format], weights.reshape(-1, scheme.group_size(weights.shape))
     assert isinstance(grid, Uniform)
     best = np.full(groups.shape[0], np.inf, np.float32)
     scale = np.zeros(groups.shape[0], np.float32)

@@ -1,6 +1,10 @@
 """Scales are numbers too: rounding them to their stored type, and their bytes.
 
 A scale is rounded before codes are chosen, so that its own rounding costs nothing further.
+
+`row5` stores one fp16 scale r a row and five bits a group, a whole m from -15 to 15: the group's scale is m * r. A level of
+up to four bits times m fits a signed byte, so that each row is bytes under one scale. (Scales that are quantized in their
+turn: double quantization in QLoRA, arXiv:2305.14314; the super-blocks of GGUF's K types.)
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.errors import SchemeError
+from bitwright.formats.packing import pack, unpack
 
-SMALLEST = {"fp32": 2.0**-126, "fp16": 2.0**-24, "bf16": 2.0**-126, "pow2": 2.0**-126}
-STORED_DTYPE = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16, "pow2": np.int8}
+SMALLEST = {"fp32": 2.0**-126, "fp16": 2.0**-24, "bf16": 2.0**-126, "pow2": 2.0**-126, "row5": 2.0**-24}
+STORED_DTYPE = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16, "pow2": np.int8, "row5": np.float16}
+MULTIPLE_BITS, LARGEST_MULTIPLE, MULTIPLE_OFFSET = 5, 15, 16  # of row5; stored as multiple + 16
 
 Floats = npt.NDArray[np.float32]
 
@@ -29,7 +35,10 @@ def round_scale(scale: Floats, kind: str) -> Floats:
 
 
 def store_scale(scale: Floats, kind: str) -> npt.NDArray[Any]:
-    """float32 scales as the array that goes to disk: float32, float16, uint16 (bf16) or int8 (exponents)."""
+    """float32 scales as the array that goes to disk: float32, float16, uint16 (bf16) or int8 (exponents).
+
+    Of row5, the rows' scales; `store_multiples` stores the groups'.
+    """
     if kind == "fp32":
         return scale.astype(np.float32)
     if kind == "pow2":
@@ -53,3 +62,13 @@ def load_scale(stored: npt.NDArray[Any], kind: str) -> Floats:
     if kind == "pow2":
         return np.exp2(stored.astype(np.float32))
     return stored.astype(np.float32)
+
+
+def store_multiples(multiples: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """(rows, groups a row) of -15 .. 15 to (rows, bytes)."""
+    return pack((multiples + np.int8(MULTIPLE_OFFSET)).astype(np.uint8), MULTIPLE_BITS)
+
+
+def load_multiples(stored: npt.NDArray[np.uint8], groups_a_row: int) -> npt.NDArray[np.int8]:
+    """The inverse of `store_multiples`. A hostile file may hold -16, which `artifact` refuses."""
+    return unpack(stored, groups_a_row, MULTIPLE_BITS).astype(np.int8) - np.int8(MULTIPLE_OFFSET)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bitwright.core import Floats, QParams, QTensor, Scheme
 from bitwright.formats import FORMATS
 from bitwright.formats.packing import unpack
-from bitwright.formats.scales import load_scale
+from bitwright.formats.scales import load_multiples, load_scale
 from bitwright.formats.uniform import Uniform
 from bitwright.models.architecture import Architecture, TensorSlice
 
@@ -27,8 +27,10 @@ class Packed:
     """A quantized matrix as it lies on disk.
 
     `codes`       (rows, row bytes) uint8, packed as formats/packing.py says; may be a read-only memory map
-    `scale`       (groups,) in the scheme's stored dtype
+    `scale`       (groups,) in the scheme's stored dtype; (rows,) for row5
     `zero_point`  (groups,) uint8, zero-point level - lowest level; None when symmetric
+    `multiple`    (rows, bytes) uint8, multiples of the row's scale as formats/scales.py stores them; None but for row5
+    `rotation`    columns in a block of the Hadamard rotation that the codes are of; 0 for none
     """
 
     scheme: Scheme
@@ -36,14 +38,36 @@ class Packed:
     codes: npt.NDArray[np.uint8]
     scale: npt.NDArray[Any]
     zero_point: npt.NDArray[np.uint8] | None = None
+    multiple: npt.NDArray[np.uint8] | None = None
+    rotation: int = 0
+
+    def rows(self, begin: int, end: int) -> Packed:
+        """Rows [begin, end), without a copy."""
+        scale, zero_point = self.scale, self.zero_point
+        if self.scheme.group >= 0:  # a tensor's one scale holds for any of its rows
+            scales_a_row = len(scale) // self.shape[0]
+            part = slice(begin * scales_a_row, end * scales_a_row)
+            scale, zero_point = scale[part], None if zero_point is None else zero_point[part]
+        multiple = None if self.multiple is None else self.multiple[begin:end]
+        shape, codes = (end - begin, self.shape[1]), self.codes[begin:end]
+        return replace(self, shape=shape, codes=codes, scale=scale, zero_point=zero_point, multiple=multiple)
 
     def qtensor(self) -> QTensor:
         """Unpacked."""
         grid = FORMATS[self.scheme.format]
         assert isinstance(grid, Uniform)
         zero_point = None if self.zero_point is None else self.zero_point.astype(np.float32) + np.float32(grid.lowest)
-        params = QParams(load_scale(self.scale, self.scheme.scale), zero_point)
-        return QTensor(unpack(self.codes, self.shape[1], grid.bits), params, self.scheme)
+        scale, row_scale = load_scale(self.scale, self.scheme.scale), None
+        if self.multiple is not None:
+            row_scale = scale
+            scale = (row_scale[:, None] * self.multiples().astype(np.float32)).reshape(-1)
+        params = QParams(scale, zero_point, row_scale)
+        return QTensor(unpack(self.codes, self.shape[1], grid.bits), params, self.scheme, self.rotation)
+
+    def multiples(self) -> npt.NDArray[np.int8]:
+        """(rows, groups a row) of -15 .. 15, for row5."""
+        assert self.multiple is not None
+        return load_multiples(self.multiple, self.shape[1] // self.scheme.group_size(self.shape))
 
     def dequantize(self) -> Floats:
         """(rows, columns) float32."""
@@ -64,6 +88,10 @@ class Dense:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.values.shape)
+
+    def rows(self, begin: int, end: int) -> Dense:
+        """Rows [begin, end), without a copy."""
+        return Dense(self.dtype, self.values[begin:end])
 
     def dequantize(self) -> Floats:
         """float32 of the same shape."""

@@ -22,8 +22,7 @@ def nearest(weights: npt.NDArray[np.float32], scheme: Scheme, fit: Fit) -> QTens
     grid = FORMATS[scheme.format]
     if not isinstance(grid, Uniform):
         return QTensor(grid.encode(values), None, scheme)
-    groups = values.reshape(-1, scheme.group_size(values.shape))
-    params = fit(groups, scheme)
+    groups, params = values.reshape(-1, scheme.group_size(values.shape)), fit(values, scheme)
     zero_point = np.zeros_like(params.scale) if params.zero_point is None else params.zero_point
     codes = _native.encode_groups(groups, params.scale, zero_point, grid.lowest, grid.highest)
     return QTensor(codes.reshape(values.shape), params, scheme)
