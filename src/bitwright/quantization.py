@@ -2,8 +2,8 @@
 
     for each matrix:  weights -> rotate (if asked) -> fit (scale, zero point) -> round (codes) -> pack
 
-Everything that can be refused is refused before the first weight is read. Rows are taken in blocks, since no scheme but
-`tensor` looks across rows: threads share the blocks, and memory stays near one tensor.
+Everything that can be refused is refused before the first weight is read. Rows are taken in blocks, since few schemes
+look across rows: threads share the blocks, and memory stays near one tensor.
 (The module is not called `quantize`, or importing it would hide the function `bitwright.quantize`.)
 """
 
@@ -31,7 +31,6 @@ from bitwright.formats.checks import require_finite
 from bitwright.formats.hadamard import rotate, rotation_block
 from bitwright.formats.packing import pack
 from bitwright.formats.scales import store_multiples, store_scale
-from bitwright.formats.uniform import Uniform
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.rounding import ROUNDING
@@ -157,7 +156,7 @@ def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice) -> Packed
         except (SchemeError, NonFiniteError) as fault:  # a scale beyond fp16, a weight beyond the new precision
             raise type(fault)(f"{name}: {fault}") from fault
 
-    if scheme.group == -1:
+    if scheme.whole:
         return work((0, shape[0]))
     with ThreadPoolExecutor(THREADS) as threads:
         return _joined(list(threads.map(work, _blocks(shape))))
@@ -172,14 +171,19 @@ def packed_from(quantized: QTensor) -> Packed:
     """Codes packed to bytes, scales and zero points as they are stored."""
     scheme, params, (row_count, columns) = quantized.scheme, quantized.params, quantized.shape
     grid = FORMATS[scheme.format]
-    assert isinstance(grid, Uniform) and params is not None
-    zero_point = None if params.zero_point is None else (params.zero_point - grid.lowest).astype(np.uint8)
-    codes, multiple = pack(quantized.codes, grid.bits), None
-    if params.row_scale is not None:
-        multiples = np.rint(params.scale.reshape(row_count, -1) / params.row_scale[:, None])
-        multiple = store_multiples(multiples.astype(np.int8))
-    scale = store_scale(params.scale if params.row_scale is None else params.row_scale, scheme.scale)
-    return Packed(scheme, (row_count, columns), codes, scale, zero_point, multiple, quantized.rotation)
+    assert params is not None
+    return Packed(
+        scheme,
+        (row_count, columns),
+        pack(quantized.codes, grid.bits),
+        store_scale(params.scale if params.row_scale is None else params.row_scale, scheme.scale),
+        None if params.zero_point is None else grid.encode(params.zero_point).astype(np.uint8),
+        None
+        if params.row_scale is None
+        else store_multiples(params.scale.reshape(row_count, -1), params.row_scale, scheme.scale),
+        None if params.table is None else params.table.astype(np.float16),
+        quantized.rotation,
+    )
 
 
 def dense_from(quantized: QTensor) -> Dense:
@@ -195,17 +199,7 @@ def _joined(parts: Sequence[Packed | Dense]) -> Packed | Dense:
     dense = [part for part in parts if isinstance(part, Dense)]
     if dense:
         return Dense(dense[0].dtype, np.concatenate([part.values for part in dense]))
-    packed = [part for part in parts if isinstance(part, Packed)]
-    zero_points = [part.zero_point for part in packed if part.zero_point is not None]
-    multiples = [part.multiple for part in packed if part.multiple is not None]
-    return replace(
-        packed[0],
-        shape=(sum(part.shape[0] for part in packed), packed[0].shape[1]),
-        codes=np.concatenate([part.codes for part in packed]),
-        scale=np.concatenate([part.scale for part in packed]),
-        zero_point=np.concatenate(zero_points) if zero_points else None,
-        multiple=np.concatenate(multiples) if multiples else None,
-    )
+    return Packed.joined([part for part in parts if isinstance(part, Packed)])
 
 
 def _blocks(shape: Sequence[int]) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bitwright.core import Scheme
 from bitwright.fitting import FITTING
 from bitwright.formats.packing import pack, pack_reference, row_bytes, unpack, unpack_reference
+from bitwright.formats.scales import SHARED
 from bitwright.quantization import packed_from
 from bitwright.rounding import ROUNDING
 from laws.strategies import every_scheme, matrices
@@ -73,7 +74,7 @@ def test_a_tensor_comes_back_from_its_packed_form(scheme: Scheme) -> None:
         assert np.array_equal(back.codes, tensor.codes)
         assert back.params is not None and tensor.params is not None
         assert np.array_equal(back.params.scale, tensor.params.scale)
-        assert (back.params.row_scale is None) == (scheme.scale != "row5")
+        assert (back.params.row_scale is None) == (scheme.scale not in SHARED)
         assert np.array_equal(packed.dequantize(), tensor.dequantize())
 
 

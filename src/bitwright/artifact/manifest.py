@@ -4,8 +4,8 @@
      "source": {"name": ..., "fingerprint": ...},
      "tensors": {NAME: {"scheme": "int4-g64", "shape": [rows, columns], "rotation": 64}, ...}}
 
-A quantized tensor lies in model.safetensors as NAME.codes, NAME.scale and, where its scheme has them, NAME.multiple or
-NAME.zero_point; one in full precision as NAME. docs/artifact.md has the rules.
+A quantized tensor lies in model.safetensors as NAME.codes, NAME.scale and, where its scheme has them, NAME.multiple,
+NAME.zero_point and NAME.table; one in full precision as NAME. docs/artifact.md has the rules.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import numpy as np
 
 from bitwright.artifact import strict_json
 from bitwright.artifact.safetensors_file import LARGEST_SIZE, METADATA
-from bitwright.core import Scheme
+from bitwright.core import SCALE_BITS, Scheme
 from bitwright.errors import ManifestError, NonFiniteError, SchemeError
 from bitwright.formats import FORMATS
+from bitwright.formats.full_precision import FullPrecision
 from bitwright.formats.hadamard import LARGEST_BLOCK, is_rotation
 from bitwright.formats.packing import row_bytes
-from bitwright.formats.scales import LARGEST_MULTIPLE, MULTIPLE_BITS, STORED_DTYPE, load_scale
+from bitwright.formats.scales import E4M3, LARGEST_MULTIPLE, SHARED, STORED_DTYPE, load_multiples, load_scale
 from bitwright.models.base import Dense, Packed
 
 MANIFEST_FILE = "manifest.json"
@@ -37,7 +38,7 @@ LONGEST_NAME = 512  # characters
 MOST_DIMENSIONS = 8
 
 DENSE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
-SCALE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "pow2": "I8", "row5": "F16"}
+SCALE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "pow2": "I8", "row5": "F16", "e4m3": "F32"}
 Parts = dict[str, tuple[str, tuple[int, ...]]]  # name in the tensor file -> (dtype, shape)
 
 
@@ -77,16 +78,18 @@ class StoredTensor:
         if not self.scheme.scaled:
             return {name: (DENSE_DTYPE[self.scheme.format], self.shape)}
         rows, columns = self.shape
-        groups, shared = self.scheme.groups(self.shape), self.scheme.scale == "row5"
-        width = row_bytes(columns, FORMATS[self.scheme.format].bits)
+        scheme, groups, bits = self.scheme, self.scheme.groups(self.shape), FORMATS[self.scheme.format].bits
+        scales = {"row5": rows, "e4m3": 1}.get(scheme.scale, groups)
         parts: Parts = {
-            f"{name}.codes": ("U8", (rows, width)),
-            f"{name}.scale": (SCALE_DTYPE[self.scheme.scale], (rows if shared else groups,)),
+            f"{name}.codes": ("U8", (rows, row_bytes(columns, bits))),
+            f"{name}.scale": (SCALE_DTYPE[scheme.scale], (scales,)),
         }
-        if shared:
-            parts[f"{name}.multiple"] = ("U8", (rows, row_bytes(groups // rows, MULTIPLE_BITS)))
-        if self.scheme.affine:
+        if scheme.scale in SHARED:
+            parts[f"{name}.multiple"] = ("U8", (rows, row_bytes(groups // rows, SCALE_BITS[scheme.scale])))
+        if scheme.affine:
             parts[f"{name}.zero_point"] = ("U8", (groups,))
+        if scheme.tables(self.shape):
+            parts[f"{name}.table"] = ("F16", (scheme.tables(self.shape), 1 << bits))
         return parts
 
     def arrays(self, name: str, tensor: Packed | Dense) -> dict[str, np.ndarray[Any, Any]]:
@@ -98,10 +101,9 @@ class StoredTensor:
         check_params(name, tensor)
         scale = tensor.scale.astype(STORED_DTYPE[self.scheme.scale], copy=False)
         arrays = {f"{name}.codes": tensor.codes, f"{name}.scale": scale}
-        if tensor.multiple is not None:
-            arrays[f"{name}.multiple"] = tensor.multiple
-        if tensor.zero_point is not None:
-            arrays[f"{name}.zero_point"] = tensor.zero_point
+        for part in ("multiple", "zero_point", "table"):
+            if getattr(tensor, part) is not None:
+                arrays[f"{name}.{part}"] = getattr(tensor, part)
         return arrays
 
 
@@ -166,18 +168,26 @@ class Manifest:
 
 
 def check_params(name: str, packed: Packed) -> None:
-    """Scales are finite, and small enough that every weight is; zero points are codes of the format, multiples -15 to 15.
+    """Scales are finite, and small enough that every weight is; zero points are codes of the format, multiples and tables
+    what a writer can have written.
 
     Raises `NonFiniteError` or `ManifestError`.
     """
-    bits = FORMATS[packed.scheme.format].bits
-    largest = np.finfo(np.float32).max / 2**bits
-    if not (np.abs(load_scale(packed.scale, packed.scheme.scale)) <= largest).all():  # NaN compares false
-        raise NonFiniteError(f"{name} has a scale that is NaN, infinite or too large; quantize the original model again")
-    if packed.zero_point is not None and packed.zero_point.max() >= 2**bits:
-        raise ManifestError(f"{name} has a zero point outside {packed.scheme.format}; quantize the original model again")
-    if packed.multiple is not None and packed.multiples().min() < -LARGEST_MULTIPLE:
-        raise ManifestError(f"{name} has a scale outside -15 to 15 times its row's; quantize the original model again")
+    cure, kind, format = "quantize the original model again", packed.scheme.scale, FORMATS[packed.scheme.format]
+    assert not isinstance(format, FullPrecision)
+    multiple = {"row5": LARGEST_MULTIPLE, "e4m3": E4M3.largest}.get(kind, 1)
+    largest = np.finfo(np.float32).max / max(2**format.bits, format.largest) / multiple
+    if not (np.abs(load_scale(packed.scale, kind)) <= largest).all():  # NaN compares false
+        raise NonFiniteError(f"{name} has a scale that is NaN, infinite or too large; {cure}")
+    if packed.zero_point is not None and packed.zero_point.max() >= 2**format.bits:
+        raise ManifestError(f"{name} has a zero point outside {packed.scheme.format}; {cure}")
+    if packed.multiple is not None and kind == "row5":
+        if load_multiples(packed.multiple, packed.groups_a_row).min() < -LARGEST_MULTIPLE:
+            raise ManifestError(f"{name} has a scale outside -15 to 15 times its row's; {cure}")
+    elif packed.multiple is not None and not np.isfinite(E4M3.decode(packed.multiple)).all():
+        raise NonFiniteError(f"{name} has a scale that is NaN; {cure}")
+    if packed.table is not None and not (np.abs(packed.table) <= 2**format.bits).all():
+        raise NonFiniteError(f"{name} has a level that is NaN or beyond {2**format.bits}; {cure}")
 
 
 def _decode(data: bytes, path: Path) -> Manifest:

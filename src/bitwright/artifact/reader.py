@@ -61,11 +61,8 @@ class ArtifactModel:
         line = self._line(name)
         if not line.scheme.scaled:
             return Dense(line.scheme.format, self._tensors.view(name))
-        codes, scale = self._tensors.view(f"{name}.codes"), self._tensors.view(f"{name}.scale")
-        zero_point = self._tensors.view(f"{name}.zero_point") if line.scheme.affine else None
-        multiple = self._tensors.view(f"{name}.multiple") if line.scheme.scale == "row5" else None
-        shape = (line.shape[0], line.shape[1])
-        packed = Packed(line.scheme, shape, codes, scale, zero_point, multiple, line.rotation)
+        parts = {part.removeprefix(f"{name}."): self._tensors.view(part) for part in line.parts(name)}
+        packed = Packed(line.scheme, (line.shape[0], line.shape[1]), rotation=line.rotation, **parts)
         check_params(name, packed)
         return packed
 

@@ -1,7 +1,7 @@
 """From a model's files to the engine's own layout, one tensor at a time.
 
 Codes go to C++ as they lie on disk and are repacked there once. A scheme that has no integer kernel (a group that is
-no multiple of 32 columns) is decoded to fp32: slower, never different.
+no multiple of 32 columns, a table of levels) is decoded to fp32: slower, never different.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy.typing as npt
 from bitwright import _native
 from bitwright.core import Floats
 from bitwright.formats import FORMATS
-from bitwright.formats.scales import load_scale
+from bitwright.formats.scales import load_multiples, load_scale
+from bitwright.formats.uniform import Uniform
 from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed, WithMinimum
 from bitwright.models.rope import inverse_frequencies
@@ -65,8 +66,10 @@ def rows_of(stored: Packed | Dense, part: TensorSlice) -> Packed | Dense:
 
 
 def has_integer_kernel(packed: Packed) -> bool:
-    """Whether the engine multiplies these codes as integers."""
+    """Whether the engine multiplies these codes as integers. Tables of levels are decoded."""
     group = packed.scheme.group
+    if not isinstance(FORMATS[packed.scheme.format], Uniform):
+        return False
     return group <= 0 or group == packed.shape[1] or group % BLOCK == 0
 
 
@@ -87,7 +90,7 @@ def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | De
             FORMATS[stored.scheme.format].bits,
             stored.shape[1],
             stored.scheme.group if stored.scheme.group != 0 else stored.shape[1],
-            None if stored.multiple is None else stored.multiples().reshape(-1),
+            None if stored.multiple is None else load_multiples(stored.multiple, stored.groups_a_row).reshape(-1),
             stored.rotation,
         )
     else:
