@@ -39,8 +39,9 @@ SPELLINGS = [
     f"{format.name}{granularity}{affine}"
     for format in FORMATS.values()
     for granularity in (("-tensor", "-channel", "-g32") if format.scaled else ("",))
-    for affine in (("", "-affine") if format.name.startswith("int") else ("",))
-] + [f"int{bits}-g32-srow5" for bits in (2, 3, 4)]
+    for affine in (("", "-affine") if format.affine else ("",))
+    if not (format.learned and granularity != "-g32")
+] + ["int2-g32-srow5", "int3-g32-srow5", "int4-g32-srow5", "mxfp4", "nvfp4", "any4-channel", "kmeans2-tensor"]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_tensor_becomes_what_fitting_and_rounding_make_of_it(model: LanguageMo
 def stored_bytes(stored: Packed | Dense) -> int:
     if isinstance(stored, Dense):
         return stored.values.nbytes
-    parts = (stored.codes, stored.scale, stored.zero_point, stored.multiple)
+    parts = (stored.codes, stored.scale, stored.zero_point, stored.multiple, stored.table)
     return sum(part.nbytes for part in parts if part is not None)
 
 

@@ -17,12 +17,16 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Values of several tables at once: `keys` ascend over all of them, `sums` (3, values + 1) run over w, w x, w x^2."""
+    """Values of several tables at once.
+
+    `keys`    (tables * values,) ascending: values in order, those of table t moved by t * `apart`, so that one search finds
+              the cuts of all tables
+    `sums`    (3, tables, values + 1) running sums of w, w x, w x^2
+    """
 
     keys: Doubles
+    apart: float
     sums: Doubles
-    offset: Doubles  # (tables, 1), what was added to a table's values so that all of them are apart
-    ends: npt.NDArray[np.intp]  # (tables + 1,) where each table's values begin and end
 
     @classmethod
     def of(cls, x: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]) -> Cells:
@@ -30,18 +34,18 @@ class Cells:
         order = np.argsort(x, axis=1, kind="stable")
         values = np.take_along_axis(x, order, axis=1).astype(np.float64)
         w = np.take_along_axis(weights, order, axis=1).astype(np.float64)
-        offset = np.arange(len(x))[:, None] * np.float64(4 * np.abs(x).max(initial=1) + 4)
-        moments = np.stack([w, w * values, w * values * values]).reshape(3, -1)
-        sums = np.zeros((3, moments.shape[1] + 1))
-        np.cumsum(moments, axis=1, out=sums[:, 1:])
-        return cls((values + offset).reshape(-1), sums, offset.astype(np.float64), np.arange(len(x) + 1) * x.shape[1])
+        sums = np.zeros((3, x.shape[0], x.shape[1] + 1))
+        np.cumsum(np.stack([w, w * values, w * values * values]), axis=2, out=sums[:, :, 1:])
+        apart = float(2.0 ** np.ceil(np.log2(4 * max(1.0, float(np.abs(x).max())))))
+        return cls((values + apart * np.arange(len(x))[:, None]).reshape(-1), apart, sums)
 
     def moments(self, levels: Doubles) -> Doubles:
         """(3, tables, levels) sums of each cell, for ascending levels."""
-        middle = (levels[:, :-1] + levels[:, 1:]) / 2
-        cuts = np.searchsorted(self.keys, middle + self.offset)
-        edges = np.concatenate([self.ends[:-1, None], cuts, self.ends[1:, None]], axis=1)
-        return np.diff(self.sums[:, edges], axis=2)
+        tables, values = self.sums.shape[1], self.sums.shape[2] - 1
+        which = np.arange(tables)[:, None]
+        cuts = np.searchsorted(self.keys, (levels[:, :-1] + levels[:, 1:]) / 2 + self.apart * which) - values * which
+        edges = np.concatenate([np.zeros((tables, 1), np.intp), cuts, np.full((tables, 1), values)], axis=1)
+        return np.diff(np.take_along_axis(self.sums, edges[None, :, :], axis=2), axis=2)
 
     def error(self, levels: Doubles) -> Doubles:
         """(tables,) weighted squared errors."""

@@ -60,6 +60,8 @@ def search(groups: Groups, measure: Measure) -> QParams:
     """The best grid for each group. Raises `SchemeError` where a scale is beyond its type's range."""
     low, high = groups.min(axis=1), groups.max(axis=1)
     widest = params_of_range(low, high, measure.scheme)
+    if measure.scheme.scale == "e4m3":
+        return widest  # whose search is that for the multiple
     table = learn_table(groups, widest.scale, measure)
     found = _search(groups, candidates(low, high, measure.scheme), measure.with_table(table))
     if table is None:
@@ -92,8 +94,7 @@ def candidates(low: Groups, high: Groups, scheme: Scheme) -> list[QParams]:
     if scheme.scale == "pow2":
         top = next_power_of_two(np.maximum(widest, np.float32(2.0**-120)))
         return [QParams((top * np.float32(2.0**-step)).astype(np.float32)) for step in range(POWERS)]
-    signs = (1,) if scheme.scale == "e4m3" else (1, -1)
-    return [QParams(round_scale(np.float32(sign) * widest * f, own_kind(scheme))) for f in SHRINK for sign in signs]
+    return [QParams(round_scale(np.float32(sign) * widest * f, own_kind(scheme))) for f in SHRINK for sign in (1, -1)]
 
 
 def _keep_better(groups: Groups, candidate: QParams, measure: Measure, state: tuple[Groups, Groups, Groups]) -> None:

@@ -4,8 +4,8 @@
 better of the two multiples next to s / r, and the row keeps the r of least error in all. m is never 0: a group of zeros
 needs a scale like any other.
 
-`e4m3`: f * t, f an fp8 number, t one fp32 scale for the tensor, max s / 448 as in NVFP4; each group takes the best of the three
-numbers nearest to s / t.
+`e4m3`: f * t, f an fp8 number, t one fp32 scale for the tensor, max s / 448 as in NVFP4, where s spans the group; each group
+takes the best of the fp8 numbers from one above s / t to six below, which is about half of it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def multiples_of_tensor(groups: Floats, ideal: Floats, measure: Measure) -> QPar
     """The same for fp8 multiples of one fp32 scale."""
     shared = round_scale(np.array([ideal.max() / np.float32(E4M3.largest)], np.float32), "e4m3")
     code = np.clip(E4M3.encode((np.abs(ideal) / shared).astype(np.float32)).astype(np.int64), 1, LARGEST_CODE)
-    tried = [E4M3.decode(np.clip(code + step, 1, LARGEST_CODE)) * shared for step in (0, -1, 1)]
+    tried = [E4M3.decode(np.clip(code + step, 1, LARGEST_CODE)) * shared for step in (0, 1, -1, -2, -3, -4, -5, -6)]
     return QParams(best_of(groups, tried, measure)[1], None, shared)
 
 
