@@ -23,6 +23,7 @@ choices = st.builds(
     method=st.sampled_from(list(ROUNDING)),
     fitting=st.sampled_from(list(FITTING)),
     reason=st.text(max_size=20),
+    rotate=st.booleans(),
 )
 recipes = st.builds(Recipe, choices=st.lists(choices, min_size=1, max_size=4).map(tuple), head=st.none() | schemes)
 
@@ -42,8 +43,10 @@ def test_a_recipe_reads_back_from_its_file(tmp_path: Path) -> None:
 
 def test_toml_is_read_too(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
-    path.write_text('head = "int8-channel"\n[[choices]]\npattern = "*"\nscheme = "int4-g64"\nfitting = "minmax"\n', "utf-8")
-    assert Recipe.load(path) == Recipe((Choice("*", Scheme("int4", 64), fitting="minmax"),), Scheme("int8"))
+    path.write_text(
+        'head = "int8-channel"\n[[choices]]\npattern = "*"\nscheme = "int4-g64"\nfitting = "minmax"\nrotate = true\n', "utf-8"
+    )
+    assert Recipe.load(path) == Recipe((Choice("*", Scheme("int4", 64), fitting="minmax", rotate=True),), Scheme("int8"))
 
 
 def test_the_first_choice_that_matches_holds() -> None:
@@ -78,6 +81,14 @@ def test_uniform_keeps_the_head_at_eight_bits_unless_told(scheme: str, head: str
     assert other is not None and str(other.scheme) == scheme
 
 
+def test_uniform_rotates_unless_told() -> None:
+    for rotate in (True, False):
+        recipe = Recipe.uniform("int4-g64", rotate=rotate)
+        chosen = [recipe.choice_for("model.layers.0.mlp.up_proj.weight"), recipe.choice_for("lm_head.weight", is_head=True)]
+        assert [choice.rotate for choice in chosen if choice] == [rotate, rotate]
+    assert Recipe.uniform("int4-g64").choices[0].rotate
+
+
 def test_a_choice_that_names_the_head_beats_the_default() -> None:
     recipe = Recipe((Choice("lm_head.*", Scheme("int6")), Choice("*", Scheme("int4", 64))), Scheme("int8"))
     chosen = recipe.choice_for("lm_head.weight", is_head=True)
@@ -93,6 +104,9 @@ def test_a_choice_that_names_the_head_beats_the_default() -> None:
         ({"choices": [{"pattern": "*"}]}, "pattern, scheme"),
         ({"choices": [{"pattern": "*", "scheme": "int4-g64", "bits": 4}]}, "pattern, scheme"),
         ({"choices": [{"pattern": "*", "scheme": "int4-g64", "method": 3}]}, "strings"),
+        ({"choices": [{"pattern": "*", "scheme": "int4-g64", "rotate": "yes"}]}, "rotate is true or false"),
+        ({"choices": [{"pattern": "*", "scheme": "int4-g64", "rotate": 1}]}, "rotate is true or false"),
+        ({"choices": [{"pattern": "*", "scheme": "int4-g64", "reason": True}]}, "strings"),
         ({"choices": [{"pattern": "*", "scheme": "int4-g64"}], "head": 8}, "'head' is a scheme"),
     ],
 )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bitwright.core import Choice, Recipe, Scheme
 from bitwright.errors import MissingTensorError, NonFiniteError, RecipeError, SchemeError, TextError, TokenizerError
 from bitwright.fitting import FITTING
 from bitwright.formats import FORMATS
+from bitwright.formats.hadamard import rotate
 from bitwright.inspection import summary
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.quantization import packed_from, quantize_matrix
@@ -37,8 +39,9 @@ SPELLINGS = [
     f"{format.name}{granularity}{affine}"
     for format in FORMATS.values()
     for granularity in (("-tensor", "-channel", "-g32") if format.scaled else ("",))
-    for affine in (("", "-affine") if format.name.startswith("int") else ("",))
-]
+    for affine in (("", "-affine") if format.affine else ("",))
+    if not (format.learned and granularity != "-g32")
+] + ["int2-g32-srow5", "int3-g32-srow5", "int4-g32-srow5", "mxfp4", "nvfp4", "any4-channel", "kmeans2-tensor"]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def test_a_tensor_becomes_what_fitting_and_rounding_make_of_it(model: LanguageMo
     """Also when it is worked on in blocks of two rows."""
     scheme, fitting = Scheme.parse(spelling), "minmax"
     expected = ROUNDING["nearest"](model.read(Q), scheme, FITTING[fitting])
-    quantized = bitwright.quantize(model, Recipe.uniform(scheme, fitting=fitting))
+    quantized = bitwright.quantize(model, Recipe.uniform(scheme, fitting=fitting, rotate=False))
     for block_bytes in (quantization.BLOCK_BYTES, 2 * HIDDEN * 4):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(quantization, "BLOCK_BYTES", block_bytes)
@@ -70,15 +73,51 @@ def test_a_tensor_becomes_what_fitting_and_rounding_make_of_it(model: LanguageMo
 def stored_bytes(stored: Packed | Dense) -> int:
     if isinstance(stored, Dense):
         return stored.values.nbytes
-    return stored.codes.nbytes + stored.scale.nbytes + (0 if stored.zero_point is None else stored.zero_point.nbytes)
+    parts = (stored.codes, stored.scale, stored.zero_point, stored.multiple, stored.table)
+    return sum(part.nbytes for part in parts if part is not None)
 
 
 @pytest.mark.parametrize("spelling", ["int3-g32-affine", "int8-tensor", "fixed4-channel", "int4-g64-sbf16", "int2-g16-sfp32"])
-def test_packing_loses_nothing(model: LanguageModel, spelling: str) -> None:
-    quantized = ROUNDING["nearest"](model.read(DOWN), Scheme.parse(spelling), FITTING["mse"])
+@pytest.mark.parametrize("rotation", [0, 64])
+def test_packing_loses_nothing(model: LanguageModel, spelling: str, rotation: int) -> None:
+    quantized = ROUNDING["nearest"](rotate(model.read(DOWN), rotation), Scheme.parse(spelling), FITTING["mse"])
+    quantized = replace(quantized, rotation=rotation)
     back = packed_from(quantized).qtensor()
     np.testing.assert_array_equal(back.codes, quantized.codes)
     np.testing.assert_array_equal(back.dequantize(), quantized.dequantize())
+
+
+def test_a_rotated_tensor_is_quantized_in_the_turned_columns(model: LanguageModel, tmp_path: Path) -> None:
+    scheme = Scheme.parse("int4-g32-srow5")
+    quantized = bitwright.quantize(model, Recipe.uniform(scheme, fitting="minmax"))
+    saved = quantized.save(tmp_path / "out")
+    for name in (Q, DOWN):  # 64 and 192 columns: blocks of 64
+        expected = ROUNDING["nearest"](rotate(model.read(name), 64), scheme, FITTING["minmax"])
+        for stored in (quantized.stored(name), saved.stored(name)):
+            assert isinstance(stored, Packed) and stored.rotation == 64
+            np.testing.assert_array_equal(stored.qtensor().codes, expected.codes)
+            np.testing.assert_array_equal(stored.dequantize(), rotate(expected.dequantize(), 64))
+        error = np.abs(quantized.read(name) - model.read(name)).max()
+        assert 0 < error < 0.5 * np.abs(model.read(name)).max()
+
+
+def rotations(model: LanguageModel, recipe: Recipe) -> dict[str, int]:
+    quantized = bitwright.quantize(model, recipe)
+    stored = {name: quantized.stored(name) for name in quantized.names()}
+    return {name: tensor.rotation if isinstance(tensor, Packed) else 0 for name, tensor in stored.items()}
+
+
+def test_what_is_only_looked_up_is_not_rotated(model: LanguageModel, tied: LanguageModel) -> None:
+    untied = rotations(model, Recipe.uniform("int4-g64"))
+    assert [untied[name] for name in (Q, DOWN, HEAD, EMBEDDING)] == [64, 64, 64, 0]
+    assert rotations(tied, Recipe.uniform("int4-g64"))[EMBEDDING] == 64
+
+
+def test_full_precision_is_not_rotated(model: LanguageModel) -> None:
+    assert not any(rotations(model, Recipe.uniform("fp16")).values())
+    mixed = rotations(model, Recipe.uniform("int4-g64", head="fp16"))
+    assert (mixed[HEAD], mixed[Q]) == (0, 64)
+    assert not any(rotations(model, Recipe.uniform("int4-g64", rotate=False)).values())
 
 
 def test_vectors_keep_their_precision_and_the_head_gets_its_own(model: LanguageModel) -> None:
@@ -104,7 +143,7 @@ def test_what_no_choice_matches_stays_as_it_is(model: LanguageModel) -> None:
 
 def test_a_quantized_model_is_quantized_again(model: LanguageModel, tmp_path: Path) -> None:
     first = bitwright.quantize(model, Recipe.uniform("int8-g32-affine")).save(tmp_path / "first")
-    again = bitwright.quantize(first, Recipe.uniform("int4-g32", fitting="minmax"))
+    again = bitwright.quantize(first, Recipe.uniform("int4-g32", fitting="minmax", rotate=False))
     expected = ROUNDING["nearest"](first.read(Q), Scheme.parse("int4-g32"), FITTING["minmax"]).dequantize()
     np.testing.assert_array_equal(again.read(Q), expected)
     kept = bitwright.quantize(first, Recipe((Choice(DOWN, Scheme.parse("int4-g32")),))).save(tmp_path / "kept")

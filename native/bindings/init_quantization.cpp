@@ -1,11 +1,14 @@
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
+#include <optional>
 #include <string>
 #include <tuple>
 
 #include "arrays.h"
 #include "bitwright/quantization.h"
+#include "bitwright/tables.h"
 #include "init.h"
 
 namespace nb = nanobind;
@@ -85,6 +88,38 @@ auto fit_mse(Floats2 x, Floats1 shrink, int refits, int low, int high, bool affi
   return std::make_tuple(scale, zero_point);
 }
 
+// Thresholds (tables, n - 1), levels and codes (tables, n).
+bitwright::Tables tables_of(const Floats2& x, const Floats1& scale, const Floats2& thresholds, const Floats2& levels,
+                            const Bytes2& codes) {
+  const size_t count = levels.shape(0), n = levels.shape(1);
+  require(scale.shape(0) == x.shape(0), "one scale for each group");
+  require(count > 0 && n > 0 && x.shape(0) % count == 0, "each table serves an equal share of the groups");
+  require(thresholds.shape(0) == count && thresholds.shape(1) == n - 1, "one threshold less than levels");
+  require(codes.shape(0) == count && codes.shape(1) == n, "one code for each level");
+  return {thresholds.data(), levels.data(), codes.data(), count, static_cast<int>(n)};
+}
+
+auto encode_tables(Floats2 x, Floats1 scale, Floats2 thresholds, Floats2 levels, Bytes2 codes_of) {
+  const auto tables = tables_of(x, scale, thresholds, levels, codes_of);
+  auto codes = make_array<uint8_t>({x.shape(0), x.shape(1)});
+  nb::gil_scoped_release release;
+  bitwright::encode_tables(x.data(), x.shape(0), x.shape(1), scale.data(), tables, codes.data());
+  return codes;
+}
+
+auto table_error(Floats2 x, Floats1 scale, Floats2 thresholds, Floats2 levels, Bytes2 codes_of, std::optional<Floats1> weights) {
+  const auto tables = tables_of(x, scale, thresholds, levels, codes_of);
+  bitwright::Importance importance;
+  if (weights) {
+    require(x.shape(1) > 0 && weights->shape(0) > 0 && weights->shape(0) % x.shape(1) == 0, "one weight for each column");
+    importance = {weights->data(), weights->shape(0) / x.shape(1)};
+  }
+  auto error = make_array<float>({x.shape(0)});
+  nb::gil_scoped_release release;
+  bitwright::table_error(x.data(), x.shape(0), x.shape(1), scale.data(), tables, importance, error.data());
+  return error;
+}
+
 }  // namespace
 
 void init_quantization(nb::module_& m) {
@@ -92,6 +127,8 @@ void init_quantization(nb::module_& m) {
   m.def("unpack_codes", &unpack_codes, "packed"_a, "columns"_a, "bits"_a);
   m.def("encode_groups", &encode_groups, "groups"_a, "scale"_a, "zero_point"_a, "low"_a, "high"_a);
   m.def("squared_error", &squared_error, "groups"_a, "scale"_a, "zero_point"_a, "low"_a, "high"_a);
+  m.def("encode_tables", &encode_tables, "groups"_a, "scale"_a, "thresholds"_a, "levels"_a, "codes"_a);
+  m.def("table_error", &table_error, "groups"_a, "scale"_a, "thresholds"_a, "levels"_a, "codes"_a, "importance"_a.none());
   m.def("fit_mse", &fit_mse, "groups"_a, "shrink"_a, "refits"_a, "low"_a, "high"_a, "affine"_a, "scale_type"_a);
   m.def("refit_scale", &refit_scale, "groups"_a, "scale"_a, "zero_point"_a, "low"_a, "high"_a);
 }

@@ -45,9 +45,12 @@ class Format(Protocol):
     def decode(self, codes: npt.NDArray[Any]) -> Floats: ...
 
 
-SCALE_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "pow2": 8}
+SCALE_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "pow2": 8, "row5": 5, "e4m3": 8}  # a group
+ROW_SCALE_BITS, TENSOR_SCALE_BITS = 16, 32  # what row5 stores beside for each row, e4m3 for the tensor
+LEVEL_BITS = 16  # of a level in a learned table
 _SPELLING = re.compile(
-    r"(?P<format>[a-z]+[0-9]{1,2})(-(?P<granularity>tensor|channel|g[0-9]{1,9}))?(-(?P<affine>affine))?(-s(?P<scale>[a-z]+[0-9]+))?"
+    r"(?P<format>[a-z]+[0-9]{1,2}(e[0-9]m[0-9])?)(-(?P<granularity>tensor|channel|g[0-9]{1,9}))?"
+    r"(-(?P<affine>affine))?(-s(?P<scale>[a-z0-9]+))?"
 )
 
 
@@ -55,7 +58,8 @@ _SPELLING = re.compile(
 class Scheme:
     """How one tensor is stored: format + granularity + symmetric or affine + scale type.
 
-    Spelling: `int4-g64`, `int4-g64-affine`, `int8-channel`, `fixed8-tensor`, `int4-g64-sbf16`, `fp16`.
+    Spelling: `int4-g64`, `int4-g64-affine`, `int8-channel`, `fixed8-tensor`, `int4-g64-sbf16`, `int4-g32-srow5`, `fp16`,
+    and the names of formats.NAMED, such as `mxfp4`.
     `group` is a number of consecutive columns: 0 means a whole row (channel), -1 the whole tensor.
     """
 
@@ -71,19 +75,25 @@ class Scheme:
             raise SchemeError(f"unknown format {self.format!r}; choose from {', '.join(FORMATS)}")
         if self.group < -1:
             raise SchemeError(f"group size must be positive, not {self.group}")
-        if self.scale not in SCALE_BITS:
-            raise SchemeError(f"unknown scale type {self.scale!r}; choose from {', '.join(SCALE_BITS)}")
-        if (self.scale == "pow2") != self.format.startswith("fixed"):
-            raise SchemeError(f"{self.format} cannot have {self.scale} scales: pow2 belongs to fixed-point formats alone")
-        if self.affine and not self.format.startswith("int"):
+        format = FORMATS[self.format]
+        if self.scale not in format.scales:
+            raise SchemeError(f"{self.format} takes {', '.join(format.scales)} scales, not {self.scale}")
+        if self.affine and not format.affine:
             raise SchemeError(f"{self.format} has no zero point: affine is for int2 to int8")
+        if self.scale in ("row5", "e4m3") and (self.affine or self.group < 1):
+            raise SchemeError(
+                f"{self.scale} scales are for groups and without a zero point, such as {self.format}-g32-s{self.scale}"
+            )
+        if format.learned == "row" and self.group == -1:
+            raise SchemeError(f"{self.format} has a table for each row: write {self.format}-channel, or {self.format}-g64, say")
 
     @classmethod
     def parse(cls, spelling: str) -> Self:
         """Read a one-line spelling. Raises `SchemeError` that names the fault and the known formats."""
-        from bitwright.formats import FORMATS
+        from bitwright.formats import FORMATS, NAMED
 
-        match = _SPELLING.fullmatch(spelling.strip().lower())
+        lower = spelling.strip().lower()
+        match = _SPELLING.fullmatch(NAMED.get(lower, lower))
         if match is None:
             raise SchemeError(f"cannot read scheme {spelling!r}; write it like int4-g64, int4-g32-affine, int8-channel or fp16")
         name, granularity = match["format"], match["granularity"]
@@ -98,16 +108,17 @@ class Scheme:
         if granularity == "g0":
             raise SchemeError(f"group size must be positive in scheme {spelling!r}; write {name}-g64, say")
         group = {"tensor": -1, "channel": 0}.get(granularity) if granularity in ("tensor", "channel") else int(granularity[1:])
-        default_scale = "pow2" if name.startswith("fixed") else "fp16"
-        return cls(name, group or 0, bool(match["affine"]), match["scale"] or default_scale)
+        return cls(name, group or 0, bool(match["affine"]), match["scale"] or FORMATS[name].scales[0])
 
     def __str__(self) -> str:
+        from bitwright.formats import FORMATS, NAMED
+
         if not self.scaled:
             return self.format
         granularity = {-1: "tensor", 0: "channel"}.get(self.group, f"g{self.group}")
-        default_scale = "pow2" if self.format.startswith("fixed") else "fp16"
-        suffix = ("-affine" if self.affine else "") + (f"-s{self.scale}" if self.scale != default_scale else "")
-        return f"{self.format}-{granularity}{suffix}"
+        suffix = ("-affine" if self.affine else "") + (f"-s{self.scale}" if self.scale != FORMATS[self.format].scales[0] else "")
+        full = f"{self.format}-{granularity}{suffix}"
+        return next((name for name, meaning in NAMED.items() if meaning == full), full)
 
     @property
     def scaled(self) -> bool:
@@ -141,11 +152,28 @@ class Scheme:
         """All bits that a tensor of this shape (rows, columns) takes, scales, zero points and row padding included."""
         from bitwright.formats import FORMATS
 
+        format = FORMATS[self.format]
         rows, columns = (int(np.prod(shape[:-1], dtype=np.int64)), int(shape[-1]))
-        width = FORMATS[self.format].bits
-        row_bytes = (columns * width + 7) // 8
-        zero_point_bits = 8 if self.affine else 0
-        return rows * row_bytes * 8 + self.groups(shape) * (SCALE_BITS[self.scale] + zero_point_bits)
+        bits = rows * 8 * ((columns * format.bits + 7) // 8) + self.tables(shape) * LEVEL_BITS * (1 << format.bits)
+        if self.scale == "row5":
+            multiple_bytes = (SCALE_BITS["row5"] * (columns // self.group_size(shape)) + 7) // 8
+            return bits + rows * (ROW_SCALE_BITS + 8 * multiple_bytes)
+        shared_bits = TENSOR_SCALE_BITS if self.scale == "e4m3" else 0
+        return bits + self.groups(shape) * (SCALE_BITS[self.scale] + (8 if self.affine else 0)) + shared_bits
+
+    def tables(self, shape: Sequence[int]) -> int:
+        """Number of tables of levels that a tensor of this shape brings along: none unless its format is learned."""
+        from bitwright.formats import FORMATS
+
+        rows = int(np.prod(shape[:-1], dtype=np.int64))
+        return {"": 0, "tensor": 1, "row": rows, "group": self.groups(shape)}[FORMATS[self.format].learned]
+
+    @property
+    def whole(self) -> bool:
+        """Whether rows share something, so that a tensor cannot be quantized row by row."""
+        from bitwright.formats import FORMATS
+
+        return self.group == -1 or self.scale == "e4m3" or FORMATS[self.format].learned == "tensor"
 
     @property
     def bits(self) -> float:
@@ -160,24 +188,32 @@ class Scheme:
 class QParams:
     """What was fitted for one tensor. A weight is scale * (level - zero_point).
 
+    `row_scale` belongs to scales that are multiples, `table` to formats whose levels are learned; else they are None.
+
     `scale`       (groups,) float32, already rounded to the scheme's scale type; may be negative
     `zero_point`  (groups,) float32 holding whole levels; None when symmetric
+    `row_scale`   (rows,) float32, rounded to fp16, of which `scale` holds whole multiples, for row5; (1,) for e4m3
+    `table`       (tensors, rows or groups, 2^bits) float32, rounded to fp16, ascending; each serves an equal share of the codes
     """
 
     scale: Floats
     zero_point: Floats | None = None
+    row_scale: Floats | None = None
+    table: Floats | None = None
 
 
 @dataclass(frozen=True)
 class QTensor:
     """One quantized tensor. Never packed: packing to bytes belongs to the artifact and the targets.
 
-    `codes`  (rows, columns), uint8 for scaled formats (level - lowest level), uint16 or float32 for full precision
+    `codes`     (rows, columns), uint8 for scaled formats (level - lowest level), uint16 or float32 for full precision
+    `rotation`  columns in a block of the Hadamard rotation that the codes are of (formats/hadamard.py); 0 for none
     """
 
     codes: npt.NDArray[Any]
     params: QParams | None
     scheme: Scheme
+    rotation: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -188,16 +224,19 @@ class QTensor:
         return self.scheme.stored_bits(self.shape)
 
     def dequantize(self) -> Floats:
-        """float32 of the same shape."""
+        """float32 of the same shape, turned back to the columns it came with."""
         from bitwright.formats import FORMATS
+        from bitwright.formats.hadamard import rotate
+        from bitwright.formats.table import decode_with
 
-        levels = FORMATS[self.scheme.format].decode(self.codes)
         if self.params is None:
-            return levels
+            return FORMATS[self.scheme.format].decode(self.codes)
+        table = self.params.table
+        levels = FORMATS[self.scheme.format].decode(self.codes) if table is None else decode_with(table, self.codes)
         grouped = levels.reshape(-1, self.scheme.group_size(self.shape))
         if self.params.zero_point is not None:
             grouped = grouped - self.params.zero_point[:, None]
-        return (grouped * self.params.scale[:, None]).reshape(self.shape)
+        return rotate((grouped * self.params.scale[:, None]).reshape(self.shape), self.rotation)
 
 
 @runtime_checkable
@@ -211,13 +250,18 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """What happens to the tensors whose names match `pattern` (shell style, `*` and `?`)."""
+    """What happens to the tensors whose names match `pattern` (shell style, `*` and `?`).
+
+    `rotate` turns the columns by a Hadamard matrix before they are quantized, the engine then turns the inputs alike. What
+    is only looked up (an embedding of its own) and what stays in full precision is not turned.
+    """
 
     pattern: str
     scheme: Scheme
     method: str = "nearest"
     fitting: str = "mse"
     reason: str = ""
+    rotate: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,7 +277,12 @@ class Recipe:
 
     @classmethod
     def uniform(
-        cls, scheme: str | Scheme, method: str = "nearest", fitting: str = "mse", head: str | Scheme | None = None
+        cls,
+        scheme: str | Scheme,
+        method: str = "nearest",
+        fitting: str = "mse",
+        head: str | Scheme | None = None,
+        rotate: bool = True,
     ) -> Self:
         """One scheme for all. Below 8 bits the head is kept at int8-channel unless `head` says otherwise."""
         body = Scheme.parse(scheme) if isinstance(scheme, str) else scheme
@@ -242,14 +291,14 @@ class Recipe:
             from bitwright.formats import FORMATS
 
             chosen_head = Scheme("int8", 0) if FORMATS[body.format].bits < 8 else body
-        return cls((Choice("*", body, method, fitting),), chosen_head)
+        return cls((Choice("*", body, method, fitting, rotate=rotate),), chosen_head)
 
     def choice_for(self, name: str, is_head: bool = False) -> Choice | None:
         """The choice that holds for this tensor, or None: keep its stored precision."""
         for choice in self.choices:
             if fnmatch.fnmatchcase(name, choice.pattern):
                 if is_head and self.head is not None and choice.pattern == "*":
-                    return Choice(name, self.head, choice.method, choice.fitting)
+                    return Choice(name, self.head, choice.method, choice.fitting, rotate=choice.rotate)
                 return choice
         return Choice(name, self.head) if is_head and self.head is not None else None
 
@@ -258,6 +307,7 @@ class Recipe:
         choices = [
             {"pattern": c.pattern, "scheme": str(c.scheme), "method": c.method, "fitting": c.fitting}
             | ({"reason": c.reason} if c.reason else {})
+            | ({"rotate": True} if c.rotate else {})
             for c in self.choices
         ]
         return {"head": str(self.head) if self.head else None, "choices": choices}
@@ -267,13 +317,13 @@ class Recipe:
         """Raises `RecipeError` on anything but what `to_dict` writes."""
         if not isinstance(data, Mapping) or not isinstance(data.get("choices"), list) or not data["choices"]:
             raise RecipeError("a recipe needs a non-empty list 'choices' of {pattern, scheme}; see docs/recipe.md")
-        known = {"pattern", "scheme", "method", "fitting", "reason"}
+        known = {"pattern", "scheme", "method", "fitting", "reason", "rotate"}
         choices = []
         for entry in data["choices"]:
             if not isinstance(entry, Mapping) or not {"pattern", "scheme"} <= set(entry) or not set(entry) <= known:
-                raise RecipeError(f"a choice takes pattern, scheme and optionally method, fitting, reason; got {entry!r}")
-            if not all(isinstance(value, str) for value in entry.values()):
-                raise RecipeError(f"all values of a choice are strings; got {entry!r}")
+                raise RecipeError(f"a choice takes pattern, scheme and optionally method, fitting, reason, rotate; got {entry!r}")
+            if not all(isinstance(value, bool if key == "rotate" else str) for key, value in entry.items()):
+                raise RecipeError(f"rotate is true or false, all other values of a choice are strings; got {entry!r}")
             fields = dict(entry) | {"scheme": Scheme.parse(entry["scheme"])}
             choices.append(Choice(**fields))
         head = data.get("head")

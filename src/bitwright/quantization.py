@@ -1,9 +1,9 @@
 """Model + recipe -> quantized model: the four verbs in a row, one tensor at a time.
 
-    for each matrix:  weights -> fit (scale, zero point) -> round (codes) -> pack
+    for each matrix:  weights -> rotate (if asked) -> fit (scale, zero point) -> round (codes) -> pack
 
-Everything that can be refused is refused before the first weight is read. Rows are taken in blocks, since no scheme but
-`tensor` looks across rows: threads share the blocks, and memory stays near one tensor.
+Everything that can be refused is refused before the first weight is read. Rows are taken in blocks, since few schemes
+look across rows: threads share the blocks, and memory stays near one tensor.
 (The module is not called `quantize`, or importing it would hide the function `bitwright.quantize`.)
 """
 
@@ -28,9 +28,9 @@ from bitwright.errors import MissingTensorError, NonFiniteError, RecipeError, Sc
 from bitwright.fitting import FITTING
 from bitwright.formats import FORMATS
 from bitwright.formats.checks import require_finite
+from bitwright.formats.hadamard import rotate, rotation_block
 from bitwright.formats.packing import pack
-from bitwright.formats.scales import store_scale
-from bitwright.formats.uniform import Uniform
+from bitwright.formats.scales import store_multiples, store_scale
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.rounding import ROUNDING
@@ -55,13 +55,14 @@ def quantize(model: LanguageModel, recipe: Recipe, calibration: str = "self") ->
     _check_recipe(recipe, model)
     if calibration != "self" and not Path(calibration).is_file():
         raise TextError(f"no calibration text {calibration}; give a text file or 'self'")
-    head = model.roles()[("head", -1)].name
+    head, embedding = (model.roles()[(role, -1)].name for role in ("head", "embedding"))
     choices = {}
     for name in model.names():
         choice = recipe.choice_for(name, is_head=name == head) if len(model.shape(name)) == 2 else None
         if choice is not None:
             _check_fit(name, model.shape(name), choice.scheme)
-            choices[name] = choice
+            looked_up = name == embedding != head  # multiplied by nothing that could be turned
+            choices[name] = replace(choice, rotate=choice.rotate and not looked_up)
     return QuantizedModel(model, recipe, choices)
 
 
@@ -88,7 +89,7 @@ class QuantizedModel:
         if choice is not None:
             return quantize_matrix(name, tensor, choice)
         for begin, end in _blocks(tensor.shape):
-            require_finite(rows(tensor, begin, end).dequantize(), name)
+            require_finite(tensor.rows(begin, end).dequantize(), name)
         return tensor
 
     def read(self, name: str) -> Floats:
@@ -137,57 +138,58 @@ class QuantizedModel:
 
     def _line(self, name: str) -> StoredTensor:
         if name not in self._lines:
-            choice = self._choices.get(name)
+            choice, shape = self._choices.get(name), self.shape(name)
             kept = StoredTensor.of(self.source.stored(name)) if choice is None else None
-            self._lines[name] = kept or StoredTensor(self._choices[name].scheme, self.shape(name))
+            self._lines[name] = kept or StoredTensor(self._choices[name].scheme, shape, rotation_of(self._choices[name], shape))
         return self._lines[name]
 
 
 def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice) -> Packed | Dense:
     """(rows, columns) -> the same weights as `choice` stores them. Raises `NonFiniteError` and `SchemeError` naming it."""
-    scheme, shape = choice.scheme, (tensor.shape[0], tensor.shape[1])
+    scheme, shape, rotation = choice.scheme, (tensor.shape[0], tensor.shape[1]), rotation_of(choice, tensor.shape)
 
     def work(block: tuple[int, int]) -> Packed | Dense:
-        weights = require_finite(rows(tensor, *block).dequantize(), name)
+        weights = require_finite(tensor.rows(*block).dequantize(), name)
         try:
-            quantized = ROUNDING[choice.method](weights, scheme, FITTING[choice.fitting])
-            return packed_from(quantized) if scheme.scaled else dense_from(quantized)
+            quantized = ROUNDING[choice.method](rotate(weights, rotation), scheme, FITTING[choice.fitting])
+            return packed_from(replace(quantized, rotation=rotation)) if scheme.scaled else dense_from(quantized)
         except (SchemeError, NonFiniteError) as fault:  # a scale beyond fp16, a weight beyond the new precision
             raise type(fault)(f"{name}: {fault}") from fault
 
-    if scheme.group == -1:
+    if scheme.whole:
         return work((0, shape[0]))
     with ThreadPoolExecutor(THREADS) as threads:
         return _joined(list(threads.map(work, _blocks(shape))))
 
 
+def rotation_of(choice: Choice, shape: Sequence[int]) -> int:
+    """Columns in a block of the Hadamard rotation that `choice` gives a matrix of this shape; 0 for none."""
+    return rotation_block(shape[-1]) if choice.rotate and choice.scheme.scaled else 0
+
+
 def packed_from(quantized: QTensor) -> Packed:
     """Codes packed to bytes, scales and zero points as they are stored."""
-    grid, params, (row_count, columns) = FORMATS[quantized.scheme.format], quantized.params, quantized.shape
-    assert isinstance(grid, Uniform) and params is not None
-    zero_point = None if params.zero_point is None else (params.zero_point - grid.lowest).astype(np.uint8)
-    scale = store_scale(params.scale, quantized.scheme.scale)
-    return Packed(quantized.scheme, (row_count, columns), pack(quantized.codes, grid.bits), scale, zero_point)
+    scheme, params, (row_count, columns) = quantized.scheme, quantized.params, quantized.shape
+    grid = FORMATS[scheme.format]
+    assert params is not None
+    return Packed(
+        scheme,
+        (row_count, columns),
+        pack(quantized.codes, grid.bits),
+        store_scale(params.scale if params.row_scale is None else params.row_scale, scheme.scale),
+        None if params.zero_point is None else grid.encode(params.zero_point).astype(np.uint8),
+        None
+        if params.row_scale is None
+        else store_multiples(params.scale.reshape(row_count, -1), params.row_scale, scheme.scale),
+        None if params.table is None else params.table.astype(np.float16),
+        quantized.rotation,
+    )
 
 
 def dense_from(quantized: QTensor) -> Dense:
     """Codes of a full-precision format as the numbers they are."""
     dtype = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}[quantized.scheme.format]
     return Dense(quantized.scheme.format, quantized.codes.view(dtype))
-
-
-def rows(tensor: Packed | Dense, begin: int, end: int) -> Packed | Dense:
-    """Rows [begin, end) of a tensor, without a copy."""
-    if isinstance(tensor, Dense):
-        return Dense(tensor.dtype, tensor.values[begin:end])
-    if tensor.scheme.group == -1:
-        scale, zero_point = tensor.scale, tensor.zero_point
-    else:
-        groups = len(tensor.scale) // tensor.shape[0]
-        part = slice(begin * groups, end * groups)
-        scale, zero_point = tensor.scale[part], None if tensor.zero_point is None else tensor.zero_point[part]
-    shape = (end - begin, tensor.shape[1])
-    return replace(tensor, shape=shape, codes=tensor.codes[begin:end], scale=scale, zero_point=zero_point)
 
 
 def _joined(parts: Sequence[Packed | Dense]) -> Packed | Dense:
@@ -197,15 +199,7 @@ def _joined(parts: Sequence[Packed | Dense]) -> Packed | Dense:
     dense = [part for part in parts if isinstance(part, Dense)]
     if dense:
         return Dense(dense[0].dtype, np.concatenate([part.values for part in dense]))
-    packed = [part for part in parts if isinstance(part, Packed)]
-    zero_points = [part.zero_point for part in packed if part.zero_point is not None]
-    return Packed(
-        packed[0].scheme,
-        (sum(part.shape[0] for part in packed), packed[0].shape[1]),
-        np.concatenate([part.codes for part in packed]),
-        np.concatenate([part.scale for part in packed]),
-        np.concatenate(zero_points) if zero_points else None,
-    )
+    return Packed.joined([part for part in parts if isinstance(part, Packed)])
 
 
 def _blocks(shape: Sequence[int]) -> list[tuple[int, int]]:

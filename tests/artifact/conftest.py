@@ -1,4 +1,4 @@
-"""A handmade model and an artifact of it that has every kind of part: group, channel, tensor, affine, bf16 and pow2 scales."""
+"""A handmade model and an artifact of it that has every kind of part: scales of all kinds, zero points, tables, rotations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ SCHEMES = {
     "*.k_proj.weight": "int3-g16-affine-sbf16",
     "*.v_proj.weight": "fixed8-tensor",
     "*.o_proj.weight": "int5-channel-affine-sfp32",
-    "*.gate_proj.weight": "bf16",
+    "model.layers.0.mlp.gate_proj.weight": "bf16",
+    "model.layers.1.mlp.gate_proj.weight": "nvfp4",
     "*.up_proj.weight": "int2-g64",
+    "*.down_proj.weight": "int4-g32-srow5",
+    "model.embed_tokens.weight": "any3-g16",
 }
+ROTATED = ("*.v_proj.weight", "*.down_proj.weight")
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +33,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
-    choices = [Choice(pattern, Scheme.parse(scheme), fitting="minmax") for pattern, scheme in SCHEMES.items()]
+    choices = [
+        Choice(pattern, Scheme.parse(scheme), fitting="minmax", rotate=pattern in ROTATED) for pattern, scheme in SCHEMES.items()
+    ]
     return Recipe(tuple(choices), head=Scheme.parse("int8-channel"))
 
 

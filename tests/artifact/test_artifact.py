@@ -36,6 +36,8 @@ from bitwright.models.base import Dense, LanguageModel, Packed
 
 Edit = Callable[[dict[str, Any]], object]
 Q, K, NORM = "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight", "model.norm.weight"
+GATE_1, EMBEDDING = "model.layers.1.mlp.gate_proj.weight", "model.embed_tokens.weight"
+GATE, DOWN = "model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.down_proj.weight"
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -153,6 +155,21 @@ MANIFEST_FAULTS: dict[str, tuple[Edit, type[BitwrightError], str]] = {
     "scheme of another scale": (lambda m: m["tensors"][Q].update(scheme="int4-g32-sbf16"), ManifestError, "BF16"),
     "scheme affine": (lambda m: m["tensors"][Q].update(scheme="int4-g32-affine"), MissingTensorError, "zero_point"),
     "scheme not affine": (lambda m: m["tensors"][K].update(scheme="int3-g16-sbf16"), ManifestError, "does not name"),
+    "scheme of rows": (lambda m: m["tensors"][Q].update(scheme="int4-g32-srow5"), ShapeError, "scale"),
+    "scheme not of rows": (lambda m: m["tensors"][DOWN].update(scheme="int4-g32"), ShapeError, "scale"),
+    "scheme of a table": (lambda m: m["tensors"][EMBEDDING].update(scheme="kmeans3-g16"), ShapeError, "table"),
+    "scheme of no table": (lambda m: m["tensors"][EMBEDDING].update(scheme="nf3-g16"), ManifestError, "does not name"),
+    "scheme by its full name": (lambda m: m["tensors"][GATE_1].update(scheme="fp4e2m1-g16-se4m3"), ManifestError, "nvfp4"),
+    "rotation zero": (lambda m: m["tensors"][DOWN].update(rotation=0), ManifestError, "impossible rotation"),
+    "rotation one": (lambda m: m["tensors"][DOWN].update(rotation=1), ManifestError, "impossible rotation"),
+    "rotation true": (lambda m: m["tensors"][DOWN].update(rotation=True), ManifestError, "impossible rotation"),
+    "rotation null": (lambda m: m["tensors"][DOWN].update(rotation=None), ManifestError, "impossible rotation"),
+    "rotation a float": (lambda m: m["tensors"][DOWN].update(rotation=64.0), ManifestError, "impossible rotation"),
+    "rotation huge": (lambda m: m["tensors"][DOWN].update(rotation=2**200), ManifestError, "impossible rotation"),
+    "rotation of three": (lambda m: m["tensors"][DOWN].update(rotation=3), ManifestError, "cannot be rotated by 3"),
+    "rotation too wide": (lambda m: m["tensors"][DOWN].update(rotation=128), ManifestError, "impossible rotation"),
+    "rotation of floats": (lambda m: m["tensors"][GATE].update(rotation=64), ManifestError, "cannot be rotated by 64"),
+    "rotation of a vector": (lambda m: m["tensors"][NORM].update(rotation=64), ManifestError, "cannot be rotated by 64"),
     "vector quantized": (lambda m: m["tensors"][NORM].update(scheme="int8-channel"), ManifestError, "matrices"),
     "shape empty": (lambda m: m["tensors"][Q].update(shape=[]), ManifestError, "shape"),
     "shape of zeros": (lambda m: m["tensors"][Q].update(shape=[0, 64]), ManifestError, "impossible"),
@@ -243,6 +260,11 @@ VALUE_FAULTS: dict[str, tuple[str, Edit, type[BitwrightError]]] = {
         put("model.layers.1.self_attn.o_proj.weight.scale", 0, 3e38),
         NonFiniteError,
     ),
+    "fp8 multiple NaN": (GATE_1, put(GATE_1 + ".multiple", 5, 0xFF), NonFiniteError),
+    "tensor's scale infinite": (GATE_1, put(GATE_1 + ".scale", 0, np.inf), NonFiniteError),
+    "level NaN": (EMBEDDING, put(EMBEDDING + ".table", 9, np.nan), NonFiniteError),
+    "level huge": (EMBEDDING, put(EMBEDDING + ".table", 9, 60000), NonFiniteError),
+    "multiple -16": (DOWN, put(DOWN + ".multiple", 0, 0), ManifestError),
     "zero point outside the format": (K, put(K + ".zero_point", 1, 8), ManifestError),
 }
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitwright.core import QTensor, Scheme
+from bitwright.core import Scheme
 from bitwright.fitting import FITTING
-from bitwright.formats import FORMATS
 from bitwright.formats.packing import pack, pack_reference, row_bytes, unpack, unpack_reference
-from bitwright.formats.scales import store_scale
-from bitwright.formats.uniform import Uniform
-from bitwright.models.base import Packed
+from bitwright.formats.scales import SHARED
+from bitwright.quantization import packed_from
 from bitwright.rounding import ROUNDING
 from laws.strategies import every_scheme, matrices
 
@@ -65,29 +65,21 @@ def test_arrays_that_are_not_contiguous_are_packed_all_the_same() -> None:
     assert np.array_equal(pack(codes, 3), pack_reference(np.ascontiguousarray(codes), 3))
 
 
-def packed_form(tensor: QTensor) -> Packed:
-    grid = FORMATS[tensor.scheme.format]
-    assert isinstance(grid, Uniform)
-    assert tensor.params is not None
-    offset = tensor.params.zero_point
-    zero_point = None if offset is None else (offset - grid.lowest).astype(np.uint8)
-    rows, columns = tensor.shape
-    return Packed(
-        tensor.scheme,
-        (rows, columns),
-        pack(tensor.codes, grid.bits),
-        store_scale(tensor.params.scale, tensor.scheme.scale),
-        zero_point,
-    )
-
-
 @pytest.mark.parametrize("scheme", every_scheme(groups=(-1, 0, 32)), ids=str)
 def test_a_tensor_comes_back_from_its_packed_form(scheme: Scheme) -> None:
     for _, weights in matrices():
         tensor = ROUNDING["nearest"](weights, scheme, FITTING["minmax"])
-        packed = packed_form(tensor)
+        packed = packed_from(tensor)
         back = packed.qtensor()
         assert np.array_equal(back.codes, tensor.codes)
         assert back.params is not None and tensor.params is not None
         assert np.array_equal(back.params.scale, tensor.params.scale)
+        assert (back.params.row_scale is None) == (scheme.scale not in SHARED)
         assert np.array_equal(packed.dequantize(), tensor.dequantize())
+
+
+@pytest.mark.parametrize("spelling", ["int4-g32-srow5", "int3-g48-affine", "int8-channel", "fixed4-tensor"])
+def test_rows_of_a_packed_tensor_are_the_rows_of_its_numbers(spelling: str) -> None:
+    weights = dict(matrices())["normal"]
+    packed = replace(packed_from(ROUNDING["nearest"](weights, Scheme.parse(spelling), FITTING["mse"])), rotation=64)
+    assert np.array_equal(packed.rows(2, 5).dequantize(), packed.dequantize()[2:5])

@@ -16,7 +16,7 @@ from bitwright.formats import FORMATS
 from bitwright.formats.uniform import Uniform
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.nearest import encode_reference
-from laws.strategies import every_scheme, matrices, schemes, seeds
+from laws.strategies import even_schemes, every_scheme, matrices, seeds
 
 Floats = npt.NDArray[np.float32]
 FULL_PRECISION = [name for name, format in FORMATS.items() if not format.scaled]
@@ -54,7 +54,7 @@ def test_what_is_no_number_is_refused(method: str, bad: float, spelling: str) ->
         ROUNDING[method](weights, Scheme.parse(spelling), FITTING["mse"])
 
 
-@given(scheme=schemes, seed=seeds, spread=st.floats(-6, 4))
+@given(scheme=even_schemes, seed=seeds, spread=st.floats(-6, 4))
 def test_native_nearest_equals_its_twin(scheme: Scheme, seed: int, spread: float) -> None:
     random = np.random.default_rng(seed)
     weights = (random.standard_normal((4, 192)) * 10.0**spread).astype(np.float32)
@@ -62,7 +62,7 @@ def test_native_nearest_equals_its_twin(scheme: Scheme, seed: int, spread: float
     grid = FORMATS[scheme.format]
     assert isinstance(grid, Uniform)
     for fitting in FITTING.values():
-        params = fitting(groups, scheme)
+        params = fitting(weights, scheme)
         assert np.array_equal(
             ROUNDING["nearest"](weights, scheme, fitting).codes.reshape(groups.shape), encode_reference(groups, params, grid)
         )

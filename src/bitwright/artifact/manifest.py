@@ -1,10 +1,11 @@
 """manifest.json: what an artifact holds. It says which tensors there are and how each is stored, never where a file lies.
 
     {"format": "bitwright", "version": 1, "bitwright": ..., "config": {...}, "recipe": {...} or null,
-     "source": {"name": ..., "fingerprint": ...}, "tensors": {NAME: {"scheme": "int4-g64", "shape": [rows, columns]}, ...}}
+     "source": {"name": ..., "fingerprint": ...},
+     "tensors": {NAME: {"scheme": "int4-g64", "shape": [rows, columns], "rotation": 64}, ...}}
 
-A quantized tensor lies in model.safetensors as NAME.codes, NAME.scale and, if affine, NAME.zero_point; one in full
-precision as NAME. docs/artifact.md has the rules.
+A quantized tensor lies in model.safetensors as NAME.codes, NAME.scale and, where its scheme has them, NAME.multiple,
+NAME.zero_point and NAME.table; one in full precision as NAME. docs/artifact.md has the rules.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import numpy as np
 
 from bitwright.artifact import strict_json
 from bitwright.artifact.safetensors_file import LARGEST_SIZE, METADATA
-from bitwright.core import Scheme
+from bitwright.core import SCALE_BITS, Scheme
 from bitwright.errors import ManifestError, NonFiniteError, SchemeError
 from bitwright.formats import FORMATS
+from bitwright.formats.full_precision import FullPrecision
+from bitwright.formats.hadamard import LARGEST_BLOCK, is_rotation
 from bitwright.formats.packing import row_bytes
-from bitwright.formats.scales import STORED_DTYPE, load_scale
+from bitwright.formats.scales import E4M3, LARGEST_MULTIPLE, SHARED, STORED_DTYPE, load_multiples, load_scale
 from bitwright.models.base import Dense, Packed
 
 MANIFEST_FILE = "manifest.json"
@@ -35,18 +38,21 @@ LONGEST_NAME = 512  # characters
 MOST_DIMENSIONS = 8
 
 DENSE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
-SCALE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "pow2": "I8"}
+SCALE_DTYPE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "pow2": "I8", "row5": "F16", "e4m3": "F32"}
 Parts = dict[str, tuple[str, tuple[int, ...]]]  # name in the tensor file -> (dtype, shape)
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """How one tensor is stored. Raises `SchemeError` where the scheme does not fit the shape."""
+    """How one tensor is stored. Raises `SchemeError` where the scheme or the rotation does not fit the shape."""
 
     scheme: Scheme
     shape: tuple[int, ...]
+    rotation: int = 0
 
     def __post_init__(self) -> None:
+        if self.rotation and not (self.scheme.scaled and is_rotation(self.rotation, self.shape[-1])):
+            raise SchemeError(f"{self.scheme} of shape {list(self.shape)} cannot be rotated by {self.rotation}")
         if self.scheme.scaled:
             if len(self.shape) != 2:
                 raise SchemeError(f"{self.scheme} is for matrices, not for shape {list(self.shape)}; choose fp32, fp16 or bf16")
@@ -54,22 +60,36 @@ class StoredTensor:
 
     @classmethod
     def of(cls, tensor: Packed | Dense) -> StoredTensor:
-        return cls(tensor.scheme if isinstance(tensor, Packed) else Scheme(tensor.dtype), tuple(tensor.shape))
+        if isinstance(tensor, Packed):
+            return cls(tensor.scheme, tuple(tensor.shape), tensor.rotation)
+        return cls(Scheme(tensor.dtype), tuple(tensor.shape))
 
     @property
     def stored_bits(self) -> int:
         return self.scheme.stored_bits(self.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its line in the manifest."""
+        rotation = {"rotation": self.rotation} if self.rotation else {}
+        return {"scheme": str(self.scheme), "shape": list(self.shape)} | rotation
 
     def parts(self, name: str) -> Parts:
         """What the tensor file holds for this tensor, in order."""
         if not self.scheme.scaled:
             return {name: (DENSE_DTYPE[self.scheme.format], self.shape)}
         rows, columns = self.shape
-        groups = (self.scheme.groups(self.shape),)
-        width = row_bytes(columns, FORMATS[self.scheme.format].bits)
-        parts: Parts = {f"{name}.codes": ("U8", (rows, width)), f"{name}.scale": (SCALE_DTYPE[self.scheme.scale], groups)}
-        if self.scheme.affine:
-            parts[f"{name}.zero_point"] = ("U8", groups)
+        scheme, groups, bits = self.scheme, self.scheme.groups(self.shape), FORMATS[self.scheme.format].bits
+        scales = {"row5": rows, "e4m3": 1}.get(scheme.scale, groups)
+        parts: Parts = {
+            f"{name}.codes": ("U8", (rows, row_bytes(columns, bits))),
+            f"{name}.scale": (SCALE_DTYPE[scheme.scale], (scales,)),
+        }
+        if scheme.scale in SHARED:
+            parts[f"{name}.multiple"] = ("U8", (rows, row_bytes(groups // rows, SCALE_BITS[scheme.scale])))
+        if scheme.affine:
+            parts[f"{name}.zero_point"] = ("U8", (groups,))
+        if scheme.tables(self.shape):
+            parts[f"{name}.table"] = ("F16", (scheme.tables(self.shape), 1 << bits))
         return parts
 
     def arrays(self, name: str, tensor: Packed | Dense) -> dict[str, np.ndarray[Any, Any]]:
@@ -81,8 +101,9 @@ class StoredTensor:
         check_params(name, tensor)
         scale = tensor.scale.astype(STORED_DTYPE[self.scheme.scale], copy=False)
         arrays = {f"{name}.codes": tensor.codes, f"{name}.scale": scale}
-        if tensor.zero_point is not None:
-            arrays[f"{name}.zero_point"] = tensor.zero_point
+        for part in ("multiple", "zero_point", "table"):
+            if getattr(tensor, part) is not None:
+                arrays[f"{name}.{part}"] = getattr(tensor, part)
         return arrays
 
 
@@ -120,7 +141,7 @@ class Manifest:
             "config": dict(self.config),
             "recipe": None if self.recipe is None else dict(self.recipe),
             "source": dict(self.source),
-            "tensors": {name: {"scheme": str(t.scheme), "shape": list(t.shape)} for name, t in self.tensors.items()},
+            "tensors": {name: tensor.to_dict() for name, tensor in self.tensors.items()},
         }
         try:
             data = (json.dumps(fields, indent=1, allow_nan=False) + "\n").encode("ascii")
@@ -147,16 +168,26 @@ class Manifest:
 
 
 def check_params(name: str, packed: Packed) -> None:
-    """Scales are finite, and small enough that every weight is; zero points are codes of the format.
+    """Scales are finite, and small enough that every weight is; zero points are codes of the format, multiples and tables
+    what a writer can have written.
 
     Raises `NonFiniteError` or `ManifestError`.
     """
-    bits = FORMATS[packed.scheme.format].bits
-    largest = np.finfo(np.float32).max / 2**bits
-    if not (np.abs(load_scale(packed.scale, packed.scheme.scale)) <= largest).all():  # NaN compares false
-        raise NonFiniteError(f"{name} has a scale that is NaN, infinite or too large; quantize the original model again")
-    if packed.zero_point is not None and packed.zero_point.max() >= 2**bits:
-        raise ManifestError(f"{name} has a zero point outside {packed.scheme.format}; quantize the original model again")
+    cure, kind, format = "quantize the original model again", packed.scheme.scale, FORMATS[packed.scheme.format]
+    assert not isinstance(format, FullPrecision)
+    multiple = {"row5": LARGEST_MULTIPLE, "e4m3": E4M3.largest}.get(kind, 1)
+    largest = np.finfo(np.float32).max / max(2**format.bits, format.largest) / multiple
+    if not (np.abs(load_scale(packed.scale, kind)) <= largest).all():  # NaN compares false
+        raise NonFiniteError(f"{name} has a scale that is NaN, infinite or too large; {cure}")
+    if packed.zero_point is not None and packed.zero_point.max() >= 2**format.bits:
+        raise ManifestError(f"{name} has a zero point outside {packed.scheme.format}; {cure}")
+    if packed.multiple is not None and kind == "row5":
+        if load_multiples(packed.multiple, packed.groups_a_row).min() < -LARGEST_MULTIPLE:
+            raise ManifestError(f"{name} has a scale outside -15 to 15 times its row's; {cure}")
+    elif packed.multiple is not None and not np.isfinite(E4M3.decode(packed.multiple)).all():
+        raise NonFiniteError(f"{name} has a scale that is NaN; {cure}")
+    if packed.table is not None and not (np.abs(packed.table) <= 2**format.bits).all():
+        raise NonFiniteError(f"{name} has a level that is NaN or beyond {2**format.bits}; {cure}")
 
 
 def _decode(data: bytes, path: Path) -> Manifest:
@@ -192,9 +223,11 @@ def _check_types(fields: Mapping[str, Any], path: Path) -> None:
 
 def _read_tensor(name: str, line: Any, path: Path) -> StoredTensor:
     where = f"{path}: tensor {name[:LONGEST_NAME]!a}"
-    if not isinstance(line, dict) or set(line) != {"scheme", "shape"} or not isinstance(line["scheme"], str):
-        raise ManifestError(f"{where} must have exactly a scheme and a shape; quantize the model again")
-    shape = line["shape"]
+    if not isinstance(line, dict) or set(line) - {"rotation"} != {"scheme", "shape"} or not isinstance(line["scheme"], str):
+        raise ManifestError(f"{where} must have exactly a scheme and a shape, and may have a rotation; quantize the model again")
+    shape, rotation = line["shape"], line.get("rotation", 0)
+    if type(rotation) is not int or ("rotation" in line and not 2 <= rotation <= LARGEST_BLOCK):
+        raise ManifestError(f"{where} has an impossible rotation {str(rotation)[:40]!a}; quantize the model again")
     if not isinstance(shape, list) or not 1 <= len(shape) <= MOST_DIMENSIONS:
         raise ManifestError(f"{where} must have a shape of 1 to {MOST_DIMENSIONS} sizes; quantize the model again")
     size = 1
@@ -206,6 +239,6 @@ def _read_tensor(name: str, line: Any, path: Path) -> StoredTensor:
         scheme = Scheme.parse(spelling)
         if str(scheme) != spelling:
             raise SchemeError(f"write {scheme}")
-        return StoredTensor(scheme, tuple(shape))
+        return StoredTensor(scheme, tuple(shape), rotation)
     except ValueError as fault:  # SchemeError, or a group of thousands of digits
         raise ManifestError(f"{where} cannot be {spelling[:40]!a} ({str(fault)[:200]}); quantize the model again") from fault

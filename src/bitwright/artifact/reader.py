@@ -61,9 +61,8 @@ class ArtifactModel:
         line = self._line(name)
         if not line.scheme.scaled:
             return Dense(line.scheme.format, self._tensors.view(name))
-        zero_point = self._tensors.view(f"{name}.zero_point") if line.scheme.affine else None
-        shape = (line.shape[0], line.shape[1])
-        packed = Packed(line.scheme, shape, self._tensors.view(f"{name}.codes"), self._tensors.view(f"{name}.scale"), zero_point)
+        parts = {part.removeprefix(f"{name}."): self._tensors.view(part) for part in line.parts(name)}
+        packed = Packed(line.scheme, (line.shape[0], line.shape[1]), rotation=line.rotation, **parts)
         check_params(name, packed)
         return packed
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,18 +15,21 @@ from bitwright.errors import RecipeError
 if TYPE_CHECKING:
     from bitwright.core import Recipe
 
-DEFAULT_SCHEME, DEFAULT_METHOD, DEFAULT_FITTING = "int4-g64", "nearest", "mse"
+DEFAULTS = {"scheme": "int4-g64", "method": "nearest", "fitting": "mse"}
 
 
 def quantize(  # noqa: PLR0913 - one parameter an option
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face directory or hub id, .gguf file or artifact.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write; an artifact there is replaced.")],
-    scheme: Annotated[str | None, typer.Option("--scheme", help=f"Such as int4-g64 or int8-channel. [{DEFAULT_SCHEME}]")] = None,
-    method: Annotated[str | None, typer.Option("--method", help=f"See bitwright methods. [{DEFAULT_METHOD}]")] = None,
-    fitting: Annotated[str | None, typer.Option("--fitting", help=f"See bitwright methods. [{DEFAULT_FITTING}]")] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="A .json or .toml recipe, instead of the three above.")] = None,
+    scheme: Annotated[
+        str | None, typer.Option("--scheme", help=f"Such as int4-g64 or int8-channel. [{DEFAULTS['scheme']}]")
+    ] = None,
+    method: Annotated[str | None, typer.Option("--method", help=f"See bitwright methods. [{DEFAULTS['method']}]")] = None,
+    fitting: Annotated[str | None, typer.Option("--fitting", help=f"See bitwright methods. [{DEFAULTS['fitting']}]")] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="A .json or .toml recipe, instead of these options.")] = None,
     calibration: Annotated[str, typer.Option("--calibration", help="A text file, or self: text that the model writes.")] = "self",
     head: Annotated[str | None, typer.Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
+    rotate: Annotated[bool | None, typer.Option("--rotate/--no-rotate", help="Turn inputs by a Hadamard matrix. [yes]")] = None,
     as_json: Json = False,
 ) -> None:
     """Quantize a model into a directory of its own.
@@ -38,7 +42,8 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     from bitwright.models import load
 
     begin = time.perf_counter()
-    chosen = choose_recipe(recipe, scheme, method, fitting, head)
+    given = {"scheme": scheme, "method": method, "fitting": fitting, "head": head, "rotate": rotate}
+    chosen = choose_recipe(recipe, {option: value for option, value in given.items() if value is not None})
     quantized = quantize_model(load(model), chosen, calibration)
     with progress("quantizing") as report:
         size = summary(quantized.save(output, lambda name, done, total: report(done, total)))
@@ -50,17 +55,13 @@ def quantize(  # noqa: PLR0913 - one parameter an option
         note(f"wrote {output}: {megabytes(size['size_bytes'])}, {size['bits_per_weight']:.3f} bits per weight, {seconds:.1f} s")
 
 
-def choose_recipe(recipe: Path | None, scheme: str | None, method: str | None, fitting: str | None, head: str | None) -> Recipe:
+def choose_recipe(recipe: Path | None, given: Mapping[str, Any]) -> Recipe:
     """The recipe of a file, or one scheme for all tensors. Raises `RecipeError` where both are asked for."""
     from bitwright.core import Recipe
 
-    if recipe is None:
-        return Recipe.uniform(scheme or DEFAULT_SCHEME, method or DEFAULT_METHOD, fitting or DEFAULT_FITTING, head)
-    given = [
-        option
-        for option, value in (("--scheme", scheme), ("--method", method), ("--fitting", fitting), ("--head", head))
-        if value
-    ]
-    if given:
-        raise RecipeError(f"--recipe already says what {given[0]} would; leave one of them out")
-    return Recipe.load(recipe)
+    if recipe is not None:
+        if given:
+            raise RecipeError(f"--recipe already says what --{next(iter(given))} would; leave one of them out")
+        return Recipe.load(recipe)
+    scheme, method, fitting = (given.get(option, default) for option, default in DEFAULTS.items())
+    return Recipe.uniform(scheme, method, fitting, given.get("head"), given.get("rotate", True))

@@ -1,7 +1,7 @@
 """From a model's files to the engine's own layout, one tensor at a time.
 
 Codes go to C++ as they lie on disk and are repacked there once. A scheme that has no integer kernel (a group that is
-no multiple of 32 columns) is decoded to fp32: slower, never different.
+no multiple of 32 columns, a table whose levels are no int8 numbers) is decoded to fp32: slower, never different.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import numpy.typing as npt
 from bitwright import _native
 from bitwright.core import Floats
 from bitwright.formats import FORMATS
-from bitwright.formats.scales import load_scale
+from bitwright.formats.scales import load_multiples, load_scale
+from bitwright.formats.table import Table
+from bitwright.formats.uniform import Uniform
 from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed, WithMinimum
 from bitwright.models.rope import inverse_frequencies
 
 BLOCK = 32  # columns that the integer kernels take at a time
+WHOLE = 127  # largest level that they take from a table
 NORMS = ("final_norm", "attention_norm", "mlp_norm", "q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")
 
 
@@ -61,26 +64,32 @@ def rows_of(stored: Packed | Dense, part: TensorSlice) -> Packed | Dense:
     """Rows [begin, end) of a stored tensor, still without copying codes."""
     if part.begin == 0 and part.end == -1:
         return stored
-    if isinstance(stored, Dense):
-        return Dense(stored.dtype, stored.values[part.begin : part.end if part.end >= 0 else None])
-    rows, columns = stored.shape
-    end = part.end if part.end >= 0 else rows
-    groups = slice(None)  # a tensor's one scale holds for any of its rows
-    if stored.scheme.group >= 0:
-        groups_a_row = columns // stored.scheme.group_size(stored.shape)
-        groups = slice(part.begin * groups_a_row, end * groups_a_row)
-    zero_point = None if stored.zero_point is None else stored.zero_point[groups]
-    return Packed(stored.scheme, (end - part.begin, columns), stored.codes[part.begin : end], stored.scale[groups], zero_point)
+    return stored.rows(part.begin, part.end if part.end >= 0 else stored.shape[0])
 
 
 def has_integer_kernel(packed: Packed) -> bool:
     """Whether the engine multiplies these codes as integers."""
     group = packed.scheme.group
-    return group <= 0 or group == packed.shape[1] or group % BLOCK == 0
+    if group > 0 and group != packed.shape[1] and group % BLOCK:
+        return False
+    return isinstance(FORMATS[packed.scheme.format], Uniform) or whole_levels(packed) is not None
+
+
+def whole_levels(packed: Packed) -> npt.NDArray[np.uint8] | None:
+    """The (16,) levels of one table for the whole tensor, 128 standing for zero; None where they are no int8 numbers."""
+    form = FORMATS[packed.scheme.format]
+    if not isinstance(form, Table) or form.bits > 4 or packed.multiple is not None:
+        return None
+    table = form.table if packed.table is None else packed.table.astype(np.float32)
+    if len(table) != 1 or not (np.abs(table) <= WHOLE).all() or (table != np.rint(table)).any():
+        return None
+    levels = np.full(16, 128, np.uint8)
+    levels[: table.shape[1]] = (table[0] + 128).astype(np.uint8)
+    return levels
 
 
 def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | Dense) -> None:
-    """Hand one matrix to C++."""
+    """Hand one matrix to C++. Codes of rotated columns go as they are: the engine turns the inputs alike."""
     if isinstance(stored, WithMinimum):
         codes, scale, zero_point = whole_of(stored)
         native.set_packed(role, layer, codes, scale, zero_point, stored.bits, stored.shape[1], stored.GROUP)
@@ -96,6 +105,9 @@ def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | De
             FORMATS[stored.scheme.format].bits,
             stored.shape[1],
             stored.scheme.group if stored.scheme.group != 0 else stored.shape[1],
+            multiples=None if stored.multiple is None else load_multiples(stored.multiple, stored.groups_a_row).reshape(-1),
+            table=whole_levels(stored),
+            rotated=stored.rotation > 0,
         )
     else:
         native.set_dense(role, layer, np.ascontiguousarray(stored.dequantize()), False)
@@ -121,7 +133,7 @@ def dense_bits(stored: Dense) -> npt.NDArray[np.uint16] | Floats:
 
 
 def scale_bits(stored: Packed) -> npt.NDArray[np.uint16] | Floats:
-    """fp16 scales as uint16; bf16 and powers of two, which fp16 cannot hold, as float32."""
+    """fp16 scales as uint16; others as float32."""
     if stored.scheme.scale == "fp16":
         return np.ascontiguousarray(stored.scale).view(np.uint16)
     return load_scale(np.ascontiguousarray(stored.scale), stored.scheme.scale)

@@ -1,6 +1,7 @@
-"""How a grid is picked: from a tensor's groups and a scheme to QParams.
+"""How a grid is picked: from a matrix and a scheme to QParams.
 
-Every fitting has one signature, `fit(groups, scheme) -> QParams`, groups being (groups, group size) float32.
+Every fitting has one signature, `fit(weights, scheme) -> QParams`, weights being (rows, columns) float32. Rows never look
+at each other unless the scheme's granularity is the tensor.
 """
 
 from __future__ import annotations

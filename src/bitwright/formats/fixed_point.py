@@ -6,6 +6,7 @@ A weight is level * 2^e with one whole exponent e for each tensor, row or group;
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from bitwright.formats.uniform import Uniform
 
@@ -13,6 +14,12 @@ from bitwright.formats.uniform import Uniform
 @dataclass(frozen=True)
 class FixedPoint(Uniform):
     """`fixed2` to `fixed8`."""
+
+    affine: ClassVar[bool] = False
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        return ("pow2",)
 
     @property
     def name(self) -> str:

@@ -22,6 +22,9 @@ class FullPrecision:
     name: str
     bits: int
     scaled: ClassVar[bool] = False
+    affine: ClassVar[bool] = False
+    learned: ClassVar[str] = ""
+    scales: ClassVar[tuple[str, ...]] = ("fp16",)  # unused, but a scheme has one
 
     @property
     def summary(self) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.formats.checks import require_finite
+from bitwright.formats.table import OWN_SCALES
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Uniform:
 
     bits: int
     scaled: ClassVar[bool] = True
+    affine: ClassVar[bool] = True  # may have a zero point
+    learned: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
@@ -28,6 +31,16 @@ class Uniform:
     @property
     def name(self) -> str:
         return f"int{self.bits}"
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """Scale types it can have, the usual one first. Multiples of a row's scale need levels that a byte holds 15 times."""
+        return (*OWN_SCALES, "row5") if self.bits <= 4 else OWN_SCALES
+
+    @property
+    def largest(self) -> float:
+        """The level of largest size."""
+        return float(-self.lowest)
 
     @property
     def lowest(self) -> int:

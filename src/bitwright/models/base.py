@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,12 +14,14 @@ import numpy.typing as npt
 from bitwright.core import Floats, QParams, QTensor, Scheme
 from bitwright.formats import FORMATS
 from bitwright.formats.packing import unpack
-from bitwright.formats.scales import load_scale
-from bitwright.formats.uniform import Uniform
+from bitwright.formats.scales import group_scales, load_scale
 from bitwright.models.architecture import Architecture, TensorSlice
 
 if TYPE_CHECKING:
     from bitwright.models.tokenizer import Tokenizer
+
+
+PARTS = ("scale", "zero_point", "multiple", "table")  # of a Packed, beside its codes
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,11 @@ class Packed:
     """A quantized matrix as it lies on disk.
 
     `codes`       (rows, row bytes) uint8, packed as formats/packing.py says; may be a read-only memory map
-    `scale`       (groups,) in the scheme's stored dtype
+    `scale`       (groups,) in the scheme's stored dtype; (rows,) for row5, (1,) for e4m3
     `zero_point`  (groups,) uint8, zero-point level - lowest level; None when symmetric
+    `multiple`    (rows, bytes) uint8, multiples of a shared scale as formats/scales.py stores them; None but for row5, e4m3
+    `table`       (tensors, rows or groups, 2^bits) float16, ascending; None unless the levels are learned
+    `rotation`    columns in a block of the Hadamard rotation that the codes are of; 0 for none
     """
 
     scheme: Scheme
@@ -36,14 +41,43 @@ class Packed:
     codes: npt.NDArray[np.uint8]
     scale: npt.NDArray[Any]
     zero_point: npt.NDArray[np.uint8] | None = None
+    multiple: npt.NDArray[np.uint8] | None = None
+    table: npt.NDArray[np.float16] | None = None
+    rotation: int = 0
+
+    def rows(self, begin: int, end: int) -> Packed:
+        """Rows [begin, end), without a copy."""
+
+        def part(array: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+            if array is None or len(array) == 1:  # what a tensor has one of holds for any of its rows
+                return array
+            each = len(array) // self.shape[0]
+            return array[begin * each : end * each]
+
+        fields: dict[str, Any] = {name: part(getattr(self, name)) for name in PARTS}
+        return replace(self, shape=(end - begin, self.shape[1]), codes=self.codes[begin:end], **fields)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Packed]) -> Packed:
+        """Blocks of rows of one tensor, one below the other."""
+        arrays = {name: [getattr(part, name) for part in parts] for name in ("codes", *PARTS)}
+        fields: dict[str, Any] = {name: None if each[0] is None else np.concatenate(each) for name, each in arrays.items()}
+        return replace(parts[0], shape=(sum(part.shape[0] for part in parts), parts[0].shape[1]), **fields)
 
     def qtensor(self) -> QTensor:
         """Unpacked."""
-        grid = FORMATS[self.scheme.format]
-        assert isinstance(grid, Uniform)
-        zero_point = None if self.zero_point is None else self.zero_point.astype(np.float32) + np.float32(grid.lowest)
-        params = QParams(load_scale(self.scale, self.scheme.scale), zero_point)
-        return QTensor(unpack(self.codes, self.shape[1], grid.bits), params, self.scheme)
+        bits, scale, row_scale = FORMATS[self.scheme.format].bits, load_scale(self.scale, self.scheme.scale), None
+        zero_point = None if self.zero_point is None else FORMATS[self.scheme.format].decode(self.zero_point)
+        if self.multiple is not None:
+            row_scale = scale
+            scale = group_scales(row_scale, self.multiple, self.scheme.scale, self.groups_a_row)
+        table = None if self.table is None else self.table.astype(np.float32)
+        params = QParams(scale, zero_point, row_scale, table)
+        return QTensor(unpack(self.codes, self.shape[1], bits), params, self.scheme, self.rotation)
+
+    @property
+    def groups_a_row(self) -> int:
+        return max(1, self.shape[1] // self.scheme.group_size(self.shape))
 
     def dequantize(self) -> Floats:
         """(rows, columns) float32."""
@@ -64,6 +98,10 @@ class Dense:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.values.shape)
+
+    def rows(self, begin: int, end: int) -> Dense:
+        """Rows [begin, end), without a copy."""
+        return Dense(self.dtype, self.values[begin:end])
 
     def dequantize(self) -> Floats:
         """float32 of the same shape."""

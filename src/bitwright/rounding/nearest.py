@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bitwright import _native
 from bitwright.core import QParams, QTensor, Scheme
 from bitwright.fitting import Fit
+from bitwright.fitting.measure import Measure
 from bitwright.formats import FORMATS
 from bitwright.formats.checks import require_finite
 from bitwright.formats.uniform import Uniform
@@ -19,13 +19,10 @@ def nearest(weights: npt.NDArray[np.float32], scheme: Scheme, fit: Fit) -> QTens
     Raises `NonFiniteError` on NaN or infinity, `SchemeError` where the group does not divide the row.
     """
     values = require_finite(weights)
-    grid = FORMATS[scheme.format]
-    if not isinstance(grid, Uniform):
-        return QTensor(grid.encode(values), None, scheme)
-    groups = values.reshape(-1, scheme.group_size(values.shape))
-    params = fit(groups, scheme)
-    zero_point = np.zeros_like(params.scale) if params.zero_point is None else params.zero_point
-    codes = _native.encode_groups(groups, params.scale, zero_point, grid.lowest, grid.highest)
+    if not scheme.scaled:
+        return QTensor(FORMATS[scheme.format].encode(values), None, scheme)
+    groups, params = values.reshape(-1, scheme.group_size(values.shape)), fit(values, scheme)
+    codes = Measure(scheme, (values.shape[0], values.shape[1])).encode(groups, params)
     return QTensor(codes.reshape(values.shape), params, scheme)
 
 

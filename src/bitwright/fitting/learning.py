@@ -1,0 +1,34 @@
+"""Tables that are learned: weights over their scales, each counting by the square of its scale, go to a learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.fitting.cells import Cells, Doubles
+from bitwright.fitting.compander import compander
+from bitwright.fitting.kmeans import kmeans
+from bitwright.fitting.measure import Measure
+from bitwright.fitting.piecewise import piecewise
+from bitwright.formats import FORMATS
+from bitwright.formats.table import Table
+
+Floats = npt.NDArray[np.float32]
+Learner = Callable[[Cells, Doubles], Doubles]  # values and (tables, levels) to start from -> (tables, levels)
+
+LEARNERS: dict[str, Learner] = {"kmeans": kmeans, "piecewise": piecewise, "compander": compander}
+
+
+def learn_table(groups: Floats, scale: Floats, measure: Measure) -> Floats | None:
+    """(tables, 2^bits) ascending, rounded to fp16 and with 0 among them; None for a format whose levels are given."""
+    format, scheme = FORMATS[measure.scheme.format], measure.scheme
+    if not isinstance(format, Table) or not format.learned:
+        return None
+    tables = scheme.tables(measure.shape)
+    x = (groups / scale[:, None]).reshape(tables, -1)
+    weights = np.broadcast_to(scale[:, None] ** 2 * measure.weights_of(groups), groups.shape).reshape(tables, -1)
+    start = np.repeat(format.table.astype(np.float64), tables, axis=0)
+    learned = LEARNERS[format.learner](Cells.of(x, weights), start)
+    return learned.astype(np.float16).astype(np.float32)

@@ -1,0 +1,29 @@
+"""Formats whose levels lie on a curve that is fitted for each tensor, and is stored as its table.
+
+`pwl`: two slopes, a fine one in the centre and a coarse one in the tails (fitting/piecewise.py).
+`neural`: a small monotone network (fitting/compander.py).
+"""
+
+from __future__ import annotations
+
+from bitwright.formats.table import Table
+
+STRAIGHT_BREAKPOINT = 0.5  # a half of the codes on a half of the range: no bend
+
+
+def piecewise_linear(bits: int) -> Table:
+    """`pwl4` to `pwl8`. Before it is fitted: even steps, with 0 among them."""
+    quarter = 1 << (bits - 2)
+    negative = tuple(step / (2 * quarter) for step in range(-2 * quarter, 0))
+    above = tuple(0.5 + 0.5 * step / (quarter - 1) for step in range(1, quarter))
+    levels = (*negative, 0.0, *(step / (2 * quarter) for step in range(1, quarter + 1)), *above)
+    summary = f"{1 << bits} levels on two slopes, half of them in the centre, bent where the tensor's error is least"
+    return Table(f"pwl{bits}", bits, summary, levels, learned="tensor", learner="piecewise")
+
+
+def neural(bits: int) -> Table:
+    """`neural3`, `neural4`. Before it is fitted: even steps, the negative half one step longer."""
+    half = 1 << (bits - 1)
+    levels = (*(step / half for step in range(-half, 0)), 0.0, *(step / (half - 1) for step in range(1, half)))
+    summary = f"{1 << bits} levels on the curve of a small monotone network, trained for each tensor"
+    return Table(f"neural{bits}", bits, summary, levels, learned="tensor", learner="compander")
