@@ -98,9 +98,7 @@ struct Neon {
         [&](int i) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(a.v[i]), vdupq_n_s32(127)), 23)); });
   }
   static int8x16_t narrow(F whole) {  // the low byte of sixteen whole numbers
-    const auto half = [&](int i) {
-      return vmovn_high_s32(vmovn_s32(vcvtq_s32_f32(whole.v[i])), vcvtq_s32_f32(whole.v[i + 1]));
-    };
+    const auto half = [&](int i) { return vmovn_high_s32(vmovn_s32(vcvtq_s32_f32(whole.v[i])), vcvtq_s32_f32(whole.v[i + 1])); };
     return vmovn_high_s16(vmovn_s16(half(0)), half(2));
   }
   static void store_int8(int8_t* p, F whole) { vst1q_s8(p, narrow(whole)); }

@@ -20,7 +20,7 @@ if ! has_tools; then
 fi
 
 # -O2 because it compiles in half the time; QEMU's arithmetic is slow enough for the choice not to matter there.
-"$1/cmake" -S . -B build/arm -G Ninja -DCMAKE_MAKE_PROGRAM="$1/ninja" --log-level=WARNING \
+[ -e build/arm/build.ninja ] || "$1/cmake" -S . -B build/arm -G Ninja -DCMAKE_MAKE_PROGRAM="$1/ninja" --log-level=WARNING \
   -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DBITWRIGHT_TESTS=ON -DBITWRIGHT_PYTHON=OFF
 "$1/cmake" --build build/arm -- --quiet
 

@@ -185,6 +185,11 @@ void check_sampler() {
 }  // namespace
 
 std::vector<Case> runtime_cases() {
-  return {{"thread team", check_team},          {"packing", check_packing}, {"prompt and steps", [] { check_steps({4}); }}, {"prompt and steps, other widths", [] { check_steps({0, 2, 3, 6, 8}); }},
-          {"context and tokens", check_limits}, {"compare", check_compare}, {"sampler", check_sampler}};
+  return {{"thread team", check_team},
+          {"packing", check_packing},
+          {"prompt and steps", [] { check_steps({4}); }},
+          {"prompt and steps, other widths", [] { check_steps({0, 2, 3, 6, 8}); }},
+          {"context and tokens", check_limits},
+          {"compare", check_compare},
+          {"sampler", check_sampler}};
 }
