@@ -6,11 +6,18 @@
 
 #include "bitwright/kernels.h"
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace bitwright {
 
 extern const Kernels kKernels_scalar;
 #if defined(__x86_64__)
 extern const Kernels kKernels_avx2, kKernels_avxvnni, kKernels_avx512vnni;
+#elif defined(__aarch64__)
+extern const Kernels kKernels_neon, kKernels_dotprod, kKernels_i8mm;
 #endif
 
 namespace {
@@ -29,6 +36,9 @@ bool has_avx512vnni() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
+#elif defined(__aarch64__)
+bool has_dotprod() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+bool has_i8mm() { return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
 #endif
 
 // Best first, scalar last.
@@ -37,6 +47,10 @@ constexpr Entry kTable[] = {
     {&kKernels_avx512vnni, has_avx512vnni},
     {&kKernels_avxvnni, has_avxvnni},
     {&kKernels_avx2, has_avx2},
+#elif defined(__aarch64__)
+    {&kKernels_i8mm, has_i8mm},
+    {&kKernels_dotprod, has_dotprod},
+    {&kKernels_neon, always},
 #endif
     {&kKernels_scalar, always},
 };

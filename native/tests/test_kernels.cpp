@@ -6,6 +6,7 @@
 #include "bitwright/matrix.h"
 #include "bitwright/quantization.h"
 #include "check.h"
+#include "emulated_vnni.h"
 
 using namespace bitwright;
 
@@ -358,5 +359,8 @@ std::vector<Case> kernel_cases() {
   for (int i = 0; i < count; i++)
     for (const auto& [what, check] : checks)
       cases.push_back({std::string(names[i]) + " " + what, [check = check, name = names[i]] { check(*kernels_named(name)); }});
+#if defined(__x86_64__)
+  if (kernels_named("avx2") != nullptr) cases.push_back({"emulated avxvnni products", [] { check_products(kEmulatedVnni); }});
+#endif
   return cases;
 }
