@@ -89,27 +89,21 @@ inline void tile_by_group(const SpreadPanel& w, Tile x) {
   }
 }
 
-template <class Isa, bool kSmall, int kPanels, int kTokens>
-inline void tile_by_row(const SpreadPanel* panels, Tile x) {
-  typename Isa::I sum[kPanels][kTokens];
-  for (int q = 0; q < kPanels; q++)
-    for (int t = 0; t < kTokens; t++) sum[q][t] = Isa::broadcast(0);
-  const int blocks = panels[0].blocks;
-  for (int j = 0; j < blocks * kSteps; j++, x.codes += x.stride) {
-    typename Isa::B four[kPanels];
-    for (int q = 0; q < kPanels; q++) four[q] = Isa::load_bytes(panels[q].levels + static_cast<size_t>(j) * kStepBytes);
-    for (int t = 0; t < kTokens; t++)
-      for (int q = 0; q < kPanels; q++) sum[q][t] = Isa::template dot<kSmall>(sum[q][t], four[q], x.codes[t]);
-  }
+template <class Isa, bool kSmall, int kTokens>
+inline void tile_by_row(const SpreadPanel& w, Tile x) {
+  typename Isa::I sum[kTokens];
   int32_t negated[kTokens] = {};
-  for (int b = 0; b < blocks; b++, x.negated_sums += x.stride)
+  for (int t = 0; t < kTokens; t++) sum[t] = Isa::broadcast(0);
+  for (int j = 0; j < w.blocks * kSteps; j++, x.codes += x.stride) {
+    const auto four = Isa::load_bytes(w.levels + static_cast<size_t>(j) * kStepBytes);
+    for (int t = 0; t < kTokens; t++) sum[t] = Isa::template dot<kSmall>(sum[t], four, x.codes[t]);
+  }
+  for (int b = 0; b < w.blocks; b++, x.negated_sums += x.stride)
     for (int t = 0; t < kTokens; t++) negated[t] += x.negated_sums[t];
-  for (int q = 0; q < kPanels; q++, x.out.values += kPanelRows) {
-    const auto scale = Isa::load(panels[q].scales);
-    for (int t = 0; t < kTokens; t++) {
-      const auto exact = exact_sum<Isa>(panels[q], 0, sum[q][t], negated[t]);
-      write_product<Isa>(x, t, panels[q], Isa::mul(Isa::mul(exact, scale), Isa::set1(x.scales[t])));
-    }
+  const auto scale = Isa::load(w.scales);
+  for (int t = 0; t < kTokens; t++) {
+    const auto exact = exact_sum<Isa>(w, 0, Isa::template finish<kSmall>(sum[t]), negated[t]);
+    write_product<Isa>(x, t, w, Isa::mul(Isa::mul(exact, scale), Isa::set1(x.scales[t])));
   }
 }
 
@@ -123,12 +117,11 @@ inline void with_tile(int tokens, Visit visit) {
   visit.template operator()<kMost>();
 }
 
-// Room for the panels at hand: levels, scales and zero points.
+// Room for the panel at hand: levels, scales and zero points.
 struct Scratch {
   uint8_t* levels;
   float *scales, *zeros;
-  Scratch(uint8_t* memory, int blocks, int index) {
-    memory += index * (bitwright::matmul_scratch_bytes(blocks) / 2);
+  Scratch(uint8_t* memory, int blocks) {
     levels = memory;
     scales = reinterpret_cast<float*>(memory + static_cast<size_t>(blocks) * code_bytes(8));
     zeros = scales + blocks * kPanelRows;
@@ -172,12 +165,15 @@ inline SpreadPanel spread_multiples(const QuantizedPanels& w, int p, Scratch roo
   return {room.levels, scales, nullptr, nullptr, 128 - Isa::kByteOffset, w.rows - p * kPanelRows, w.blocks, w.blocks};
 }
 
+// One panel times all rows.
 template <class Isa, bool kSmall>
-inline void multiply_by_group(const SpreadPanel& w, const QuantizedRows& x, Output out) {
+inline void multiply_panel(const SpreadPanel& w, bool by_row, const QuantizedRows& x, Output out) {
   for (int row = 0; row < x.rows; row += x.tile) {
     const Tile tile(x, row, x.rows - row, {out.values + row * out.stride, out.stride, out.accumulate});
     with_tile<Isa::kTile>(tile.tokens, [&]<int kTokens>() {
-      if (x.whole)
+      if (by_row)
+        tile_by_row<Isa, kSmall, kTokens>(w, tile);
+      else if (x.whole)
         tile_by_group<Isa, kSmall, true, kTokens>(w, tile);
       else
         tile_by_group<Isa, kSmall, false, kTokens>(w, tile);
@@ -185,38 +181,17 @@ inline void multiply_by_group(const SpreadPanel& w, const QuantizedRows& x, Outp
   }
 }
 
-template <class Isa, bool kSmall>
-inline void multiply_by_row(const SpreadPanel* panels, int count, const QuantizedRows& x, Output out) {
-  for (int row = 0; row < x.rows; row += x.tile) {
-    Tile tile(x, row, x.rows - row, {out.values + row * out.stride, out.stride, out.accumulate});
-    with_tile<Isa::kTile>(tile.tokens, [&]<int kTokens>() {
-      if (count == Isa::kPanels) return tile_by_row<Isa, kSmall, Isa::kPanels, kTokens>(panels, tile);
-      for (int q = 0; q < count; q++, tile.out.values += kPanelRows) tile_by_row<Isa, kSmall, 1, kTokens>(panels + q, tile);
-    });
-  }
-}
-
 template <class Isa>
 void quantized_matmul(const QuantizedPanels& w, const QuantizedRows& x, PanelRange range, Output out, uint8_t* scratch) {
   with_storage(w, [&]<class Storage>() {
-    // Plain AVX2 holds sums of small levels in 16 bits, for a block at most.
-    constexpr bool kLongSums = Isa::kWideProducts || !Storage::kSmall;
+    constexpr bool kLongSums = Isa::kLongSums || !Storage::kSmall;
     const bool by_row = kLongSums && x.whole && (Storage::kMultiple || w.groups() == 1);
-    const int step = by_row ? Isa::kPanels : 1;
-    for (int p = range.begin; p < range.end; p += step, out.values += step * kPanelRows) {
-      const int count = range.end - p < step ? range.end - p : step;
-      SpreadPanel panels[Isa::kPanels];
-      for (int q = 0; q < count; q++) {
-        const Scratch room(scratch, w.blocks, q);
-        if constexpr (kLongSums && Storage::kMultiple)
-          panels[q] = by_row ? spread_multiples<Isa, Storage>(w, p + q, room) : spread_panel<Isa, Storage>(w, p + q, room);
-        else
-          panels[q] = spread_panel<Isa, Storage>(w, p + q, room);
-      }
-      if (!by_row)
-        multiply_by_group<Isa, Storage::kSmall>(panels[0], x, out);
+    const Scratch room(scratch, w.blocks);
+    for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {
+      if (by_row && Storage::kMultiple)
+        multiply_panel<Isa, false>(spread_multiples<Isa, Storage>(w, p, room), true, x, out);
       else
-        multiply_by_row<Isa, kLongSums && Storage::kSmall && !Storage::kMultiple>(panels, count, x, out);
+        multiply_panel<Isa, Storage::kSmall>(spread_panel<Isa, Storage>(w, p, room), by_row, x, out);
     }
   });
 }

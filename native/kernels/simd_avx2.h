@@ -15,7 +15,6 @@ struct Avx2 {
   static constexpr const char* kName = "avx2";
 #endif
   static constexpr int kTile = 4;
-  static constexpr int kPanels = 1;
 
   struct F {
     __m256 lo, hi;
@@ -157,6 +156,7 @@ struct Avx2 {
   }
 
 #ifdef __AVXVNNI__
+  static constexpr bool kLongSums = true;
   static constexpr bool kWideProducts = true;
   static constexpr int kByteOffset = 0;
   template <bool kSmall>
@@ -171,6 +171,7 @@ struct Avx2 {
 #else
   // Small codes: eight pair sums of at most 2 * 15 * 127 fit 16 bits, so a block widens once, in `finish`.
   // Bytes are centred: |code - 128| * sign(a, code - 128) keeps pair sums within 2 * 128 * 127 < 2^15.
+  static constexpr bool kLongSums = false;
   static constexpr bool kWideProducts = false;
   static constexpr int kByteOffset = 128;
   template <bool kSmall>

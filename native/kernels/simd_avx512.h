@@ -10,7 +10,7 @@ namespace {
 struct Avx512 {
   static constexpr const char* kName = "avx512vnni";
   static constexpr int kTile = 12;
-  static constexpr int kPanels = 1;
+  static constexpr bool kLongSums = true;  // of small levels too: `finish` may wait
   static constexpr bool kWideProducts = true;
 
   using F = __m512;

@@ -17,6 +17,7 @@ struct Neon {
   static constexpr const char* kName = "neon";
 #endif
   static constexpr int kTile = 4;
+  static constexpr bool kLongSums = true;
 
   struct F {
     float32x4_t v[4];
@@ -103,6 +104,14 @@ struct Neon {
   }
   static void store_int8(int8_t* p, F whole) { vst1q_s8(p, narrow(whole)); }
   static void store_uint8(uint8_t* p, F whole) { vst1q_u8(p, vreinterpretq_u8_s8(narrow(whole))); }
+  template <int kDistance>
+  static F swap_lanes(F a) {  // lane i takes lane i ^ kDistance
+    return map<F>([&](int i) {
+      if constexpr (kDistance == 1) return vrev64q_f32(a.v[i]);
+      if constexpr (kDistance == 2) return vextq_f32(a.v[i], a.v[i], 2);
+      return a.v[i ^ (kDistance / 4)];
+    });
+  }
   static float sum(F a) {
     const float32x4_t four = vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
     const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
@@ -119,6 +128,14 @@ struct Neon {
   }
   static I add_int(I a, I b) {
     return map<I>([&](int i) { return vaddq_s32(a.v[i], b.v[i]); });
+  }
+  static I mul_int(I a, I b) {
+    return map<I>([&](int i) { return vmulq_s32(a.v[i], b.v[i]); });
+  }
+  static I load_int8_lanes(const int8_t* p) {
+    const int8x16_t x = vld1q_s8(p);
+    const int16x8_t halves[] = {vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x)};
+    return map<I>([&](int i) { return i % 2 == 0 ? vmovl_s16(vget_low_s16(halves[i / 2])) : vmovl_high_s16(halves[i / 2]); });
   }
   static I shift_right(I a, int bits) {
     return map<I>([&](int i) { return vshlq_s32(a.v[i], vdupq_n_s32(-bits)); });
@@ -155,6 +172,23 @@ struct Neon {
   }
   static B either(B a, B b) {
     return map<B>([&](int i) { return vorrq_u8(a.v[i], b.v[i]); });
+  }
+
+  // (byte - kMiddle) * multiple of its lane + 128, for results of -128 to 127 above 128
+  template <int kMiddle>
+  static B multiply_bytes(B codes, I multiple) {
+    return map<B>([&](int i) {
+      const uint32x4_t factor =
+          vmulq_u32(vandq_u32(vreinterpretq_u32_s32(multiple.v[i]), vdupq_n_u32(0xFF)), vdupq_n_u32(0x01010101));
+      const uint8x16_t product = vmulq_u8(vsubq_u8(codes.v[i], vdupq_n_u8(kMiddle)), vreinterpretq_u8_u32(factor));
+      return vaddq_u8(product, vdupq_n_u8(128));
+    });
+  }
+  static B load_table(const uint8_t* p) {  // 16 entries
+    return map<B>([&](int) { return vld1q_u8(p); });
+  }
+  static B look_up(B table, B codes) {
+    return map<B>([&](int i) { return vqtbl1q_u8(table.v[i], codes.v[i]); });
   }
 
   // NEON shifts bytes, so a step's codes are taken out at no more cost than they could be masked where they are.

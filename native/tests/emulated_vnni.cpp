@@ -1,14 +1,15 @@
 #include "emulated_vnni.h"
 
 #include "quantized_matmul.h"
+#include "quantized_rows.h"
 #include "quantized_vector.h"
 #include "simd_avx2.h"
-#include "vector_math.h"
 
 namespace {
 
 // Avx2 with the lines of AVX-VNNI in place of its own.
 struct EmulatedVnni : Avx2 {
+  static constexpr bool kLongSums = true;
   static constexpr bool kWideProducts = true;
   static constexpr int kByteOffset = 0;
 

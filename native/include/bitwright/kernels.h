@@ -66,9 +66,9 @@ struct RowTarget {
   int32_t* negated_sums;
 };
 
-// Bytes of scratch that quantized_matmul needs: two panels as bytes, with float scales and zero points.
+// Bytes of scratch that quantized_matmul needs: a panel as bytes, with float scales and zero points.
 constexpr size_t matmul_scratch_bytes(int blocks) {
-  return 2 * static_cast<size_t>(blocks) * (code_bytes(8) + 2 * kPanelRows * sizeof(float));
+  return static_cast<size_t>(blocks) * (code_bytes(8) + 2 * kPanelRows * sizeof(float));
 }
 
 // Activations of one tile: x(k, t) at values[k * stride + t], or at values[k + t * kAttentionSpan] if `by_row`.
@@ -100,7 +100,7 @@ struct Kernels {
   void (*dense_matmul)(const DensePanels&, const float* x, int tokens, PanelRange, Output out);
   // One row of x (tile 1): codes are decoded in registers.
   void (*quantized_vector)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out);
-  // Many rows of x: panels are decoded once into `scratch` (matmul_scratch_bytes(blocks)) and reused.
+  // Many rows of x: each panel is decoded once into `scratch` (matmul_scratch_bytes(blocks)) and reused.
   void (*quantized_matmul)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out, uint8_t* scratch);
   // One panel to float: out[k][16].
   void (*dequantize_panel)(const QuantizedPanels&, int panel, float* out);
