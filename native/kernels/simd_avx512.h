@@ -71,6 +71,7 @@ struct Avx512 {
 
   static I broadcast(int32_t x) { return _mm512_set1_epi32(x); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
   static I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
   static I load_int8_lanes(const int8_t* p) { return _mm512_cvtepi8_epi32(load128(p)); }
   static I shift_right(I a, int bits) { return _mm512_sra_epi32(a, _mm_cvtsi32_si128(bits)); }

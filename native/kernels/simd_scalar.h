@@ -116,6 +116,11 @@ struct Scalar {
     for (int i = 0; i < 16; i++) a.v[i] += b.v[i];
     return a;
   }
+  static I load_int(const int32_t* p) {
+    I r;
+    std::memcpy(r.v, p, sizeof r.v);
+    return r;
+  }
   static I mul_int(I a, I b) {
     for (int i = 0; i < 16; i++) a.v[i] *= b.v[i];
     return a;

@@ -16,6 +16,7 @@ constexpr bitwright::Kernels make_table() {
   return {
       .name = Isa::kName,
       .tile = Isa::kTile,
+      .whole_tile = Isa::kTile,
       .dense_panel = dense_panel<Isa>,
       .dense_matmul = dense_matmul<Isa>,
       .quantized_vector = quantized_vector<Isa>,

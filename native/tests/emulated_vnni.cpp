@@ -36,7 +36,7 @@ struct EmulatedVnni : Avx2 {
 const bitwright::Kernels kEmulatedVnni = [] {
   bitwright::Kernels kernels{};
   kernels.name = "emulated avxvnni";
-  kernels.tile = EmulatedVnni::kTile;
+  kernels.tile = kernels.whole_tile = EmulatedVnni::kTile;
   kernels.quantized_vector = quantized_vector<EmulatedVnni>;
   kernels.quantized_matmul = quantized_matmul<EmulatedVnni>;
   kernels.quantize_row = quantize_row<EmulatedVnni>;

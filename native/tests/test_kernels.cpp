@@ -7,6 +7,8 @@
 #include "bitwright/quantization.h"
 #include "check.h"
 #include "emulated_vnni.h"
+#include "simd_scalar.h"
+#include "tiled_matmul.h"
 
 using namespace bitwright;
 
@@ -25,8 +27,9 @@ struct Rows {
 
 // `rows` rows of x, (rows, columns), as int8 tiles of the width that `k` wants.
 Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int columns, bool whole) {
-  const int tile = rows == 1 ? 1 : k.tile, blocks = (columns + kBlock - 1) / kBlock, tiles = (rows + tile - 1) / tile;
-  Rows r{std::vector<int32_t>(tiles * tile * blocks * 8),
+  const int tile = rows == 1 ? 1 : whole ? k.whole_tile : k.tile;
+  const int blocks = (columns + kBlock - 1) / kBlock, tiles = (rows + tile - 1) / tile;
+  Rows r{std::vector<int32_t>((tiles * tile + 15) * blocks * 8),
          std::vector<int32_t>(tiles * tile * blocks),
          std::vector<float>(tiles * tile * (whole ? 1 : blocks)),
          {}};
@@ -164,7 +167,7 @@ std::vector<float> multiply_plainly(const Weights& w, const std::vector<float>& 
 }
 
 void check_product(const Kernels& k, const Weights& w) {
-  for (const int tokens : {1, 2, 3, 5, 13, 27})
+  for (const int tokens : {1, 2, 3, 5, 13, 27, 81})
     for (const bool whole : {false, true}) {
       const auto x = normal(tokens * w.columns, 7);
       const auto products = multiply(k, w, x, tokens, whole);
@@ -187,6 +190,17 @@ void check_products(const Kernels& k) {
       check_product(k, make_table(35, columns, bits, group));
     }
   }
+}
+
+// The scalar twin with a matrix unit written out in loops.
+const Kernels& emulated_matrix_unit() {
+  static const Kernels kernels = [] {
+    Kernels k = scalar();
+    k.whole_tile = 1;
+    k.quantized_matmul = tiled_matmul<Scalar, EmulatedTiles>;
+    return k;
+  }();
+  return kernels;
 }
 
 void check_dequantize(const Kernels& k) {
@@ -359,6 +373,7 @@ std::vector<Case> kernel_cases() {
   for (int i = 0; i < count; i++)
     for (const auto& [what, check] : checks)
       cases.push_back({std::string(names[i]) + " " + what, [check = check, name = names[i]] { check(*kernels_named(name)); }});
+  cases.push_back({"emulated matrix unit products", [] { check_products(emulated_matrix_unit()); }});
 #if defined(__x86_64__)
   if (kernels_named("avx2") != nullptr) cases.push_back({"emulated avxvnni products", [] { check_products(kEmulatedVnni); }});
 #endif

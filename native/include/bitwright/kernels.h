@@ -52,7 +52,7 @@ struct QuantizedPanels {
 // row: then sums stay whole over a group, and over the row where the weights allow it.
 struct QuantizedRows {
   int rows, blocks, tile;
-  bool whole;                   // one scale a row
+  bool whole;                   // one scale a row; codes can then be read up to a multiple of 16 rows
   const int32_t* codes;         // [tile index][block * 8][tile], four codes in each int32
   const float* scales;          // [tile index][block][tile]; whole: [tile index][tile]
   const int32_t* negated_sums;  // [tile index][block][tile], minus the sum of the block's codes
@@ -92,7 +92,8 @@ struct PanelRange {
 
 struct Kernels {
   const char* name;
-  int tile;  // tokens in a full tile
+  int tile;        // tokens in a full tile
+  int whole_tile;  // the same for rows of one scale; 1 where the matrix unit reads them one after the other
 
   // One dense panel times up to `tile` tokens.
   void (*dense_panel)(DenseType, const void* panel, int k, DenseInput x, int tokens, Output out);
