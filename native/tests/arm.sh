@@ -12,7 +12,8 @@ if [ "$(uname -m)" = aarch64 ]; then
   exit 0
 fi
 if ! has_tools && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  (apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}") >/dev/null 2>&1 || true
+  export DEBIAN_FRONTEND=noninteractive
+  (apt-get update && apt-get install -y --no-install-recommends "${packages[@]}") >/dev/null 2>&1 || true
 fi
 if ! has_tools; then
   echo "arm: skipped, it needs Debian's ${packages[*]} (as root, and where apt-get can reach them, they are installed)"
@@ -27,7 +28,8 @@ fi
 # The processor must also make the table pick its set: otherwise a set that is never detected would pass unseen.
 run_on() {
   local processor=$1 set=$2 report
-  report=$(qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$processor" build/arm/native_tests "other widths") || { echo "$report"; return 1; }
+  report=$(qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$processor" build/arm/native_tests "other widths") ||
+    { echo "$processor: $report"; return 1; }
   echo "$processor: $report"
   [[ $report == *"native tests on $set:"* ]] || { echo "arm: $processor should have picked $set"; return 1; }
 }
