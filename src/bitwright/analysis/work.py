@@ -1,0 +1,37 @@
+"""What a token costs: the bytes that decoding reads for it, and the operations that a prompt's tokens take.
+
+decode   weight bytes + for each layer 2 (keys, values) x kv heads x head size x stored bytes x positions seen
+prompt   2 operations a multiply-add: each layer's matrices for each token; attention's two products for each position
+         a token sees; the head once, for the last token
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bitwright.models.architecture import Architecture
+
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+SCALE_BYTES = {"fp32": 0, "fp16": 0, "int8": 4}  # for each position and head
+
+
+def cache_bytes(architecture: Architecture, positions: int, cache: str) -> int:
+    """Bytes of keys and values that one token reads when it is the last of `positions`."""
+    one = 2 * architecture.kv_heads * (architecture.head_dim * VALUE_BYTES[cache] + SCALE_BYTES[cache])
+    return sum(one * min(positions, window or positions) for window in architecture.window_of_layer)
+
+
+def prompt_operations(architecture: Architecture, tokens: int) -> int:
+    """Operations of reading `tokens` tokens at once, with logits for the last."""
+    a = architecture
+    wide, narrow = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    matrices = a.hidden_size * (2 * wide + 2 * narrow + 3 * a.intermediate_size)
+    seen = sum(_positions_seen(tokens, window or tokens) for window in a.window_of_layer)
+    return 2 * (a.layers * matrices * tokens + 2 * wide * seen + a.hidden_size * a.vocab_size)
+
+
+def _positions_seen(tokens: int, window: int) -> int:
+    """Summed over all tokens: token t sees min(t + 1, window) positions."""
+    growing = min(tokens, window)
+    return growing * (growing + 1) // 2 + (tokens - growing) * window
