@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
+from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, megabytes, print_json, print_table, progress
 from bitwright.errors import EngineError
 
 
 def bench(  # noqa: PLR0913 - one parameter an option
-    path: Annotated[str, typer.Argument(metavar="PATH", help="The model to time.")],
-    prompt: Annotated[int, typer.Option("--prompt", help="Tokens to read at once (prefill).")] = 512,
-    generate: Annotated[int, typer.Option("--generate", help="Tokens to write one by one (decode).")] = 128,
-    depth: Annotated[str, typer.Option("--depth", help="Tokens in the context before decoding, with commas between.")] = "16",
-    threads: Annotated[str, typer.Option("--threads", help="Thread counts, with commas between.")] = "1,2",
-    repeats: Annotated[int, typer.Option("--repeats", help="Repeats, of which the median counts.")] = 3,
-    kv_cache: Annotated[str, typer.Option("--kv-cache", help="How keys and values are kept: fp16, int8 or fp32.")] = "fp16",
+    path: Annotated[str, Argument("PATH", help="The model to time.")],
+    prompt: Annotated[int, Option("--prompt", help="Tokens to read at once (prefill).")] = 512,
+    generate: Annotated[int, Option("--generate", help="Tokens to write one by one (decode).")] = 128,
+    depth: Annotated[str, Option("--depth", help="Tokens in the context before decoding, with commas between.")] = "16",
+    threads: Annotated[str, Option("--threads", help="Thread counts, with commas between.")] = "1,2",
+    repeats: Annotated[int, Option("--repeats", help="Repeats, of which the median counts.")] = 3,
+    kv_cache: Annotated[str, Option("--kv-cache", help="How keys and values are kept: fp16, int8 or fp32.")] = "fp16",
     as_json: Json = False,
 ) -> None:
     """Time prefill and decode beside what the machine allows."""
