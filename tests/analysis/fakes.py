@@ -60,6 +60,7 @@ class FakeEngine:
     isa = "numpy"
     weight_bytes = 1_000_000
     vocab_size = VOCABULARY
+    context, cache_bytes = 100, 6400
 
     loaded: list[dict[str, Any]] = []
     hidden_calls: list[BigramModel] = []

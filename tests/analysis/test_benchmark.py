@@ -28,6 +28,16 @@ class TimedEngine(FakeEngine):
     def decode(self, token: int) -> None:
         TimedEngine.now += 1e-2
 
+    def new_sequence(self) -> list[int]:
+        return []
+
+    def read(self, pieces: Any) -> None:
+        """A step takes 10 ms and 1 ms a sequence; each sequence is another one."""
+        assert len({id(sequence) for sequence, _ in pieces}) == len(pieces)
+        for sequence, tokens in pieces:
+            sequence.extend(tokens)
+        TimedEngine.now += 1e-2 + 1e-3 * len(pieces)
+
 
 class KnownCeilings:
     """2 GB/s and 1 Gop/s a thread; remembers what it was asked."""
@@ -62,12 +72,12 @@ def test_medians_fractions_and_keys() -> None:
     assert (first["threads"], second["threads"]) == (1, 2)
     assert first["prefill_tokens_per_s"] == pytest.approx(1000)
     assert first["decode_tokens_per_s"] == pytest.approx(100)
-    # In each of two layers a position has 2 x 2 heads x 4 values of fp16; one layer sees 8 positions at most.
+    # In each of two layers a position takes 32 bytes; one layer sees 8 positions at most.
     shallow, deep = 1e6 + 32 * (26 + 8), 1e6 + 32 * (60 + 8)
     assert first["decode_fraction_of_bandwidth"] == pytest.approx(shallow * 100 / 2e9)
     assert second["decode_fraction_of_bandwidth"] == pytest.approx(shallow * 100 / 4e9)
-    assert [run["depth"] for run in first["by_depth"]] == [16, 50]
-    assert first["by_depth"][1]["decode_fraction_of_bandwidth"] == pytest.approx(deep * 100 / 2e9)
+    assert [(decode["depth"], decode["batch"]) for decode in first["decodes"]] == [(16, 1), (50, 1)]
+    assert first["decodes"][1]["decode_fraction_of_bandwidth"] == pytest.approx(deep * 100 / 2e9)
     assert first["peak_rss_bytes"] > 1_000_000
     operations = result["ceilings"]["operations_per_prompt_token"]
     assert second["prefill_fraction_of_peak"] == pytest.approx(operations * 1000 / 2e9)
@@ -77,6 +87,15 @@ def test_medians_fractions_and_keys() -> None:
     assert {"cpu", "cores", "isa"} <= set(result["machine"]) and result["machine"]["isa"] == "numpy"
 
 
+def test_a_batch_shares_the_weights() -> None:
+    work = benchmark.Work(prompt=100, generate=20, batches=(1, 4))
+    one, four = benchmark.bench(BigramModel(), work, threads=(1,))["runs"][0]["decodes"]
+    assert (one["batch"], four["batch"]) == (1, 4)
+    assert four["decode_tokens_per_s"] == pytest.approx(4 / 14e-3)
+    read = 1e6 + 4 * 32 * (26 + 8)
+    assert four["decode_fraction_of_bandwidth"] == pytest.approx(read / 14e-3 / 2e9)
+
+
 def test_a_ceiling_is_told_what_was_reached() -> None:
     benchmark.bench(BigramModel(), benchmark.Work(prompt=100, generate=20), threads=(1,))
     working_set, threads, reached = KnownCeilings.asked[0]
@@ -84,7 +103,7 @@ def test_a_ceiling_is_told_what_was_reached() -> None:
 
 
 def test_senseless_requests_are_refused() -> None:
-    for wrong in ({"prompt": 0}, {"generate": -1}, {"depths": (16, 0)}, {"repeats": 0}):
+    for wrong in ({"prompt": 0}, {"generate": -1}, {"depths": (16, 0)}, {"batches": (0,)}, {"repeats": 0}):
         with pytest.raises(EngineError, match="must be positive"):
             benchmark.bench(BigramModel(), benchmark.Work(**wrong))
     for threads in ((), (0,)):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bitwright.analysis.work import cache_bytes, prompt_operations
+from bitwright.analysis.work import cache_bytes_read, prompt_operations
 from bitwright.models.architecture import Architecture, Rope
 
 SMALL = Architecture(
@@ -37,7 +37,6 @@ def test_operations_of_a_prompt(tokens: int) -> None:
 
 
 def test_bytes_of_the_cache() -> None:
-    values = 2 * 2 * 3  # keys and values, heads, head size
-    assert cache_bytes(SMALL, 3, "fp16") == 2 * 3 * values * 2
-    assert cache_bytes(SMALL, 40, "fp32") == (40 + 5) * values * 4
-    assert cache_bytes(replace(SMALL, window_of_layer=(0, 0)), 40, "int8") == 80 * (values + 2 * 2 * 4)
+    assert cache_bytes_read(SMALL, 2 * 48.0, 3) == 48 * (3 + 3)
+    assert cache_bytes_read(SMALL, 2 * 48.0, 40) == 48 * (40 + 5)
+    assert cache_bytes_read(replace(SMALL, window_of_layer=(0, 0)), 2 * 48.0, 40) == 48 * 80

@@ -106,7 +106,7 @@ def test_bench(bitwright: Command, artifact: Path, monkeypatch: pytest.MonkeyPat
     assert [run["threads"] for run in found["runs"]] == [1, 2]
     assert all(run["prefill_tokens_per_s"] > 0 and run["decode_fraction_of_bandwidth"] > 0 for run in found["runs"])
     assert {"cpu", "cores", "isa"} <= set(found["machine"]) and found["ceilings"]["read_gb_per_s"]["1"] > 0
-    assert [decode["depth"] for decode in found["runs"][0]["by_depth"]] == [16, 24]
+    assert [decode["depth"] for decode in found["runs"][0]["decodes"]] == [16, 24]
     text = bitwright("bench", artifact, *options).out
     assert "decode tok/s" in text and "ceilings: reading" in text
 

@@ -29,7 +29,7 @@ def test_running_an_artifact_brings_only_what_it_needs(artifact: Path) -> None:
         f"from bitwright.cli import main\nassert main(['run', {str(artifact)!r}, 'Hi', '--raw', '-n', '1']) == 0"
     )
     assert {"numpy", "tokenizers"} <= found
-    assert not found & (HEAVY - {"numpy", "tokenizers"} | {"argparse", "concurrent", "hashlib", "logging", "pydantic"})
+    assert not found & (HEAVY - {"numpy", "tokenizers"} | {"argparse", "concurrent", "logging", "pydantic"})
 
 
 def test_module_and_command_are_one() -> None:

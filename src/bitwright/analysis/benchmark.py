@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from bitwright.analysis.ceilings import TYPES, Ceilings, machine, matrix_instruction
 from bitwright.analysis.memory import peak_rss_bytes, reset_peak
-from bitwright.analysis.work import cache_bytes, prompt_operations
+from bitwright.analysis.work import cache_bytes_read, prompt_operations
 from bitwright.errors import ContextError, EngineError
 
 if TYPE_CHECKING:
@@ -37,11 +37,13 @@ SHALLOW = 16  # tokens in the context when decoding starts, unless told otherwis
 
 @dataclass(frozen=True)
 class Work:
-    """What is timed: tokens read at once, tokens decoded after each of `depths` tokens, how often each, and on which cache."""
+    """What is timed: tokens read at once; tokens decoded after each of `depths` tokens, in each of `batches` sequences at once;
+    how often each, and on which cache."""
 
     prompt: int = 512
     generate: int = 128
     depths: tuple[int, ...] = (SHALLOW,)
+    batches: tuple[int, ...] = (1,)
     repeats: int = 3
     kv_cache: str = "fp16"
 
@@ -49,31 +51,40 @@ class Work:
     def context(self) -> int:
         return max(self.prompt, max(self.depths) + self.generate)
 
+    @property
+    def decodes(self) -> list[tuple[int, int]]:
+        """(depth, batch) in the order of timing."""
+        return [(depth, batch) for depth in self.depths for batch in self.batches]
+
 
 @dataclass(frozen=True)
 class Decode:
-    """Decoding after `depth` tokens. Speed is tokens per second; the fraction is of 1."""
+    """Decoding `batch` sequences after `depth` tokens. Speed is tokens per second of all together; the fraction is of 1."""
 
     depth: int
+    batch: int
     decode_tokens_per_s: float
     decode_fraction_of_bandwidth: float
 
 
 @dataclass(frozen=True)
 class Run:
-    """The medians at one thread count, decoding by depth."""
+    """The medians at one thread count."""
 
     threads: int
     prefill_tokens_per_s: float
     prefill_fraction_of_peak: float | None
     peak_rss_bytes: int
-    by_depth: tuple[Decode, ...]
+    decodes: tuple[Decode, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The decoding at the first depth stands among the others too."""
-        first = asdict(self.by_depth[0])
-        del first["depth"]
-        return asdict(self) | first
+        """The first way of decoding stands among the other figures too."""
+        first = self.decodes[0]
+        named = {
+            "decode_tokens_per_s": first.decode_tokens_per_s,
+            "decode_fraction_of_bandwidth": first.decode_fraction_of_bandwidth,
+        }
+        return asdict(self) | named
 
 
 def bench(
@@ -90,9 +101,9 @@ def bench(
     from bitwright.models import load
 
     work = work or Work()
-    if not threads or min(work.prompt, work.generate, work.repeats, *work.depths, *threads) < 1:
+    if not threads or min(work.prompt, work.generate, work.repeats, *work.depths, *work.batches, *threads) < 1:
         raise EngineError(
-            "prompt, generate, depth, repeats and threads must be positive; write --prompt 512 --generate 128 --threads 1,2"
+            "prompt, generate, depth, batch, repeats and threads must be positive; write --prompt 512 --depth 16 --threads 1,2"
         )
     loaded = load(model) if isinstance(model, str | Path) else model
     limit = loaded.architecture.context_length
@@ -136,11 +147,13 @@ def _measure(model: LanguageModel, threads: int, work: Work, ceilings: Ceilings)
     operations = prompt_operations(model.architecture, work.prompt) / work.prompt * prefill
     ceiling = ceilings.matrix_ops_per_s("int8", threads, operations)
     decodes, reads = [], []
-    for depth, speed in zip(work.depths, speeds, strict=True):
-        read = engine.weight_bytes + cache_bytes(model.architecture, depth + work.generate // 2, work.kv_cache)
-        bandwidth = ceilings.read_gb_per_s(read, threads, read * speed / 1e9)
-        decodes.append(Decode(depth, speed, read * speed / (bandwidth * 1e9)))
-        reads.append(read)
+    for (depth, batch), speed in zip(work.decodes, speeds, strict=True):
+        cached = cache_bytes_read(model.architecture, engine.cache_bytes / engine.context, depth + work.generate // 2)
+        read = engine.weight_bytes + batch * cached  # by one step, which makes `batch` tokens
+        reached = read * speed / batch
+        bandwidth = ceilings.read_gb_per_s(round(read), threads, reached / 1e9)
+        decodes.append(Decode(depth, batch, speed, reached / (bandwidth * 1e9)))
+        reads.append(round(read))
     return Run(threads, prefill, operations / ceiling if ceiling else None, peak, tuple(decodes)), reads[0], engine.isa
 
 
@@ -150,22 +163,30 @@ def _speeds(engine: Engine, work: Work) -> tuple[float, list[float]]:
     prompt = tokens[: work.prompt]
     engine.prefill(prompt)  # warm-up: page in the weights, wake the threads
     prefill = statistics.median(work.prompt / _seconds(lambda: engine.prefill(prompt)) for _ in range(work.repeats))
-    decode = [
-        statistics.median(_decode_speed(engine, tokens[: depth + work.generate], depth) for _ in range(work.repeats))
-        for depth in work.depths
+    rounds = [  # in turns, so that whatever else the machine does hits all alike
+        [_decode_speed(engine, tokens[: depth + work.generate], depth, batch) for depth, batch in work.decodes]
+        for _ in range(work.repeats)
     ]
-    return prefill, decode
+    return prefill, [statistics.median(speeds) for speeds in zip(*rounds, strict=True)]
 
 
-def _decode_speed(engine: Engine, tokens: npt.NDArray[np.int32], depth: int) -> float:
-    engine.prefill(tokens[:depth])
+def _decode_speed(engine: Engine, tokens: npt.NDArray[np.int32], depth: int, batch: int) -> float:
+    """Tokens a second of all sequences together, each reading the same tokens."""
     steps = [int(token) for token in tokens[depth:]]
+    sequences = [engine.new_sequence() for _ in range(batch)] if batch > 1 else []
+    for sequence in sequences:
+        engine.read([(sequence, tokens[:depth])])
+    if batch == 1:
+        engine.prefill(tokens[:depth])
 
     def decode_all() -> None:
         for token in steps:
-            engine.decode(token)
+            if batch == 1:
+                engine.decode(token)
+            else:
+                engine.read([(sequence, [token]) for sequence in sequences])
 
-    return len(steps) / _seconds(decode_all)
+    return batch * len(steps) / _seconds(decode_all)
 
 
 def _seconds(work: Callable[[], object]) -> float:

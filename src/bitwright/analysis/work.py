@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bitwright.models.architecture import Architecture
 
-VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-SCALE_BYTES = {"fp32": 0, "fp16": 0, "int8": 4}  # for each position and head
 
-
-def cache_bytes(architecture: Architecture, positions: int, cache: str) -> int:
-    """Bytes of keys and values that one token reads when it is the last of `positions`."""
-    one = 2 * architecture.kv_heads * (architecture.head_dim * VALUE_BYTES[cache] + SCALE_BYTES[cache])
-    return sum(one * min(positions, window or positions) for window in architecture.window_of_layer)
+def cache_bytes_read(architecture: Architecture, bytes_a_position: float, positions: int) -> float:
+    """Of keys and values, by a token that is the last of `positions`; the cache takes `bytes_a_position` in all layers."""
+    seen = sum(min(positions, window or positions) for window in architecture.window_of_layer)
+    return bytes_a_position * seen / architecture.layers
 
 
 def prompt_operations(architecture: Architecture, tokens: int) -> int:

@@ -14,6 +14,7 @@ def bench(  # noqa: PLR0913 - one parameter an option
     prompt: Annotated[int, Option("--prompt", help="Tokens to read at once (prefill).")] = 512,
     generate: Annotated[int, Option("--generate", help="Tokens to write one by one (decode).")] = 128,
     depth: Annotated[str, Option("--depth", help="Tokens in the context before decoding, with commas between.")] = "16",
+    batch: Annotated[str, Option("--batch", help="Sequences to decode at once, with commas between.")] = "1",
     threads: Annotated[str, Option("--threads", help="Thread counts, with commas between.")] = "1,2",
     repeats: Annotated[int, Option("--repeats", help="Repeats, of which the median counts.")] = 3,
     kv_cache: Annotated[str, Option("--kv-cache", help="How keys and values are kept: fp16, int8 or fp32.")] = "fp16",
@@ -23,7 +24,7 @@ def bench(  # noqa: PLR0913 - one parameter an option
     from bitwright.analysis.benchmark import Work
     from bitwright.analysis.benchmark import bench as measure
 
-    work = Work(prompt, generate, counts("depths", depth), repeats, kv_cache)
+    work = Work(prompt, generate, counts("depths", depth), counts("batches", batch), repeats, kv_cache)
     with progress("timing") as report:
         result = measure(path, work, counts("thread counts", threads), report)
     if as_json:
@@ -48,18 +49,19 @@ def _print(path: str, result: dict[str, Any]) -> None:
             f"{run['prefill_tokens_per_s']:.0f}",
             _percent(run["prefill_fraction_of_peak"]),
             str(decode["depth"]),
+            str(decode["batch"]),
             f"{decode['decode_tokens_per_s']:.1f}",
             _percent(decode["decode_fraction_of_bandwidth"]),
             megabytes(run["peak_rss_bytes"]),
         )
         for run in result["runs"]
-        for decode in run["by_depth"]
+        for decode in run["decodes"]
     ]
     title = (
         f"{path} on {machine['cpu']}, {machine['cores']} cores, {machine['isa']}: prefill of {result['prompt']}, "
         f"{result['generate']} decoded"
     )
-    columns = ("threads", "prefill tok/s", "of peak", "depth", "decode tok/s", "of bandwidth", "peak RSS")
+    columns = ("threads", "prefill tok/s", "of peak", "depth", "batch", "decode tok/s", "of bandwidth", "peak RSS")
     print_table(title, columns, rows)
     limits = [
         (threads, f"{read:.1f}", *(_billions(ceilings["matrix_ops_per_s"][kind][threads]) for kind in ("int8", "bf16")))
