@@ -19,7 +19,7 @@ TORCH = "torch==2.13.0"
 # By itself optimum-intel would bring a torchvision that may not fit the torch that is there.
 OPENVINO = [
     [TORCH, "openvino==2026.4.1", "openvino-genai==2026.4.1.0", "openvino-tokenizers==2026.4.1.0", "nncf==3.4.0"],
-    ["transformers==5.5.4", "safetensors"],
+    ["transformers==5.5.4", "huggingface-hub<1.22", "requests", "setuptools"],
     ["--no-deps", "optimum==2.3.0", "optimum-intel==2.2.0"],
 ]
 ONNXRUNTIME = [
