@@ -11,13 +11,14 @@ from bitwright.cli.command_line import Argument, Option, UsageError, parse
 from bitwright.cli.help_text import of_command
 
 
-def verb(
+def verb(  # noqa: PLR0913 - one parameter an option
     path: Annotated[str, Argument("PATH", help="Where.")],
     output: Annotated[Path, Option("-o", "--output", help="Where to.")],
     count: Annotated[int, Option("-n", "--count", help="How many.", least=1)] = 3,
     ratio: Annotated[float | None, Option("--ratio", help="How much.")] = None,
     word: Annotated[list[str] | None, Option("--word", help="Which.")] = None,
     loud: Annotated[bool, Option("--loud", help="Whether.")] = False,
+    turn: Annotated[bool | None, Option("--turn/--no-turn", help="Which way.")] = None,
 ) -> None:
     """Do it.
 
@@ -31,6 +32,8 @@ def verb(
         ("a -o b", {"path": "a", "output": Path("b")}),
         ("-ob -n5 a", {"path": "a", "output": Path("b"), "count": 5}),
         ("--output=b --count=5 --loud a", {"path": "a", "output": Path("b"), "count": 5, "loud": True}),
+        ("a -o b --turn", {"path": "a", "output": Path("b"), "turn": True}),
+        ("a -o b --no-turn", {"path": "a", "output": Path("b"), "turn": False}),
         ("a -o b --ratio -0.5", {"path": "a", "output": Path("b"), "ratio": -0.5}),
         ("a -o b --word= --word x=y", {"path": "a", "output": Path("b"), "word": ["", "x=y"]}),
         ("-o b -- -a", {"path": "-a", "output": Path("b")}),
@@ -69,6 +72,7 @@ def test_help_says_all_of_it() -> None:
         "-o, --output PATH  Where to.  [required]",
         "-n, --count N      How many.  [default: 3]",
         "--loud             Whether.",
+        "--turn, --no-turn  Which way.",
         "--help ",
     ):
         assert line in text

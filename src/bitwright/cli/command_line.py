@@ -37,10 +37,15 @@ class Argument:
 
 
 class Option:
-    """A parameter that is given by one of its names; `least` bounds a number from below."""
+    """A parameter that is given by one of its names; `least` bounds a number from below.
+
+    A switch with a second name for off is written --loud/--no-loud.
+    """
 
     def __init__(self, *names: str, help: str, least: int | None = None) -> None:
-        self.names, self.help, self.least = names, help, least
+        self.names = tuple(part for name in names for part in name.split("/"))
+        self.off = tuple(name.partition("/")[2] for name in names if "/" in name)
+        self.help, self.least = help, least
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ def parse(function: Callable[..., object], words: Sequence[str], command: str) -
         if parameter is None or (parameter.kind is bool and attached is not None):
             raise UsageError(f"No such option: {word}", command)
         if parameter.kind is bool:
-            values[parameter.name] = True
+            assert isinstance(parameter.declared, Option)
+            values[parameter.name] = option not in parameter.declared.off
             continue
         if attached is None and not rest:
             raise UsageError(f"{parameter.shown} needs a value", command)
