@@ -1,5 +1,6 @@
 // The peak of the matrix units: loops of the machine's best dot product over registers alone, with enough independent
-// sums that only the unit itself is waited for. Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
+// sums that only the unit itself is waited for. Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2; Arm
+// Architecture Reference Manual, chapter C7.
 //
 // Each loop is inline assembly of its one instruction: the compiler can neither drop nor hoist it, no file needs an
 // instruction set's flags, and nothing depends on how a compiler treats tile registers.
@@ -15,6 +16,9 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace bitwright {
@@ -105,6 +109,36 @@ BITWRIGHT_VECTORS(avx2_maddubs, "ymm", BITWRIGHT_MADDUBS)
 #undef BITWRIGHT_CLEAR
 #undef BITWRIGHT_TWELVE
 
+#elif defined(__aarch64__)
+
+bool has_i8mm() { return getauxval(AT_HWCAP2) & HWCAP2_I8MM; }
+bool has_bf16() { return getauxval(AT_HWCAP2) & HWCAP2_BF16; }
+bool has_dot() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+
+// Twelve sums in registers 0 to 11, the factors in 14 and 15. `.arch` is what the assembler may accept, not what runs.
+#define BITWRIGHT_TWELVE(dot) dot(0) dot(1) dot(2) dot(3) dot(4) dot(5) dot(6) dot(7) dot(8) dot(9) dot(10) dot(11)
+#define BITWRIGHT_CLEAR(i) "movi v" #i ".16b, #0\n"
+#define BITWRIGHT_VECTORS(name, dot)                                                                              \
+  void name(int rounds) {                                                                                         \
+    asm volatile(".arch armv8.6-a\n" BITWRIGHT_TWELVE(BITWRIGHT_CLEAR) BITWRIGHT_CLEAR(14)                        \
+                     BITWRIGHT_CLEAR(15) "1:\n" BITWRIGHT_TWELVE(dot) "subs %w0, %w0, #1\n b.ne 1b\n"             \
+                 : "+r"(rounds)                                                                                   \
+                 :                                                                                                \
+                 : "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v14", "v15"); \
+  }
+#define BITWRIGHT_SMMLA(i) "smmla v" #i ".4s, v14.16b, v15.16b\n"
+#define BITWRIGHT_SDOT(i) "sdot v" #i ".4s, v14.16b, v15.16b\n"
+#define BITWRIGHT_BFMMLA(i) "bfmmla v" #i ".4s, v14.8h, v15.8h\n"
+BITWRIGHT_VECTORS(smmla, BITWRIGHT_SMMLA)
+BITWRIGHT_VECTORS(sdot, BITWRIGHT_SDOT)
+BITWRIGHT_VECTORS(bfmmla, BITWRIGHT_BFMMLA)
+#undef BITWRIGHT_BFMMLA
+#undef BITWRIGHT_SDOT
+#undef BITWRIGHT_SMMLA
+#undef BITWRIGHT_VECTORS
+#undef BITWRIGHT_CLEAR
+#undef BITWRIGHT_TWELVE
+
 #endif
 
 // Best first. Operations of a round: instructions x multiply-adds of one x 2.
@@ -116,8 +150,12 @@ constexpr Unit kUnits[] = {
     {MatrixType::int8, "avx2 vpmaddubsw", 12 * 32 * 2, avx2_maddubs, has_avx2},
     {MatrixType::bf16, "amx tdpbf16ps", 4 * (16 * 16 * 32) * 2, tiles_bf16, has_amx_bf16},
     {MatrixType::bf16, "avx512 vdpbf16ps", 12 * 32 * 2, avx512_bf16, has_avx512_bf16},
+#elif defined(__aarch64__)
+    {MatrixType::int8, "i8mm smmla", 12 * 32 * 2, smmla, has_i8mm},
+    {MatrixType::int8, "dotprod sdot", 12 * 16 * 2, sdot, has_dot},
+    {MatrixType::bf16, "bf16 bfmmla", 12 * 16 * 2, bfmmla, has_bf16},
 #else
-    {MatrixType::int8, nullptr, 0, nullptr, [] { return false; }},
+    {MatrixType::int8, "", 0, nullptr, [] { return false; }},
 #endif
 };
 
