@@ -5,7 +5,7 @@
 All engines of a group stay loaded, each in a process of its own, and are measured one after the other, round after
 round, the first of a round being another each time: whatever else the machine does hits all alike. Prefill is 512
 tokens; decode is 128 greedy steps after 16 tokens. Medians over the rounds; a ratio is the median of the rounds' ratios.
-The machine's ceilings are measured before and after each contest, and the higher counts.
+The machine's ceilings are measured after each contest and again at the end, and the highest count.
 """
 
 from __future__ import annotations

@@ -16,13 +16,16 @@ T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """Work begun on a thread of its own: reading a tokenizer and repacking weights both leave Python's lock free."""
+    """Work begun on a thread of its own: reading a tokenizer and repacking weights both leave Python's lock free.
+
+    The thread is no daemon: one that is inside the tokenizer's own code must not be torn down with the interpreter.
+    """
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self._results: list[T] = []
         self._faults: list[BaseException] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def result(self) -> T:
