@@ -63,6 +63,8 @@ bench: setup
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/quantize_cost.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/readme.py
 
 clean:

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "arrays.h"
-#include "bitwright/bandwidth.h"
+#include "bitwright/ceilings.h"
 #include "bitwright/compare.h"
 #include "bitwright/sampler.h"
 #include "bitwright/session.h"
@@ -297,4 +297,20 @@ void init_engine(nb::module_& m) {
         return read_bandwidth(bytes, threads, seconds);
       },
       "bytes"_a, "threads"_a, "seconds"_a);
+  const std::map<std::string, MatrixType> types = {{"int8", MatrixType::int8}, {"bf16", MatrixType::bf16}};
+  m.def(
+      "matrix_instruction",
+      [types](const std::string& type) -> std::optional<std::string> {
+        const char* found = matrix_instruction(named(types, type, "matrix type"));
+        return found == nullptr ? std::nullopt : std::optional<std::string>(found);
+      },
+      "type"_a);
+  m.def(
+      "matrix_peak",
+      [types](const std::string& type, int threads, double seconds) {
+        const MatrixType wanted = named(types, type, "matrix type");
+        nb::gil_scoped_release release;
+        return matrix_peak(wanted, threads, seconds);
+      },
+      "type"_a, "threads"_a, "seconds"_a);
 }

@@ -3,6 +3,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "bitwright/ceilings.h"
 #include "bitwright/compare.h"
 #include "bitwright/quantization.h"
 #include "bitwright/sampler.h"
@@ -162,6 +163,13 @@ void check_compare() {
   }
 }
 
+// Every ceiling has an instruction behind it, and that instruction runs here.
+void check_ceilings() {
+  CHECK(read_bandwidth(size_t{4} << 20, 2, 0.001) > 0);
+  for (const MatrixType type : {MatrixType::int8, MatrixType::bf16})
+    CHECK((matrix_peak(type, 2, 0.001) > 0) == (matrix_instruction(type) != nullptr));
+}
+
 void check_sampler() {
   const std::vector<float> logits = {1.0f, 3.0f, 2.0f, -1.0f};
   const auto shares = [&](SamplerOptions options, std::vector<int32_t> seen) {
@@ -191,5 +199,6 @@ std::vector<Case> runtime_cases() {
           {"prompt and steps, other widths", [] { check_steps({0, 2, 3, 6, 8}); }},
           {"context and tokens", check_limits},
           {"compare", check_compare},
-          {"sampler", check_sampler}};
+          {"sampler", check_sampler},
+          {"ceilings", check_ceilings}};
 }

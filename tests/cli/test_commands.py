@@ -99,13 +99,16 @@ def test_chat_answers_every_line(bitwright: Command, artifact: Path) -> None:
 
 
 def test_bench(bitwright: Command, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bitwright.analysis.benchmark.BANDWIDTH_SECONDS", 0.02)
-    options = ("--prompt", "32", "--generate", "8", "--threads", "1,2")
+    monkeypatch.setattr("bitwright.analysis.ceilings.BANDWIDTH_SECONDS", 0.02)
+    monkeypatch.setattr("bitwright.analysis.ceilings.PEAK_SECONDS", 0.01)
+    options = ("--prompt", "32", "--generate", "8", "--threads", "1,2", "--depth", "16,24", "--kv-cache", "int8")
     found = bitwright("bench", artifact, *options, "--json").json
     assert [run["threads"] for run in found["runs"]] == [1, 2]
     assert all(run["prefill_tokens_per_s"] > 0 and run["decode_fraction_of_bandwidth"] > 0 for run in found["runs"])
     assert {"cpu", "cores", "isa"} <= set(found["machine"]) and found["ceilings"]["read_gb_per_s"]["1"] > 0
-    assert "decode tok/s" in bitwright("bench", artifact, *options).out
+    assert [decode["depth"] for decode in found["runs"][0]["decodes"]] == [16, 24]
+    text = bitwright("bench", artifact, *options).out
+    assert "decode tok/s" in text and "ceilings: reading" in text
 
 
 def test_methods_and_formats(bitwright: Command) -> None:

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Threads, note, progress
 from bitwright.cli.run import Context, MinP, Overflow, Penalty, Seed, Temperature, TopK, TopP
 
@@ -19,9 +18,9 @@ HELP = "/reset forgets the conversation, /exit or end of input (Ctrl-D) leaves, 
 
 
 def chat(  # noqa: PLR0913 - one parameter an option
-    path: Annotated[str, typer.Argument(metavar="PATH", help="The model to talk with.")],
-    tokens: Annotated[int, typer.Option("-n", "--tokens", help="Tokens of an answer at most.")] = 512,
-    system: Annotated[str | None, typer.Option("--system", help="What the model is told before the conversation.")] = None,
+    path: Annotated[str, Argument("PATH", help="The model to talk with.")],
+    tokens: Annotated[int, Option("-n", "--tokens", help="Tokens of an answer at most.")] = 512,
+    system: Annotated[str | None, Option("--system", help="What the model is told before the conversation.")] = None,
     temperature: Temperature = 0.0,
     top_k: TopK = 0,
     top_p: TopP = 1.0,

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, megabytes, note, print_json, progress
 from bitwright.errors import RecipeError
 
@@ -19,17 +18,15 @@ DEFAULTS = {"scheme": "int4-g64", "method": "nearest", "fitting": "mse"}
 
 
 def quantize(  # noqa: PLR0913 - one parameter an option
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face directory or hub id, .gguf file or artifact.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write; an artifact there is replaced.")],
-    scheme: Annotated[
-        str | None, typer.Option("--scheme", help=f"Such as int4-g64 or int8-channel. [{DEFAULTS['scheme']}]")
-    ] = None,
-    method: Annotated[str | None, typer.Option("--method", help=f"See bitwright methods. [{DEFAULTS['method']}]")] = None,
-    fitting: Annotated[str | None, typer.Option("--fitting", help=f"See bitwright methods. [{DEFAULTS['fitting']}]")] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="A .json or .toml recipe, instead of these options.")] = None,
-    calibration: Annotated[str, typer.Option("--calibration", help="A text file, or self: text that the model writes.")] = "self",
-    head: Annotated[str | None, typer.Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
-    rotate: Annotated[bool | None, typer.Option("--rotate/--no-rotate", help="Turn inputs by a Hadamard matrix. [yes]")] = None,
+    model: Annotated[str, Argument("MODEL", help="Hugging Face directory or hub id, .gguf file or artifact.")],
+    output: Annotated[Path, Option("-o", "--output", help="Directory to write; an artifact there is replaced.")],
+    scheme: Annotated[str | None, Option("--scheme", help=f"Such as int4-g64 or int8-channel. [{DEFAULTS['scheme']}]")] = None,
+    method: Annotated[str | None, Option("--method", help=f"See bitwright methods. [{DEFAULTS['method']}]")] = None,
+    fitting: Annotated[str | None, Option("--fitting", help=f"See bitwright methods. [{DEFAULTS['fitting']}]")] = None,
+    recipe: Annotated[Path | None, Option("--recipe", help="A .json or .toml recipe, instead of these options.")] = None,
+    calibration: Annotated[str, Option("--calibration", help="A text file, or self: text that the model writes.")] = "self",
+    head: Annotated[str | None, Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
+    rotate: Annotated[bool | None, Option("--rotate/--no-rotate", help="Turn inputs by a Hadamard matrix. [yes]")] = None,
     as_json: Json = False,
 ) -> None:
     """Quantize a model into a directory of its own.
