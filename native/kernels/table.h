@@ -3,6 +3,7 @@
 #pragma once
 
 #include "bitwright/kernels.h"
+#include "cached.h"
 #include "grid.h"
 #include "quantized_matmul.h"
 #include "quantized_vector.h"
@@ -16,6 +17,8 @@ constexpr bitwright::Kernels make_table() {
       .name = Isa::kName,
       .tile = Isa::kTile,
       .dense_panel = dense_panel<Isa>,
+      .cached_panels = cached_panels<Isa>,
+      .cached_row = cached_row<Isa>,
       .dense_matmul = dense_matmul<Isa>,
       .quantized_vector = quantized_vector<Isa>,
       .quantized_matmul = quantized_matmul<Isa>,

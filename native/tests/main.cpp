@@ -2,7 +2,7 @@
 
 int main() {
   int passed = 0, failed = 0;
-  for (const auto& cases : {kernel_cases(), runtime_cases()})
+  for (const auto& cases : {kernel_cases(), attention_cases(), runtime_cases()})
     for (const Case& one : cases) {
       failures = 0;
       one.body();

@@ -22,6 +22,9 @@ Overflow = Annotated[
     str, typer.Option("--overflow", help="When the context is full: error, or slide (forget the oldest tokens).")
 ]
 
+KvCache = Annotated[str, typer.Option("--kv-cache", help="How keys and values are kept: fp16, fp32, int8 or int4 (least memory).")]
+Lookup = Annotated[int, typer.Option("--lookup", help="Guess up to N tokens at a step from the text so far (0: none).")]
+
 
 def run(  # noqa: PLR0913 - one parameter an option
     path: Annotated[str, typer.Argument(metavar="PATH", help="The model to run.")],
@@ -37,6 +40,8 @@ def run(  # noqa: PLR0913 - one parameter an option
     threads: Threads = None,
     context: Context = None,
     overflow: Overflow = "error",
+    kv_cache: KvCache = "fp16",
+    lookup: Lookup = 0,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -50,10 +55,10 @@ def run(  # noqa: PLR0913 - one parameter an option
     words = tuple(stop or ())
     if "" in words:
         raise EngineError("a stop string must not be empty; leave --stop out to stop nowhere")
-    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow)
+    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow, lookup)
     asked = prompt_tokens(tokenizer, prompt, raw)
     with progress(f"loading {path}"):
-        engine = Engine.load(model, threads=threads, context=context)
+        engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache)
     clock, answer = Clock(), []
     for piece in text_of(clock.watch(engine.generate(asked, sampling)), tokenizer, words):
         answer.append(piece)
