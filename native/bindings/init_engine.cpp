@@ -5,6 +5,7 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
 #include <map>
 #include <memory>
 #include <optional>
@@ -181,16 +182,40 @@ void bind_model(nb::module_& m) {
 
 using Tokens = Array<int32_t, 1>;
 
-auto session_forward(Session& session, Tokens tokens, bool want_hidden, bool want_logits) {
+// Sequence i reads the next counts[i] of the tokens.
+auto session_forward(Session& session, const std::vector<Sequence*>& sequences, Tokens tokens, const std::vector<int>& counts,
+                     bool want_hidden, bool want_logits) {
   const size_t count = tokens.shape(0), width = session.model().hidden, vocabulary = session.model().vocabulary;
+  require(sequences.size() == counts.size(), "one count for each sequence");
+  std::vector<Piece> pieces;
+  size_t at = 0;
+  for (size_t i = 0; i < counts.size(); i++) {
+    require(sequences[i] != nullptr && counts[i] >= 0 && counts[i] <= static_cast<int64_t>(count - at),
+            "counts and tokens differ");
+    require(sequences[i]->cache.fits(session.model()), "the sequence belongs to a model of another shape");
+    pieces.push_back({sequences[i], tokens.data() + at, counts[i]});
+    at += counts[i];
+  }
+  require(at == count, "counts and tokens differ");
   auto hidden = make_array<float>({want_hidden ? count : 0, width});
-  auto logits = make_array<float>({want_logits ? vocabulary : 0});
+  auto logits = make_array<float>({want_logits ? pieces.size() : 0, vocabulary});
   {
     nb::gil_scoped_release release;
-    session.forward(tokens.data(), static_cast<int>(count), want_hidden ? hidden.data() : nullptr,
-                    want_logits ? logits.data() : nullptr);
+    session.forward(pieces, want_hidden ? hidden.data() : nullptr, want_logits ? logits.data() : nullptr);
   }
   return std::make_tuple(hidden, logits);
+}
+
+auto sequence_state(Sequence& sequence) {
+  auto state = make_array<uint8_t>({sequence.state_bytes()});
+  std::memcpy(state.data(), sequence.state(), sequence.state_bytes());
+  return state;
+}
+
+void sequence_restore(Sequence& sequence, int position, Array<uint8_t, 1> state) {
+  require(position >= 0 && position <= sequence.cache.context(), "the state does not fit the context");
+  require(state.shape(0) == sequence.cache.bytes(position), "the state has the wrong length");
+  sequence.restore(position, state.data());
 }
 
 auto session_project(Session& session, Array<float, 2> hidden) {
@@ -236,30 +261,41 @@ T named(const std::map<std::string, T>& table, const std::string& name, const ch
   return found->second;
 }
 
+void bind_sequence(nb::module_& m) {
+  nb::class_<Sequence>(m, "Sequence")
+      .def(
+          "__init__",
+          [](Sequence* self, const Model& model, int context, const std::string& cache) {
+            require(context > 0, "context is positive");
+            const std::map<std::string, CacheType> types = {
+                {"fp32", CacheType::fp32}, {"fp16", CacheType::fp16}, {"int8", CacheType::int8}, {"int4", CacheType::int4}};
+            new (self) Sequence(model, context, named<CacheType>(types, cache, "cache type"));
+          },
+          "model"_a, "context"_a, "cache"_a)
+      .def("rewind", &Sequence::rewind, "position"_a)
+      .def("state", &sequence_state)
+      .def("restore", &sequence_restore, "position"_a, "state"_a)
+      .def(
+          "cache_bytes", [](const Sequence& sequence, int positions) { return sequence.cache.bytes(positions); }, "positions"_a)
+      .def_prop_ro("position", &Sequence::position)
+      .def_prop_ro("context", [](const Sequence& sequence) { return sequence.cache.context(); });
+}
+
 void bind_session(nb::module_& m) {
   nb::class_<Session>(m, "Session")
       .def(
           "__init__",
-          [](Session* self, std::shared_ptr<const Model> model, int context, int threads, const std::string& activations,
-             const std::string& cache) {
+          [](Session* self, std::shared_ptr<const Model> model, int threads, const std::string& activations) {
             model->check();
-            require(context > 0 && threads > 0, "context and threads are positive");
-            const SessionOptions options{
-                context, threads,
-                named<Activations>({{"int8", Activations::int8}, {"int16", Activations::int16}, {"fp32", Activations::fp32}},
-                                   activations, "activations"),
-                named<DenseType>({{"fp32", DenseType::fp32}, {"fp16", DenseType::fp16}, {"int8", DenseType::int8}}, cache,
-                                 "cache type")};
-            new (self) Session(std::move(model), options);
+            require(threads > 0, "threads are positive");
+            const std::map<std::string, Activations> kinds = {
+                {"int8", Activations::int8}, {"int16", Activations::int16}, {"fp32", Activations::fp32}};
+            new (self) Session(std::move(model), {threads, named<Activations>(kinds, activations, "activations")});
           },
-          "model"_a, "context"_a, "threads"_a, "activations"_a, "cache"_a)
-      .def("forward", &session_forward, "tokens"_a, "hidden"_a, "logits"_a)
+          "model"_a, "threads"_a, "activations"_a)
+      .def("forward", &session_forward, "sequences"_a, "tokens"_a, "counts"_a, "hidden"_a, "logits"_a)
       .def("project", &session_project, "hidden"_a)
-      .def("compare", &session_compare, "hidden"_a, "targets"_a, "reference"_a.none(), "reference_hidden"_a.none())
-      .def("rewind", &Session::rewind, "position"_a)
-      .def_prop_ro("position", &Session::position)
-      .def_prop_ro("context", &Session::context)
-      .def_prop_ro("cache_bytes", &Session::cache_bytes);
+      .def("compare", &session_compare, "hidden"_a, "targets"_a, "reference"_a.none(), "reference_hidden"_a.none());
 }
 
 int sampler_pick(Sampler& sampler, Array<float, 1> logits, const std::vector<int32_t>& seen) {
@@ -274,6 +310,7 @@ int sampler_pick(Sampler& sampler, Array<float, 1> logits, const std::vector<int
 
 void init_engine(nb::module_& m) {
   bind_model(m);
+  bind_sequence(m);
   bind_session(m);
   nb::class_<Sampler>(m, "Sampler")
       .def(
@@ -290,6 +327,10 @@ void init_engine(nb::module_& m) {
     return std::vector<std::string>(names, names + count);
   });
   m.def("available_cores", &available_cores);
+  m.def("fastest_threads", [] {
+    nb::gil_scoped_release release;
+    return fastest_threads();
+  });
   m.def(
       "read_bandwidth",
       [](size_t bytes, int threads, double seconds) {

@@ -24,7 +24,6 @@ struct Avx512 {
   static __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static F load_fp16(const uint16_t* p) { return _mm512_cvtph_ps(load256(p)); }
   static F load_bf16(const uint16_t* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(p)), 16)); }
-  static F load_int8(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(p))); }
   static F load_uint8(const uint8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load128(p))); }
   static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
   static void store_fp16(uint16_t* p, F a) {

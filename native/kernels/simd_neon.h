@@ -45,13 +45,6 @@ struct Neon {
   static F load_bf16(const uint16_t* p) {
     return map<F>([&](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
   }
-  static F load_int8(const int8_t* p) {
-    const int8x16_t x = vld1q_s8(p);
-    const int16x8_t halves[] = {vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x)};
-    return map<F>([&](int i) {
-      return vcvtq_f32_s32(i % 2 == 0 ? vmovl_s16(vget_low_s16(halves[i / 2])) : vmovl_high_s16(halves[i / 2]));
-    });
-  }
   static F load_uint8(const uint8_t* p) {
     const uint8x16_t x = vld1q_u8(p);
     const uint16x8_t halves[] = {vmovl_u8(vget_low_u8(x)), vmovl_high_u8(x)};

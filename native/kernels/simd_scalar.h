@@ -46,9 +46,6 @@ struct Scalar {
   static F load_bf16(const uint16_t* p) {
     return map([&](int i) { return std::bit_cast<float>(static_cast<uint32_t>(p[i]) << 16); });
   }
-  static F load_int8(const int8_t* p) {
-    return map([&](int i) { return static_cast<float>(p[i]); });
-  }
   static F load_uint8(const uint8_t* p) {
     return map([&](int i) { return static_cast<float>(p[i]); });
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "bitwright/kernels.h"
+#include "cached.h"
 #include "grid.h"
 #include "quantized_matmul.h"
 #include "quantized_rows.h"
@@ -18,6 +19,8 @@ constexpr bitwright::Kernels make_table() {
       .tile = Isa::kTile,
       .whole_tile = Isa::kTile,
       .dense_panel = dense_panel<Isa>,
+      .cached_panels = cached_panels<Isa>,
+      .cached_row = cached_row<Isa>,
       .dense_matmul = dense_matmul<Isa>,
       .quantized_vector = quantized_vector<Isa>,
       .quantized_matmul = quantized_matmul<Isa>,

@@ -3,7 +3,7 @@
 // All kernels work on panels: 16 consecutive output rows side by side, one vector lane a row, so that no product
 // is ever added across lanes.
 //
-//   dense panel       [k][16]                                       fp32, fp16, bf16 or int8 values
+//   dense panel       [k][16]                                       fp32, fp16 or bf16 values
 //   quantized panel   scales, zero points, [block of 32 k][codes]   one record after the other, so that memory is read in
 //                                                                   one stream; see kernels/codes.h
 //
@@ -19,7 +19,7 @@ constexpr int kPanelRows = 16;
 constexpr int kBlock = 32;           // columns that share one activation scale
 constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
 
-enum class DenseType : int { fp32, fp16, bf16, int8 };
+enum class DenseType : int { fp32, fp16, bf16 };
 enum class ScaleType : int { fp32, fp16, multiple };  // multiple: one fp32 scale a row, times an int8 for each group
 enum class ZeroType : int { middle, uint8, fp32 };    // middle: 2^(bits-1) for all
 
@@ -71,6 +71,25 @@ constexpr size_t matmul_scratch_bytes(int blocks) {
   return static_cast<size_t>(blocks) * (code_bytes(8) + 2 * kPanelRows * sizeof(float));
 }
 
+// Cached keys (16 positions a panel, columns are channels) or values (16 channels a panel, columns are positions) as
+// unsigned codes of 4 or 8 bits: value = code - cached_zero(bits), times a scale of the position. See kernels/cached.h.
+struct CachedPanels {
+  const uint8_t* codes;  // [panel, `stride` bytes apart][block of 32 columns][code_bytes(bits)]
+  const float* scales;   // [panel][16], or null where the positions are columns: their scales are in the rows then
+  size_t stride;
+  int bits, blocks, panels;
+};
+
+// Rows that cached panels are multiplied by: x = unit * (254 * high + low), one unit for each block of 32.
+struct CachedRows {
+  int rows;
+  const int8_t* codes;  // [block][row][high, low][32]
+  const float* units;   // [block][row]
+  const float* sums;    // [block][row], the sum of the block's x / unit
+};
+
+constexpr float cached_zero(int bits) { return bits == 4 ? 7.5f : 128.0f; }  // four bits have no level at zero: 16 even ones
+
 // Activations of one tile: x(k, t) at values[k * stride + t], or at values[k + t * kAttentionSpan] if `by_row`.
 struct DenseInput {
   const float* values;
@@ -97,6 +116,10 @@ struct Kernels {
 
   // One dense panel times up to `tile` tokens.
   void (*dense_panel)(DenseType, const void* panel, int k, DenseInput x, int tokens, Output out);
+  // Cached panels times up to tile / 2 rows: out[row][16 a panel].
+  void (*cached_panels)(const CachedPanels&, const CachedRows& x, Output out);
+  // Writes one of the rows: x, times `factors` unless they are null.
+  void (*cached_row)(const float* x, const float* factors, int columns, int row, const CachedRows& out);
   // Panels times all rows of x (tile layout [tile index][k][tile]).
   void (*dense_matmul)(const DensePanels&, const float* x, int tokens, PanelRange, Output out);
   // One row of x (tile 1): codes are decoded in registers.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Threads, note, progress
-from bitwright.cli.run import Context, MinP, Overflow, Penalty, Seed, Temperature, TopK, TopP
+from bitwright.cli.run import Context, KvCache, Lookup, MinP, Overflow, Penalty, Seed, Temperature, TopK, TopP
 
 if TYPE_CHECKING:
     from bitwright.engine import Engine, Sampling
@@ -30,6 +30,8 @@ def chat(  # noqa: PLR0913 - one parameter an option
     threads: Threads = None,
     context: Context = None,
     overflow: Overflow = "slide",
+    kv_cache: KvCache = "fp16",
+    lookup: Lookup = 0,
 ) -> None:
     """Talk with a model.
 
@@ -42,9 +44,9 @@ def chat(  # noqa: PLR0913 - one parameter an option
     tokenizer = model.tokenizer()
     opening = [{"role": "system", "content": system}] if system else []
     tokenizer.chat([*opening, {"role": "user", "content": ""}])  # a model without a template is refused before it is loaded
-    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, (), overflow)
+    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, (), overflow, lookup)
     with progress(f"loading {path}"):
-        engine = Engine.load(model, threads=threads, context=context)
+        engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache)
     messages = list(opening)
     for line in typed_lines():
         if line == "/reset":

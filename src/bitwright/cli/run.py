@@ -20,6 +20,9 @@ Seed = Annotated[int, Option("--seed", help="The same seed gives the same answer
 Stop = Annotated[list[str] | None, Option("--stop", help="End the answer before this text; may be given several times.")]
 Overflow = Annotated[str, Option("--overflow", help="When the context is full: error, or slide (forget the oldest tokens).")]
 
+KvCache = Annotated[str, Option("--kv-cache", help="How keys and values are kept: fp16, fp32, int8 or int4 (least memory).")]
+Lookup = Annotated[int, Option("--lookup", help="Guess up to N tokens at a step from the text so far (0: none).")]
+
 
 def run(  # noqa: PLR0913 - one parameter an option
     path: Annotated[str, Argument("PATH", help="The model to run.")],
@@ -35,6 +38,8 @@ def run(  # noqa: PLR0913 - one parameter an option
     threads: Threads = None,
     context: Context = None,
     overflow: Overflow = "error",
+    kv_cache: KvCache = "fp16",
+    lookup: Lookup = 0,
     raw: Annotated[bool, Option("--raw", help="Continue the prompt as it is, without the chat template.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -48,9 +53,9 @@ def run(  # noqa: PLR0913 - one parameter an option
     reading = Ahead(lambda: read_prompt(model, prompt, raw))
     from bitwright.engine import Engine, Sampling
 
-    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow)
+    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow, lookup)
     with progress(f"loading {path}"):
-        engine = Engine.load(model, threads=threads, context=context)
+        engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache)
     tokenizer, asked = reading.result()
     clock, answer = Clock(), []
     for piece in text_of(clock.watch(engine.generate(asked, sampling)), tokenizer, words):
