@@ -181,7 +181,7 @@ def packed_from(quantized: QTensor) -> Packed:
         None
         if params.row_scale is None
         else store_multiples(params.scale.reshape(row_count, -1), params.row_scale, scheme.scale),
-        None if params.table is None else params.table.astype(np.float16),
+        None if params.table is None else params.table.astype(np.int8 if grid.level_bits == 8 else np.float16),
         quantized.rotation,
     )
 
