@@ -42,7 +42,7 @@ def every_scheme(groups: tuple[int, ...] = GROUPS) -> list[Scheme]:
 
 def fitted_schemes(fittings: Iterable[str]) -> list[tuple[str, Scheme]]:
     """Each fitting with schemes to try it on: those that are searched for with all, those that only clip with some."""
-    few = schemes_of(("int8", "int4", "fixed6", "fp8e4m3", "nf4"), (-1, 0, 48))
+    few = schemes_of(("int8", "int4", "fixed6", "nf4"), (-1, 0))
     return [
         (name, scheme)
         for name in fittings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright import _native
@@ -167,6 +167,7 @@ def test_learned_tables_ascend_and_hold_zero(name: str) -> None:
         assert np.array_equal(params.table, params.table.astype(stored)) and np.abs(params.table).max() <= 127, label
 
 
+@settings(max_examples=25)
 @given(seed=seeds, bits=st.integers(2, 4))
 def test_kmeans_equals_its_slow_twin(seed: int, bits: int) -> None:
     random = np.random.default_rng(seed)
