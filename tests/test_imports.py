@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "core": {"errors", "formats"},  # formats only inside functions: see test_core_meets_formats_only_when_called
     "formats": BASE,
+    "observers": BASE,
     "fitting": BASE,
     "rounding": BASE | {"fitting"},
     "artifact": READERS,
@@ -33,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins
-ALGORITHMS = {"fitting", "rounding", "quantization"}
+ALGORITHMS = {"observers", "fitting", "rounding", "quantization"}
 RUNTIME = ("errors", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
 HEAVY = {"torch", "transformers"}
 

@@ -47,7 +47,6 @@ class Format(Protocol):
 
 SCALE_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "pow2": 8, "row5": 5, "e4m3": 8}  # a group
 ROW_SCALE_BITS, TENSOR_SCALE_BITS = 16, 32  # what row5 stores beside for each row, e4m3 for the tensor
-LEVEL_BITS = 16  # of a level in a learned table
 _SPELLING = re.compile(
     r"(?P<format>[a-z]+[0-9]{1,2}(e[0-9]m[0-9])?)(-(?P<granularity>tensor|channel|g[0-9]{1,9}))?"
     r"(-(?P<affine>affine))?(-s(?P<scale>[a-z0-9]+))?"
@@ -154,7 +153,7 @@ class Scheme:
 
         format = FORMATS[self.format]
         rows, columns = (int(np.prod(shape[:-1], dtype=np.int64)), int(shape[-1]))
-        bits = rows * 8 * ((columns * format.bits + 7) // 8) + self.tables(shape) * LEVEL_BITS * (1 << format.bits)
+        bits = rows * 8 * ((columns * format.bits + 7) // 8) + self.tables(shape) * format.level_bits * (1 << format.bits)
         if self.scale == "row5":
             multiple_bytes = (SCALE_BITS["row5"] * (columns // self.group_size(shape)) + 7) // 8
             return bits + rows * (ROW_SCALE_BITS + 8 * multiple_bytes)
@@ -193,7 +192,7 @@ class QParams:
     `scale`       (groups,) float32, already rounded to the scheme's scale type; may be negative
     `zero_point`  (groups,) float32 holding whole levels; None when symmetric
     `row_scale`   (rows,) float32, rounded to fp16, of which `scale` holds whole multiples, for row5; (1,) for e4m3
-    `table`       (tensors, rows or groups, 2^bits) float32, rounded to fp16, ascending; each serves an equal share of the codes
+    `table`       (tensors, rows or groups, 2^bits) float32, rounded as stored, ascending; each serves an equal share of the codes
     """
 
     scale: Floats

@@ -25,7 +25,7 @@ from bitwright.artifact import ArtifactModel, Manifest, StoredTensor, open_artif
 from bitwright.artifact.writer import Progress
 from bitwright.core import Choice, Floats, QTensor, Recipe, Scheme
 from bitwright.errors import MissingTensorError, NonFiniteError, RecipeError, SchemeError, TextError, TokenizerError
-from bitwright.fitting import FITTING
+from bitwright.fitting import CALIBRATED, FITTING
 from bitwright.formats import FORMATS
 from bitwright.formats.checks import require_finite
 from bitwright.formats.hadamard import rotate, rotation_block
@@ -181,7 +181,7 @@ def packed_from(quantized: QTensor) -> Packed:
         None
         if params.row_scale is None
         else store_multiples(params.scale.reshape(row_count, -1), params.row_scale, scheme.scale),
-        None if params.table is None else params.table.astype(np.float16),
+        None if params.table is None else params.table.astype(np.int8 if grid.level_bits == 8 else np.float16),
         quantized.rotation,
     )
 
@@ -215,6 +215,8 @@ def _check_recipe(recipe: Recipe, model: LanguageModel) -> None:
     for choice in recipe.choices:
         if choice.method not in ROUNDING:
             raise RecipeError(f"unknown method {choice.method!r}; choose from {', '.join(ROUNDING)}")
+        if choice.fitting in CALIBRATED:
+            raise RecipeError(f"fitting {choice.fitting!r} needs a method that calibrates; choose from {', '.join(FITTING)}")
         if choice.fitting not in FITTING:
             raise RecipeError(f"unknown fitting {choice.fitting!r}; choose from {', '.join(FITTING)}")
         if not set(choice.pattern) & set("*?[") and choice.pattern not in names:

@@ -19,7 +19,8 @@ SCHEMES = {
     "*.o_proj.weight": "int5-channel-affine-sfp32",
     "model.layers.0.mlp.gate_proj.weight": "bf16",
     "model.layers.1.mlp.gate_proj.weight": "nvfp4",
-    "*.up_proj.weight": "int2-g64",
+    "model.layers.0.mlp.up_proj.weight": "int2-g64",
+    "model.layers.1.mlp.up_proj.weight": "pwl6-tensor",
     "*.down_proj.weight": "int4-g32-srow5",
     "model.embed_tokens.weight": "any3-g16",
 }

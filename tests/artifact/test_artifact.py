@@ -37,6 +37,7 @@ from bitwright.models.base import Dense, LanguageModel, Packed
 Edit = Callable[[dict[str, Any]], object]
 Q, K, NORM = "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight", "model.norm.weight"
 GATE_1, EMBEDDING = "model.layers.1.mlp.gate_proj.weight", "model.embed_tokens.weight"
+UP_1 = "model.layers.1.mlp.up_proj.weight"
 GATE, DOWN = "model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.down_proj.weight"
 
 
@@ -262,8 +263,9 @@ VALUE_FAULTS: dict[str, tuple[str, Edit, type[BitwrightError]]] = {
     ),
     "fp8 multiple NaN": (GATE_1, put(GATE_1 + ".multiple", 5, 0xFF), NonFiniteError),
     "tensor's scale infinite": (GATE_1, put(GATE_1 + ".scale", 0, np.inf), NonFiniteError),
-    "level NaN": (EMBEDDING, put(EMBEDDING + ".table", 9, np.nan), NonFiniteError),
-    "level huge": (EMBEDDING, put(EMBEDDING + ".table", 9, 60000), NonFiniteError),
+    "level -128": (EMBEDDING, put(EMBEDDING + ".table", 9, -128), NonFiniteError),
+    "level NaN": (UP_1, put(UP_1 + ".table", 9, np.nan), NonFiniteError),
+    "level huge": (UP_1, put(UP_1 + ".table", 9, 60000), NonFiniteError),
     "multiple -16": (DOWN, put(DOWN + ".multiple", 0, 0), ManifestError),
     "zero point outside the format": (K, put(K + ".zero_point", 1, 8), ManifestError),
 }

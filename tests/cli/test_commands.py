@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bitwright.fitting import FITTING
-from bitwright.formats import FORMATS
+from bitwright.fitting import CALIBRATED, FITTING
+from bitwright.formats import FORMATS, NAMED
 from bitwright.rounding import ROUNDING
 from cli.helpers import Command
 
@@ -113,11 +113,12 @@ def test_bench(bitwright: Command, artifact: Path, monkeypatch: pytest.MonkeyPat
 
 def test_methods_and_formats(bitwright: Command) -> None:
     methods = bitwright("methods", "--json").json["methods"]
-    assert {row["name"] for row in methods} == {*ROUNDING, *FITTING}
+    assert {row["name"] for row in methods} == {*ROUNDING, *FITTING, *CALIBRATED}
     assert all(row["summary"] for row in methods)
-    assert [row["name"] for row in bitwright("formats", "--json").json["formats"]] == list(FORMATS)
-    assert all(name in bitwright("formats").out for name in FORMATS)
-    assert all(name in bitwright("methods").out for name in (*ROUNDING, *FITTING))
+    assert [row["name"] for row in bitwright("formats", "--json").json["formats"]] == [*FORMATS, *NAMED]
+    formats, methods = bitwright("formats").out, bitwright("methods").out
+    assert all(name in formats for name in (*FORMATS, *NAMED))
+    assert all(name in methods for name in (*ROUNDING, *FITTING, *CALIBRATED))
 
 
 def test_version(bitwright: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 
 import numpy as np
@@ -37,6 +38,16 @@ def schemes_of(names: tuple[str, ...], groups: tuple[int, ...] = GROUPS) -> list
 def every_scheme(groups: tuple[int, ...] = GROUPS) -> list[Scheme]:
     """All scaled formats."""
     return schemes_of(SCALED, groups)
+
+
+def fitted_schemes(fittings: Iterable[str]) -> list[tuple[str, Scheme]]:
+    """Each fitting with schemes to try it on: those that are searched for with all, those that only clip with some."""
+    few = schemes_of(("int8", "int4", "fixed6", "nf4"), (-1, 0))
+    return [
+        (name, scheme)
+        for name in fittings
+        for scheme in (every_scheme((-1, 0, 32)) if name in ("minmax", "mse") else [s for s in few if s.scale != "bf16"])
+    ]
 
 
 def own_scale_schemes(groups: tuple[int, ...] = GROUPS) -> list[Scheme]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.core import Format
@@ -69,6 +69,7 @@ def test_zero_stays_zero(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=25)
 @given(values=finite_lists)
 def test_encode_is_monotone(name: str, values: list[float]) -> None:
     ordered = np.sort(np.array(values, np.float32))
@@ -76,6 +77,7 @@ def test_encode_is_monotone(name: str, values: list[float]) -> None:
 
 
 @pytest.mark.parametrize("name", SCALED)
+@settings(max_examples=25)
 @given(values=finite_lists)
 def test_encode_takes_the_nearest_level(name: str, values: list[float]) -> None:
     """No level is closer than the chosen one."""

@@ -124,9 +124,10 @@ def test_nvfp4_counts_its_one_scale_of_the_tensor() -> None:
 
 
 def test_learned_tables_are_counted() -> None:
-    assert Scheme.parse("kmeans4-g64").stored_bits((8, 128)) == 8 * 128 * 4 + 16 * 16 + 16 * 16
-    assert Scheme.parse("any3-g64").stored_bits((8, 128)) == 8 * 128 * 3 + 16 * 16 + 8 * 8 * 16
-    assert Scheme.parse("local2-g64").stored_bits((8, 128)) == 8 * 128 * 2 + 16 * 16 + 16 * 4 * 16
+    assert Scheme.parse("kmeans4-g64").stored_bits((8, 128)) == 8 * 128 * 4 + 16 * 16 + 16 * 8
+    assert Scheme.parse("any3-g64").stored_bits((8, 128)) == 8 * 128 * 3 + 16 * 16 + 8 * 8 * 8
+    assert Scheme.parse("local2-g64").stored_bits((8, 128)) == 8 * 128 * 2 + 16 * 16 + 16 * 4 * 8
+    assert Scheme.parse("pwl8-g64").stored_bits((8, 128)) == 8 * 128 * 8 + 16 * 16 + 256 * 16
 
 
 def test_multiples_cost_five_bits_a_group_and_whole_bytes_a_row() -> None:

@@ -27,6 +27,7 @@ from bitwright.formats.full_precision import FullPrecision
 from bitwright.formats.hadamard import LARGEST_BLOCK, is_rotation
 from bitwright.formats.packing import row_bytes
 from bitwright.formats.scales import E4M3, LARGEST_MULTIPLE, SHARED, STORED_DTYPE, load_multiples, load_scale
+from bitwright.formats.table import WHOLE
 from bitwright.models.base import Dense, Packed
 
 MANIFEST_FILE = "manifest.json"
@@ -89,7 +90,8 @@ class StoredTensor:
         if scheme.affine:
             parts[f"{name}.zero_point"] = ("U8", (groups,))
         if scheme.tables(self.shape):
-            parts[f"{name}.table"] = ("F16", (scheme.tables(self.shape), 1 << bits))
+            dtype = "I8" if FORMATS[scheme.format].level_bits == 8 else "F16"
+            parts[f"{name}.table"] = (dtype, (scheme.tables(self.shape), 1 << bits))
         return parts
 
     def arrays(self, name: str, tensor: Packed | Dense) -> dict[str, np.ndarray[Any, Any]]:
@@ -176,7 +178,7 @@ def check_params(name: str, packed: Packed) -> None:
     cure, kind, format = "quantize the original model again", packed.scheme.scale, FORMATS[packed.scheme.format]
     assert not isinstance(format, FullPrecision)
     multiple = {"row5": LARGEST_MULTIPLE, "e4m3": E4M3.largest}.get(kind, 1)
-    largest = np.finfo(np.float32).max / max(2**format.bits, format.largest) / multiple
+    largest = np.finfo(np.float32).max / max(2**format.bits, format.largest, WHOLE) / multiple
     if not (np.abs(load_scale(packed.scale, kind)) <= largest).all():  # NaN compares false
         raise NonFiniteError(f"{name} has a scale that is NaN, infinite or too large; {cure}")
     if packed.zero_point is not None and packed.zero_point.max() >= 2**format.bits:
@@ -186,8 +188,8 @@ def check_params(name: str, packed: Packed) -> None:
             raise ManifestError(f"{name} has a scale outside -15 to 15 times its row's; {cure}")
     elif packed.multiple is not None and not np.isfinite(E4M3.decode(packed.multiple)).all():
         raise NonFiniteError(f"{name} has a scale that is NaN; {cure}")
-    if packed.table is not None and not (np.abs(packed.table) <= 2**format.bits).all():
-        raise NonFiniteError(f"{name} has a level that is NaN or beyond {2**format.bits}; {cure}")
+    if packed.table is not None and not (np.abs(packed.table.astype(np.float32)) <= WHOLE).all():
+        raise NonFiniteError(f"{name} has a level that is NaN or beyond {WHOLE}; {cure}")
 
 
 def _decode(data: bytes, path: Path) -> Manifest:

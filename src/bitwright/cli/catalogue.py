@@ -11,10 +11,10 @@ from bitwright.cli.console import Json, print_json, print_table
 
 def methods(as_json: Json = False) -> None:
     """List the roundings (--method) and fittings (--fitting)."""
-    from bitwright.fitting import FITTING
+    from bitwright.fitting import CALIBRATED, FITTING
     from bitwright.rounding import ROUNDING
 
-    kinds: dict[str, dict[str, Callable[..., Any]]] = {"rounding": dict(ROUNDING), "fitting": dict(FITTING)}
+    kinds: dict[str, dict[str, Callable[..., Any]]] = {"rounding": dict(ROUNDING), "fitting": {**FITTING, **CALIBRATED}}
     rows = [
         {"kind": kind, "name": name, "summary": first_sentence(function)}
         for kind, table in kinds.items()
@@ -28,10 +28,12 @@ def methods(as_json: Json = False) -> None:
 
 
 def formats(as_json: Json = False) -> None:
-    """List the number formats that a scheme can name."""
-    from bitwright.formats import FORMATS
+    """List the number formats, and schemes with a name of their own."""
+    from bitwright.core import Scheme
+    from bitwright.formats import FORMATS, NAMED
 
     rows = [{"name": name, "bits": format.bits, "summary": format.summary} for name, format in FORMATS.items()]
+    rows += [{"name": name, "bits": Scheme.parse(name).bits, "summary": f"is {meaning}"} for name, meaning in NAMED.items()]
     if as_json:
         print_json({"formats": rows})
     else:

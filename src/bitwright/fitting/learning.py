@@ -13,7 +13,7 @@ from bitwright.fitting.kmeans import kmeans
 from bitwright.fitting.measure import Measure
 from bitwright.fitting.piecewise import piecewise
 from bitwright.formats import FORMATS
-from bitwright.formats.table import Table
+from bitwright.formats.table import WHOLE, Table
 
 Floats = npt.NDArray[np.float32]
 Learner = Callable[[Cells, Doubles], Doubles]  # values and (tables, levels) to start from -> (tables, levels)
@@ -22,13 +22,18 @@ LEARNERS: dict[str, Learner] = {"kmeans": kmeans, "piecewise": piecewise, "compa
 
 
 def learn_table(groups: Floats, scale: Floats, measure: Measure) -> Floats | None:
-    """(tables, 2^bits) ascending, rounded to fp16 and with 0 among them; None for a format whose levels are given."""
+    """(tables, 2^bits) ascending, rounded as they are stored and with 0 among them; None for a format whose levels are given.
+
+    Learners see weights and levels over the format's largest level: most of them lie between -1 and 1.
+    """
     format, scheme = FORMATS[measure.scheme.format], measure.scheme
     if not isinstance(format, Table) or not format.learned:
         return None
     tables = scheme.tables(measure.shape)
-    x = (groups / scale[:, None]).reshape(tables, -1)
+    x = (groups / (scale * np.float32(format.largest))[:, None]).reshape(tables, -1)
     weights = np.broadcast_to(scale[:, None] ** 2 * measure.weights_of(groups), groups.shape).reshape(tables, -1)
-    start = np.repeat(format.table.astype(np.float64), tables, axis=0)
-    learned = LEARNERS[format.learner](Cells.of(x, weights), start)
+    start = np.repeat(format.table.astype(np.float64) / format.largest, tables, axis=0)
+    learned = LEARNERS[format.learner](Cells.of(x, weights), start) * format.largest
+    if format.whole:
+        return np.clip(np.rint(learned), -WHOLE, WHOLE).astype(np.float32)
     return learned.astype(np.float16).astype(np.float32)

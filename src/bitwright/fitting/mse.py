@@ -20,6 +20,7 @@ from bitwright.fitting.measure import Measure
 from bitwright.fitting.minmax import affine_params, next_power_of_two, params_of_range, reach
 from bitwright.formats import FORMATS
 from bitwright.formats.scales import SHARED, round_scale, store_scale
+from bitwright.formats.table import Table
 from bitwright.formats.uniform import Uniform
 
 SHRINK = np.array([1.0 - 0.04 * step for step in range(19)], np.float32)  # 1 .. 0.28
@@ -94,7 +95,9 @@ def candidates(low: Groups, high: Groups, scheme: Scheme) -> list[QParams]:
     if scheme.scale == "pow2":
         top = next_power_of_two(np.maximum(widest, np.float32(2.0**-120)))
         return [QParams((top * np.float32(2.0**-step)).astype(np.float32)) for step in range(POWERS)]
-    return [QParams(round_scale(np.float32(sign) * widest * f, own_kind(scheme))) for f in SHRINK for sign in (1, -1)]
+    grid = FORMATS[scheme.format]
+    signs = (1,) if isinstance(grid, Table) and grid.symmetric else (1, -1)
+    return [QParams(round_scale(np.float32(sign) * widest * f, own_kind(scheme))) for f in SHRINK for sign in signs]
 
 
 def _keep_better(groups: Groups, candidate: QParams, measure: Measure, state: tuple[Groups, Groups, Groups]) -> None:

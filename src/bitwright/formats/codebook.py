@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from statistics import NormalDist
 
-from bitwright.formats.table import Table
+from bitwright.formats.table import Table, learned_table
 
 SHARES = {"kmeans": "tensor", "any": "row", "local": "group"}
 
@@ -40,4 +40,4 @@ def learned(kind: str, bits: int) -> Table:
     """`kmeans4`, `any4`, `local4` and their like."""
     share = SHARES[kind]
     summary = f"{1 << bits} levels learned by k-means, a table of their own for each {share}, times a scale"
-    return Table(f"{kind}{bits}", bits, summary, normal_levels(bits), learned=share, learner="kmeans")
+    return learned_table(f"{kind}{bits}", bits, summary, normal_levels(bits), (share, "kmeans"))

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-from bitwright.formats.table import Table
-
-STRAIGHT_BREAKPOINT = 0.5  # a half of the codes on a half of the range: no bend
+from bitwright.formats.table import Table, learned_table
 
 
 def piecewise_linear(bits: int) -> Table:
@@ -18,7 +16,7 @@ def piecewise_linear(bits: int) -> Table:
     above = tuple(0.5 + 0.5 * step / (quarter - 1) for step in range(1, quarter))
     levels = (*negative, 0.0, *(step / (2 * quarter) for step in range(1, quarter + 1)), *above)
     summary = f"{1 << bits} levels on two slopes, half of them in the centre, bent where the tensor's error is least"
-    return Table(f"pwl{bits}", bits, summary, levels, learned="tensor", learner="piecewise")
+    return learned_table(f"pwl{bits}", bits, summary, levels, ("tensor", "piecewise"))
 
 
 def neural(bits: int) -> Table:
@@ -26,4 +24,4 @@ def neural(bits: int) -> Table:
     half = 1 << (bits - 1)
     levels = (*(step / half for step in range(-half, 0)), 0.0, *(step / (half - 1) for step in range(1, half)))
     summary = f"{1 << bits} levels on the curve of a small monotone network, trained for each tensor"
-    return Table(f"neural{bits}", bits, summary, levels, learned="tensor", learner="compander")
+    return learned_table(f"neural{bits}", bits, summary, levels, ("tensor", "compander"))

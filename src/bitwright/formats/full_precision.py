@@ -24,6 +24,7 @@ class FullPrecision:
     scaled: ClassVar[bool] = False
     affine: ClassVar[bool] = False
     learned: ClassVar[str] = ""
+    level_bits: ClassVar[int] = 0
     scales: ClassVar[tuple[str, ...]] = ("fp16",)  # unused, but a scheme has one
 
     @property

@@ -2,7 +2,8 @@
 
 The nearest level is found by counting thresholds: x takes the k-th smallest level where it exceeds k of the midpoints
 between neighbours. A midpoint itself goes to the even code. A learned format has a table of its own for each tensor, row
-or group, and the one listed here is where learning starts.
+or group, and the one listed here is where learning starts. Learned levels of up to four bits are whole numbers from -127
+to 127, which integer arithmetic can multiply as they are; those of more bits are fp16.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from bitwright.formats.checks import require_finite
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 
+WHOLE, WHOLE_BITS = 127, 4  # learned levels are whole numbers up to 127 in formats of up to four bits
 OWN_SCALES = ("fp16", "fp32", "bf16")  # types of a scale that is a number of its own, the usual one first
 
 
@@ -77,9 +79,25 @@ class Table:
         """(1, 2^bits), in the order of the codes."""
         return np.array([self.levels], np.float32)
 
+    @property
+    def level_bits(self) -> int:
+        """That a learned level takes in a file."""
+        return 8 if self.whole else 16
+
+    @property
+    def whole(self) -> bool:
+        """Whether learned levels are whole numbers."""
+        return self.bits <= WHOLE_BITS
+
     @cached_property
     def ordering(self) -> Ordering:
         return Ordering.of(self.table)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the other sign of a scale would change nothing."""
+        levels = self.ordering.levels[0]
+        return not self.learned and bool(np.array_equal(levels, -levels[::-1]))
 
     @property
     def largest(self) -> float:
@@ -95,6 +113,12 @@ class Table:
     def decode(self, codes: npt.NDArray[Any]) -> Floats:
         levels: Floats = self.table[0][codes]
         return levels
+
+
+def learned_table(name: str, bits: int, summary: str, levels: tuple[float, ...], learned: tuple[str, str]) -> Table:
+    """A format whose levels, here from -1 to 1, are where learning starts; `learned`: who has a table, and by which learner."""
+    start = tuple(float(round(WHOLE * level)) for level in levels) if bits <= WHOLE_BITS else levels
+    return Table(name, bits, summary, start, learned=learned[0], learner=learned[1])
 
 
 def decode_with(tables: Floats, codes: npt.NDArray[Any]) -> Floats:

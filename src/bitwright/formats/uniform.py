@@ -23,6 +23,7 @@ class Uniform:
     scaled: ClassVar[bool] = True
     affine: ClassVar[bool] = True  # may have a zero point
     learned: ClassVar[str] = ""
+    level_bits: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:

@@ -32,7 +32,7 @@ class Packed:
     `scale`       (groups,) in the scheme's stored dtype; (rows,) for row5, (1,) for e4m3
     `zero_point`  (groups,) uint8, zero-point level - lowest level; None when symmetric
     `multiple`    (rows, bytes) uint8, multiples of a shared scale as formats/scales.py stores them; None but for row5, e4m3
-    `table`       (tensors, rows or groups, 2^bits) float16, ascending; None unless the levels are learned
+    `table`       (tensors, rows or groups, 2^bits) int8, or float16 beyond four bits, ascending; None unless learned
     `rotation`    columns in a block of the Hadamard rotation that the codes are of; 0 for none
     """
 
@@ -42,7 +42,7 @@ class Packed:
     scale: npt.NDArray[Any]
     zero_point: npt.NDArray[np.uint8] | None = None
     multiple: npt.NDArray[np.uint8] | None = None
-    table: npt.NDArray[np.float16] | None = None
+    table: npt.NDArray[np.int8 | np.float16] | None = None
     rotation: int = 0
 
     def rows(self, begin: int, end: int) -> Packed:
