@@ -24,7 +24,10 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     method: Annotated[str | None, typer.Option("--method", help=f"See bitwright methods. [{DEFAULT_METHOD}]")] = None,
     fitting: Annotated[str | None, typer.Option("--fitting", help=f"See bitwright methods. [{DEFAULT_FITTING}]")] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="A .json or .toml recipe, instead of the three above.")] = None,
-    calibration: Annotated[str, typer.Option("--calibration", help="A text file, or self: text that the model writes.")] = "self",
+    calibration: Annotated[
+        str, typer.Option("--calibration", help="self: text that the model writes; or a text file, or a data set on the hub.")
+    ] = "self",
+    calibration_tokens: Annotated[int, typer.Option("--calibration-tokens", help="How much of it is used.")] = 65536,
     head: Annotated[str | None, typer.Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -34,12 +37,15 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     """
     from bitwright import quantize as quantize_model
     from bitwright.analysis.memory import peak_rss_bytes
+    from bitwright.calibration.text import LENGTH, Source
     from bitwright.inspection import summary
     from bitwright.models import load
 
     begin = time.perf_counter()
     chosen = choose_recipe(recipe, scheme, method, fitting, head)
-    quantized = quantize_model(load(model), chosen, calibration)
+    windows = max(1, calibration_tokens // LENGTH)
+    quantized = quantize_model(load(model), chosen, Source(calibration, windows, min(LENGTH, calibration_tokens)))
+    quantized.calibrate(output, progress)
     with progress("quantizing") as report:
         size = summary(quantized.save(output, lambda name, done, total: report(done, total)))
     seconds = time.perf_counter() - begin
