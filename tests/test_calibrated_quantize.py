@@ -161,3 +161,16 @@ def test_text_that_calibration_saw_is_not_tested_on(model: LanguageModel, tmp_pa
         bitwright.evaluate(saved, model, seen[100:8000], context=100, tokens=1000)
     assert bitwright.evaluate(saved, model, seen[100:8000], context=100, tokens=1000, allow_seen=True).tokens > 900
     assert bitwright.evaluate(saved, model, unseen, context=100, tokens=1000).tokens > 900
+
+
+def test_a_forecast_takes_the_work_into_account(model: LanguageModel) -> None:
+    small = bitwright.quantize(model, RECIPE, Source("self", windows=100, length=32, seed=9))
+    first, second = (
+        small.forecast(),
+        bitwright.quantize(model, RECIPE, Source("self", windows=10000, length=32, seed=9)).forecast(),
+    )
+    assert first.size_bytes == second.size_bytes == sum(small.stored_bits(name) for name in model.names()) // 8
+    assert second.seconds > 5 * first.seconds > 0 and second.writing_seconds > 5 * first.writing_seconds > 0
+    assert second.peak_rss_bytes > first.peak_rss_bytes
+    nothing = bitwright.quantize(model, Recipe.uniform("int4-g32")).forecast()
+    assert nothing.seconds == nothing.writing_seconds == 0 < nothing.size_bytes

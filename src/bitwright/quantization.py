@@ -28,6 +28,7 @@ from bitwright.artifact import ArtifactModel, Manifest, StoredTensor, open_artif
 from bitwright.artifact.staging import check_place
 from bitwright.artifact.writer import Progress, is_artifact
 from bitwright.calibration.marks import marks_of, to_text
+from bitwright.calibration.self_written import missing_tokens
 from bitwright.calibration.store import Store
 from bitwright.calibration.text import Source, Watch, unwatched
 from bitwright.core import Choice, Floats, QTensor, Recipe, Scheme
@@ -44,6 +45,7 @@ from bitwright.rounding import ROUNDING
 from bitwright.rounding.moments import Moments
 
 if TYPE_CHECKING:
+    from bitwright.calibration.forecast import Forecast
     from bitwright.models.tokenizer import Tokenizer
 
 BLOCK_BYTES = 2**22  # of float32 weights that one thread works on at once: what a core's cache holds
@@ -133,6 +135,24 @@ class QuantizedModel:
         calibration = asdict(self.calibration) if self._needs else None
         text = json.dumps([self.source.fingerprint(), self.recipe.to_dict(), calibration])
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a method looks at inputs, so that text is read before anything is written."""
+        return bool(self._needs)
+
+    def forecast(self) -> Forecast:
+        """What saving will take on this machine; it is measured for about a second, and nothing else is done."""
+        from bitwright.calibration.forecast import Work, forecast
+
+        if self._needs:
+            _require_torch()
+        length = min(self.calibration.length, self.source.architecture.context_length)
+        shape = (self.calibration.windows, length)
+        unwritten = missing_tokens(self.source, shape, self.calibration.seed) if self.calibration.place == "self" else 0
+        methods = {name: self._choices[name].method for name in self._needs}
+        size = sum(self._line(name).stored_bits for name in self.names()) // 8
+        return forecast(self.source, Work(methods, self._needs, shape, unwritten, size))
 
     def calibrate(self, output: str | Path | None = None, watch: Watch = unwatched) -> None:
         """Round all matrices whose method looks at their inputs, unless that is done.

@@ -62,6 +62,12 @@ def self_written(
     return result
 
 
+def missing_tokens(model: LanguageModel, shape: tuple[int, int], seed: int) -> int:
+    """How many tokens `self_written` would have to write."""
+    directory = _directory(model, shape[1], seed)
+    return shape[1] * sum(not (directory / f"{index}.npy").is_file() for index in range(shape[0]))
+
+
 def _write(writer: Callable[[], LanguageModel], indices: Iterable[int], length: int, seed: int) -> Iterator[tuple[int, Tokens]]:
     """The windows of these numbers, each as soon as it is complete."""
     from bitwright.engine import Engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from bitwright.cli.console import Json, megabytes, note, print_json, progress
 from bitwright.errors import RecipeError
 
 if TYPE_CHECKING:
+    from bitwright.calibration.forecast import Forecast
     from bitwright.core import Recipe
 
 DEFAULT_SCHEME, DEFAULT_METHOD, DEFAULT_FITTING = "int4-g64", "nearest", "mse"
@@ -29,6 +31,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     ] = "self",
     calibration_tokens: Annotated[int, typer.Option("--calibration-tokens", help="How much of it is used.")] = 65536,
     head: Annotated[str | None, typer.Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will take, and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Quantize a model into a directory of its own.
@@ -45,15 +48,34 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     chosen = choose_recipe(recipe, scheme, method, fitting, head)
     windows = max(1, calibration_tokens // LENGTH)
     quantized = quantize_model(load(model), chosen, Source(calibration, windows, min(LENGTH, calibration_tokens)))
+    expected = quantized.forecast() if dry_run or quantized.calibrates else None
+    if dry_run and expected is not None:
+        _say_forecast(expected, as_json)
+        return
     quantized.calibrate(output, progress)
     with progress("quantizing") as report:
         size = summary(quantized.save(output, lambda name, done, total: report(done, total)))
-    seconds = time.perf_counter() - begin
+    figures = {key: size[key] for key in ("size_bytes", "bits_per_weight")}
+    figures |= {"seconds": time.perf_counter() - begin, "peak_rss_bytes": peak_rss_bytes()}
     if as_json:
-        figures = {key: size[key] for key in ("size_bytes", "bits_per_weight")}
-        print_json({"path": str(output)} | figures | {"seconds": seconds, "peak_rss_bytes": peak_rss_bytes()})
-    else:
-        note(f"wrote {output}: {megabytes(size['size_bytes'])}, {size['bits_per_weight']:.3f} bits per weight, {seconds:.1f} s")
+        print_json({"path": str(output)} | figures | ({"forecast": asdict(expected)} if expected else {}))
+        return
+    note(
+        f"wrote {output}: {megabytes(figures['size_bytes'])}, {figures['bits_per_weight']:.3f} bits per weight, "
+        f"{figures['seconds']:.1f} s, {megabytes(figures['peak_rss_bytes'])} of memory at most"
+    )
+    if expected is not None:
+        note(f"forecast: {expected.seconds + expected.writing_seconds:.1f} s, {megabytes(expected.peak_rss_bytes)} of memory")
+
+
+def _say_forecast(expected: Forecast, as_json: bool) -> None:
+    if as_json:
+        print_json({"forecast": asdict(expected)})
+        return
+    note(
+        f"would write {megabytes(expected.size_bytes)} in about {expected.seconds:.0f} s, and take about "
+        f"{expected.writing_seconds:.0f} s more for calibration text; {megabytes(expected.peak_rss_bytes)} of memory at most"
+    )
 
 
 def choose_recipe(recipe: Path | None, scheme: str | None, method: str | None, fitting: str | None, head: str | None) -> Recipe:

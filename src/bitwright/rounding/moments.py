@@ -27,7 +27,7 @@ class Moments:
 
     gram: Doubles
     cross: Doubles | None = None
-    damping: float = 0.01
+    damping: float = 0.02
     alpha: float = 0.25
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Refine: GPTQ, then coordinate descent on the codes and least-squares scales in turn, while the layer's error falls.
+"""Refine: GPTQ, then least-squares scales and codes in turn, by GPTQ again and by coordinate descent. Needs second moments.
 
 All minimise trace((V - W) H (V - W)^T), V the weights that the codes stand for. Descent moves one column after the other
 to the level nearest to what is best for it with all others where they are,
@@ -30,7 +30,7 @@ from bitwright.rounding.nearest import nearest
 
 Floats = npt.NDArray[np.float32]
 
-ROUNDS, SWEEPS = 3, 2
+RESTARTS, ROUNDS, SWEEPS = 2, 2, 2  # GPTQ again on refitted scales; then descents of so many sweeps on refitted scales
 REFITTED_SCALES = ("fp32", "fp16", "bf16")  # types whose every value can be chosen by itself
 
 
@@ -47,14 +47,13 @@ def refined(weights: Floats, grids: Grids, codes: Codes, moments: Moments) -> QT
     """Codes and grids of no larger error than those given, row by row."""
     gram: Floats = moments.damped.astype(np.float32)
     best = row_errors(weights, grids, codes, gram)
-    for _ in range(ROUNDS):
+    for step in range(RESTARTS + ROUNDS):
         new_grids = refitted(weights, grids, codes, gram)
-        new_codes = descend(weights, new_grids, codes, gram)
+        again = step < RESTARTS
+        new_codes = compensate(weights, new_grids, moments) if again else descend(weights, new_grids, codes, gram)
         error = row_errors(weights, new_grids, new_codes, gram)
         all_or_none = grids.scheme.group == -1  # one grid for all rows
         better = np.full(len(error), error.sum() < best.sum()) if all_or_none else error < best
-        if not better.any():
-            break
         codes = np.where(better[:, None], new_codes, codes)
         grids = grids.with_scale(np.where(better[:, None], new_grids.scale, grids.scale))
         best = np.where(better, error, best)
