@@ -4,6 +4,7 @@
 
 #include "bitwright/kernels.h"
 #include "cached.h"
+#include "compensate.h"
 #include "grid.h"
 #include "quantized_matmul.h"
 #include "quantized_rows.h"
@@ -41,6 +42,8 @@ constexpr bitwright::Kernels make_table() {
       .encode_group = encode_group<Isa>,
       .squared_error = squared_error<Isa>,
       .scale_sums = scale_sums<Isa>,
+      .compensate_panel = compensate_panel<Isa>,
+      .descend_panel = descend_panel<Isa>,
   };
 }
 

@@ -109,6 +109,16 @@ struct PanelRange {
   int begin, end;
 };
 
+// 16 rows of weights that are being rounded, [column][16], columns in the order of rounding. Each column has one grid a row:
+// level = clip(rint(w / scale) + zero_point, low, high), those of group_of[column], [group][16].
+struct RoundingPanel {
+  int columns;
+  const int32_t* group_of;
+  const float* scales;
+  const float* zero_points;
+  int low, high;
+};
+
 struct Kernels {
   const char* name;
   int tile;        // tokens in a full tile
@@ -154,6 +164,11 @@ struct Kernels {
   float (*squared_error)(const float* x, int n, float scale, float zero_point, int low, int high);
   // sum x q and sum q q over levels q of the group, for the least-squares scale
   void (*scale_sums)(const float* x, int n, float scale, float zero_point, int low, int high, float* xq, float* qq);
+
+  // GPTQ: weights become levels. `factor` (U) and `drift` (P, or null) are (columns, columns); see kernels/compensate.h.
+  void (*compensate_panel)(const RoundingPanel&, const float* factor, const float* drift, float* weights);
+  // One sweep of coordinate descent; `values` are rounded weights, `residuals` their difference to the true ones times H.
+  void (*descend_panel)(const RoundingPanel&, const float* gram, float* values, float* residuals, float* levels);
 };
 
 // Best first. The environment variable BITWRIGHT_ISA forces one by name; throws std::runtime_error if this machine

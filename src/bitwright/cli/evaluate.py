@@ -28,6 +28,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     context: Annotated[int, Option("--context", help="Tokens in a window.")] = 512,
     tokens: Annotated[int, Option("--tokens", help="Tokens of the text to use, from its beginning.")] = 32768,
     activations: Annotated[str, Option("--activations", help="The engine's activations: int8, int16 or fp32.")] = "int8",
+    allow_seen: Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure perplexity, KL and agreement against a reference.
@@ -37,7 +38,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     from bitwright.analysis.evaluate import evaluate as measure
 
     with progress("evaluating") as report:
-        result = measure(path, reference, text, context, tokens, activations, report).to_dict()
+        result = measure(path, reference, text, context, tokens, activations, report, allow_seen).to_dict()
     if as_json:
         print_json(result)
         return
