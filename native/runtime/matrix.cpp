@@ -28,29 +28,30 @@ size_t scale_bytes(ScaleType type) { return type == ScaleType::fp16 ? 2 : 4; }
 size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }  // parts of a record begin on a cache line
 size_t zero_bytes(ZeroType type) { return type == ZeroType::fp32 ? 4 : type == ZeroType::uint8 ? 1 : 0; }
 
-// Where step `step` of a block lies: vector and bit of its low part, as kernels/codes.h describes.
-struct Place {
-  int vector, shift;
-};
-
-Place place_of(int step, int bits) {
-  if (bits == 3) return step < 6 ? Place{step / 2, step % 2 * 3} : Place{step - 6, 6};
-  const int fields = 8 / bits;
-  return {step / fields, step % fields * bits};
+// One row of a block, 32 byte codes, into its places: four columns of a step are one word, and no code leaves its byte.
+template <int kBits>
+void store_row(const uint8_t* codes, uint8_t* out) {
+  uint32_t steps[kBlock / 4], words[kBits];
+  std::memcpy(steps, codes, kBlock);
+  if constexpr (kBits == 3) {
+    constexpr uint32_t kLow = 0x03030303, kTop = 0x01010101;
+    words[0] = steps[0] | steps[1] << 3 | (steps[6] & kLow) << 6;
+    words[1] = steps[2] | steps[3] << 3 | (steps[7] & kLow) << 6;
+    words[2] = steps[4] | steps[5] << 3 | (steps[6] >> 2 & kTop) << 6 | (steps[7] >> 2 & kTop) << 7;
+  } else {
+    constexpr int kFields = 8 / kBits;
+    for (int i = 0; i < kBits; i++) {
+      words[i] = 0;
+      for (int f = 0; f < kFields; f++) words[i] |= steps[i * kFields + f] << (f * kBits);
+    }
+  }
+  for (int i = 0; i < kBits; i++) std::memcpy(out + i * kPanelRows * 4, &words[i], 4);
 }
 
-// One block of 16 rows x 32 columns of byte codes, [row][column], into the engine's order.
-void store_block(const uint8_t* codes, size_t row_stride, int bits, uint8_t* out) {
-  for (int step = 0; step < kBlock / 4; step++) {
-    const Place place = place_of(step, bits);
-    const bool split = bits == 3 && step >= 6;  // low two bits here, top bit in vector 2
-    for (int row = 0; row < kPanelRows; row++)
-      for (int i = 0; i < 4; i++) {
-        const uint8_t code = codes[row * row_stride + 4 * step + i];
-        out[place.vector * 64 + 4 * row + i] |= static_cast<uint8_t>((split ? code & 3 : code) << place.shift);
-        if (split) out[128 + 4 * row + i] |= static_cast<uint8_t>((code >> 2) << step);
-      }
-  }
+// One block of 16 rows x 32 columns of byte codes, [row][column], into the order that kernels/codes.h describes.
+template <int kBits>
+void store_block(const uint8_t* codes, size_t row_stride, uint8_t* out) {
+  for (int row = 0; row < kPanelRows; row++) store_row<kBits>(codes + row * row_stride, out + 4 * row);
 }
 
 }  // namespace
@@ -107,9 +108,10 @@ void Matrix::repack_panel(const PackedSource& source, int panel, uint8_t* codes_
         reinterpret_cast<float*>(zeros)[to] = static_cast<const float*>(source.zero_points)[from] + static_cast<float>(lift);
     }
   }
+  const auto store = bits_ == 2 ? store_block<2> : bits_ == 3 ? store_block<3> : bits_ == 4 ? store_block<4> : store_block<8>;
   for (int b = 0; b < blocks_; b++)
-    store_block(codes_of_rows + static_cast<size_t>(b) * kBlock, stride, bits_,
-                record + codes_at_ + static_cast<size_t>(b) * code_bytes(bits_));
+    store(codes_of_rows + static_cast<size_t>(b) * kBlock, stride,
+          record + codes_at_ + static_cast<size_t>(b) * code_bytes(bits_));
 }
 
 Matrix::Matrix(const DenseSource& source) : rows_(source.rows), columns_(source.columns), type_(source.type) {

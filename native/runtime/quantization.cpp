@@ -21,20 +21,50 @@ void pack_row(const uint8_t* codes, size_t columns, int bits, uint8_t* packed) {
 
 }  // namespace
 
-void unpack_row(const uint8_t* packed, size_t columns, int bits, uint8_t* codes) {
-  if (bits == 8) {
-    std::memcpy(codes, packed, columns);
-    return;
+namespace {
+
+// Eight codes take `kBits` bytes: whole ones, which the compiler can take apart side by side.
+template <int kBits>
+void unpack_whole(const uint8_t* packed, size_t columns, uint8_t* codes) {
+  constexpr uint64_t kMask = (1 << kBits) - 1;
+  const size_t whole = columns / 8;
+  for (size_t i = 0; i < whole; i++, packed += kBits, codes += 8) {
+    uint64_t bits = 0;
+    for (int b = 0; b < kBits; b++) bits |= static_cast<uint64_t>(packed[b]) << (8 * b);
+    for (int j = 0; j < 8; j++) codes[j] = static_cast<uint8_t>(bits >> (j * kBits) & kMask);
   }
-  const auto mask = static_cast<uint8_t>((1 << bits) - 1);
-  uint64_t pending = 0;
-  int held = 0;
-  for (size_t j = 0; j < columns; j++, held -= bits, pending >>= bits) {
-    if (held < bits) {
-      pending |= static_cast<uint64_t>(*packed++) << held;
-      held += 8;
-    }
-    codes[j] = static_cast<uint8_t>(pending) & mask;
+  uint64_t bits = 0;
+  const size_t rest = columns % 8;
+  for (size_t b = 0; b < (rest * kBits + 7) / 8; b++) bits |= static_cast<uint64_t>(packed[b]) << (8 * b);
+  for (size_t j = 0; j < rest; j++) codes[j] = static_cast<uint8_t>(bits >> (j * kBits) & kMask);
+}
+
+void unpack_nibbles(const uint8_t* packed, size_t columns, uint8_t* codes) {
+  for (size_t i = 0; i < columns / 2; i++) {
+    codes[2 * i] = packed[i] & 15;
+    codes[2 * i + 1] = packed[i] >> 4;
+  }
+  if (columns % 2 != 0) codes[columns - 1] = packed[columns / 2] & 15;
+}
+
+}  // namespace
+
+void unpack_row(const uint8_t* packed, size_t columns, int bits, uint8_t* codes) {
+  switch (bits) {
+    case 2:
+      return unpack_whole<2>(packed, columns, codes);
+    case 3:
+      return unpack_whole<3>(packed, columns, codes);
+    case 4:
+      return unpack_nibbles(packed, columns, codes);
+    case 5:
+      return unpack_whole<5>(packed, columns, codes);
+    case 6:
+      return unpack_whole<6>(packed, columns, codes);
+    case 7:
+      return unpack_whole<7>(packed, columns, codes);
+    default:
+      std::memcpy(codes, packed, columns);
   }
 }
 
