@@ -163,6 +163,19 @@ def _decode_speed(engine: Engine, tokens: npt.NDArray[np.int32]) -> float:
     return len(steps) / _seconds(decode_all)
 
 
+def batch_speed(engine: Engine, size: int, generate: int) -> float:
+    """Tokens per second of `size` sequences decoding `generate` tokens each together, after a short prompt."""
+    tokens = np.random.default_rng(0).integers(0, engine.vocab_size, (DECODE_AFTER + generate, size)).astype(np.int32)
+    sequences = [engine.new_sequence() for _ in range(size)]
+    engine.read([(sequence, tokens[:DECODE_AFTER, i]) for i, sequence in enumerate(sequences)])
+
+    def decode_all() -> None:
+        for step in tokens[DECODE_AFTER:]:
+            engine.read([(sequence, step[i : i + 1]) for i, sequence in enumerate(sequences)])
+
+    return size * generate / _seconds(decode_all)
+
+
 def _seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()

@@ -22,7 +22,9 @@ Overflow = Annotated[
     str, typer.Option("--overflow", help="When the context is full: error, or slide (forget the oldest tokens).")
 ]
 
-KvCache = Annotated[str, typer.Option("--kv-cache", help="How keys and values are kept: fp16, fp32, int8 or int4 (least memory).")]
+KvCache = Annotated[
+    str, typer.Option("--kv-cache", help="How keys and values are kept: fp16, fp32, int8 or int4 (least memory).")
+]
 Lookup = Annotated[int, typer.Option("--lookup", help="Guess up to N tokens at a step from the text so far (0: none).")]
 
 
