@@ -18,7 +18,7 @@ size_t bytes_of(int count, int bits) { return static_cast<size_t>(count) * bits 
 // Codes of one head's channels; returns their scale. See cached_zero: eight bits have their zero at 128, four at 7.5.
 float encode(const float* x, int n, int bits, uint8_t* codes) {
   float bound = 0;
-  for (int i = 0; i < n; i++) bound = std::fmax(bound, std::fabs(x[i]));
+  for (int i = 0; i < n; i++) bound = std::fabs(x[i]) > bound ? std::fabs(x[i]) : bound;
   const float most = bits == 8 ? 127.0f : 7.5f, inverse = bound > 0 ? most / bound : 0.0f;
   const float shift = bits == 8 ? 128.5f : 8.0f;  // floor(x + 1/2) rounds; four bits: level - 7.5 for level = floor(x + 8)
   for (int i = 0; i < n; i++) {

@@ -12,6 +12,7 @@ import bitwright as bw
 import tiny
 from bitwright.engine import CACHES, Engine, Sampling
 from bitwright.errors import ContextError, EngineError
+from bitwright.models.base import LanguageModel
 
 PROMPTS = [tiny.tokens(n) for n in (3, 17, 1, 20, 9)]
 
@@ -22,13 +23,20 @@ def model(tiny_directory: Callable[[str], Path]) -> Path:
 
 
 @pytest.mark.parametrize("case", tiny.FAMILY_CASES)
-def test_a_batch_writes_what_each_prompt_gives_alone(case: str, tiny_directory: Callable[[str], Path], tmp_path: Path) -> None:
-    quantized = bw.quantize(bw.load(tiny_directory(case)), bw.Recipe.uniform("int4-g32")).save(tmp_path / "out")
-    for loaded in (bw.load(tiny_directory(case)), quantized):
-        engine = Engine.load(loaded, threads=2)
-        alone = [list(engine.generate(prompt, Sampling(12))) for prompt in PROMPTS]
-        assert engine.generate_batch(PROMPTS, Sampling(12)) == alone
-        assert engine.generate_batch(PROMPTS, Sampling(12), at_once=2) == alone
+def test_a_batch_writes_what_each_prompt_gives_alone(case: str, tiny_directory: Callable[[str], Path]) -> None:
+    check_batch(bw.load(tiny_directory(case)))
+
+
+@pytest.mark.parametrize("scheme", ["int4-g32", "int8-channel"])
+def test_so_it_does_on_codes(scheme: str, tiny_directory: Callable[[str], Path], tmp_path: Path) -> None:
+    check_batch(bw.quantize(bw.load(tiny_directory("gemma3")), bw.Recipe.uniform(scheme)).save(tmp_path / "out"))
+
+
+def check_batch(model: LanguageModel) -> None:
+    engine = Engine.load(model, threads=2)
+    alone = [list(engine.generate(prompt, Sampling(12))) for prompt in PROMPTS]
+    assert engine.generate_batch(PROMPTS, Sampling(12)) == alone
+    assert engine.generate_batch(PROMPTS, Sampling(12), at_once=2) == alone
 
 
 @pytest.mark.parametrize("cache", CACHES)

@@ -13,6 +13,7 @@ import pytest
 
 import bitwright as bw
 import tiny
+from bitwright import _native
 from bitwright.engine import Engine, Sampling
 from bitwright.errors import ContextError, EngineError
 
@@ -120,3 +121,9 @@ def test_threads_do_not_change_the_answer(model: Path) -> None:
     ids = tiny.tokens(40)
     one, three = (Engine.load(bw.load(model), threads=threads, activations="fp32").logits(ids) for threads in (1, 3))
     assert np.abs(one - three).max() < 1e-5
+
+
+def test_the_number_of_threads_is_found_once_among_the_cores(model: Path) -> None:
+    first, second = Engine.load(model), Engine.load(model)
+    assert 1 <= first.threads == second.threads <= _native.available_cores()
+    assert Engine.load(model, threads=3).threads == 3

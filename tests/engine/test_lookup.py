@@ -15,6 +15,7 @@ from bitwright import _native
 from bitwright.engine import CACHES, Engine, Sampling
 from bitwright.engine import generation as writing
 from bitwright.engine.lookup import FIRST_PAUSE, Guesser, Index
+from bitwright.models.base import LanguageModel
 
 LOOP = tiny.tokens(12) * 4  # a text that repeats itself
 
@@ -30,16 +31,25 @@ class Eager(Guesser):
 
 @pytest.mark.parametrize("case", tiny.FAMILY_CASES)
 def test_greedy_answers_are_those_without_lookup(
-    case: str, tiny_directory: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, tiny_directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quantized = bw.quantize(bw.load(tiny_directory(case)), bw.Recipe.uniform("int4-g32")).save(tmp_path / "out")
+    check_lookup(bw.load(tiny_directory(case)), monkeypatch)
+
+
+@pytest.mark.parametrize("scheme", ["int4-g32", "int8-channel"])
+def test_so_they_are_on_codes(
+    scheme: str, tiny_directory: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantized = bw.quantize(bw.load(tiny_directory("gemma3")), bw.Recipe.uniform(scheme)).save(tmp_path / "out")
+    check_lookup(quantized, monkeypatch)
+
+
+def check_lookup(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "Guesser", Eager)
-    for loaded in (bw.load(tiny_directory(case)), quantized):
-        engine = Engine.load(loaded, context=min(100, loaded.architecture.context_length))
-        engine._eos_ids = frozenset()
-        prompt = LOOP[: engine.context // 2]
-        plain = list(engine.generate(prompt, Sampling(engine.context // 2)))
-        assert list(engine.generate(prompt, Sampling(engine.context // 2, lookup=5))) == plain
+    engine = Engine.load(model, context=min(100, model.architecture.context_length))
+    engine._eos_ids = frozenset()
+    half = engine.context // 2
+    assert list(engine.generate(LOOP[:half], Sampling(half, lookup=5))) == list(engine.generate(LOOP[:half], Sampling(half)))
 
 
 @pytest.mark.parametrize("cache", CACHES)

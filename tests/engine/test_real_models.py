@@ -83,6 +83,16 @@ def test_stories260k_writes_its_story(activations: str, stories: LanguageModel) 
     assert written.startswith(STORY)
 
 
+def test_stories260k_writes_the_same_with_guesses_and_beside_others(stories: LanguageModel) -> None:
+    tokenizer, engine = stories.tokenizer(), Engine.load(stories)
+    prompts = [
+        tokenizer.encode(text) for text in ("Once upon a time", "Lily and Tom went to the park. Lily and Tom", "The red ball")
+    ]
+    plain = [list(engine.generate(prompt, Sampling(120))) for prompt in prompts]
+    assert [list(engine.generate(prompt, Sampling(120, lookup=8))) for prompt in prompts] == plain
+    assert engine.generate_batch(prompts, Sampling(120)) == plain
+
+
 def test_stories260k_has_its_known_loss(stories: LanguageModel) -> None:
     """1.27 nats a token, each story read on its own."""
     tokenizer, engine = stories.tokenizer(), Engine.load(stories, activations="fp32", kv_cache="fp32")

@@ -94,7 +94,7 @@ HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut short": (lambda data: data[:-1], "length"),
     "cut in the header": (lambda data: data[:60], "header of"),
     "longer": (lambda data: data + b"0", "length"),
-    "far longer": (lambda data: data + bytes(1 << 20), "larger than a state"),
+    "far longer": (lambda data: data + bytes(1 << 20), "length"),
     "a flipped bit": (lambda data: data[:-100] + bytes([data[-100] ^ 1]) + data[-99:], "checksum"),
     "header length": (lambda data: data[:12] + b"\xff\xff\xff\xff" + data[16:], "header of"),
     "no JSON": (lambda data: data[:16] + b"[" * 50 + data[66:], "unreadable header"),

@@ -42,7 +42,7 @@ def save_state(sequence: Sequence, identity: str, kv_cache: str, path: Path) -> 
     payload = sequence.native.state()
     facts = {"identity": identity, "kv_cache": kv_cache, "tokens": sequence.position, "payload_bytes": payload.nbytes}
     header = json.dumps(facts).encode()
-    parts = (PREFIX.pack(MAGIC, VERSION, len(header)), header, np.array(sequence.tokens, "<i4").tobytes(), memoryview(payload))
+    parts = (PREFIX.pack(MAGIC, VERSION, len(header)), header, np.array(sequence.tokens, "<i4").tobytes(), payload.data)
     checksum, beside = hashlib.sha256(), path.parent / f".{path.name}.partial-{secrets.token_hex(4)}"
     try:
         try:
@@ -62,20 +62,19 @@ def save_state(sequence: Sequence, identity: str, kv_cache: str, path: Path) -> 
 
 def load_state(sequence: Sequence, identity: str, kv_cache: str, vocabulary: int, path: Path) -> None:
     """Put the file's tokens and cache in place of the sequence's. Raises `StateError` and then leaves it as it was."""
-    data = _checked_bytes(path, sequence)
-    facts, at = _header(data, path)
-    if facts["identity"] != identity:
-        raise StateError(f"{path} was saved by another model, rope scaling or kind of activations; read the text again")
-    if facts["kv_cache"] != kv_cache:
-        raise StateError(
-            f"{path} holds a cache of type {facts['kv_cache']}, not {kv_cache}; load with kv_cache={facts['kv_cache']!r}"
-        )
-    count, size = facts["tokens"], facts["payload_bytes"]
-    if not 0 <= count <= sequence.context:
-        raise StateError(f"{path} holds {count} tokens and the context {sequence.context}; ask for a larger --context")
-    if size != sequence.native.cache_bytes(count) or len(data) != at + 4 * count + size + CHECKSUM:
+    try:
+        with path.open("rb") as file:
+            facts, at = _header(file.read(PREFIX.size + LONGEST_HEADER), path)
+            _check_facts(facts, sequence, identity, kv_cache, path)
+            count, size = facts["tokens"], facts["payload_bytes"]
+            length = at + 4 * count + size + CHECKSUM  # at most what this sequence's cache takes: checked above
+            file.seek(0)
+            data = file.read(length + 1)
+    except OSError as fault:
+        raise StateError(f"cannot read {path} ({fault.strerror}); check the path and the permissions") from fault
+    if len(data) != length:
         raise StateError(f"{path} does not have the length that its header says; save the state again")
-    if hashlib.sha256(data[:-CHECKSUM]).digest() != bytes(data[-CHECKSUM:]):
+    if hashlib.sha256(memoryview(data)[:-CHECKSUM]).digest() != data[-CHECKSUM:]:
         raise StateError(f"{path} is damaged: its checksum does not hold; save the state again")
     tokens = np.frombuffer(data, "<i4", count, at)
     if count and (tokens.min() < 0 or tokens.max() >= vocabulary):
@@ -85,33 +84,32 @@ def load_state(sequence: Sequence, identity: str, kv_cache: str, vocabulary: int
     sequence.tokens.extend(tokens.tolist())
 
 
-def _checked_bytes(path: Path, sequence: Sequence) -> memoryview:
-    """The file's bytes, unless it is larger than any state of this sequence could be."""
-    most = PREFIX.size + LONGEST_HEADER + 4 * sequence.context + sequence.native.cache_bytes(sequence.context) + CHECKSUM
-    try:
-        with path.open("rb") as file:
-            data = memoryview(file.read(most + 1))
-    except OSError as fault:
-        raise StateError(f"cannot read {path} ({fault.strerror}); check the path and the permissions") from fault
-    if len(data) > most:
-        raise StateError(f"{path} is larger than a state of {sequence.context} tokens can be; ask for a larger --context")
-    if len(data) < PREFIX.size + CHECKSUM or bytes(data[: len(MAGIC)]) != MAGIC:
-        raise StateError(f"{path} is not a saved state, or is cut short; save the state again")
-    return data
-
-
-def _header(data: memoryview, path: Path) -> tuple[Mapping[str, Any], int]:
+def _header(data: bytes, path: Path) -> tuple[Mapping[str, Any], int]:
     """What the header says, and where it ends."""
+    if len(data) < PREFIX.size or data[: len(MAGIC)] != MAGIC:
+        raise StateError(f"{path} is not a saved state, or is cut short; save the state again")
     _, version, length = PREFIX.unpack_from(data)
     if version != VERSION:
         raise StateError(f"{path} has version {version} of the format and this program reads {VERSION}; save the state again")
     end = PREFIX.size + length
-    if length > LONGEST_HEADER or end > len(data) - CHECKSUM:
+    if length > LONGEST_HEADER or end > len(data):
         raise StateError(f"{path} has a header of {length} bytes, which cannot be; save the state again")
     try:
-        facts = json.loads(bytes(data[PREFIX.size : end]))
+        facts = json.loads(data[PREFIX.size : end])
     except (ValueError, RecursionError) as fault:
         raise StateError(f"{path} has an unreadable header ({fault}); save the state again") from fault
     if not isinstance(facts, dict) or {name: type(value) for name, value in facts.items()} != FIELDS:
         raise StateError(f"{path} has a header without exactly {', '.join(FIELDS)}; save the state again")
     return facts, end
+
+
+def _check_facts(facts: Mapping[str, Any], sequence: Sequence, identity: str, kv_cache: str, path: Path) -> None:
+    """Raises `StateError` for a state that is not this sequence's."""
+    if facts["identity"] != identity:
+        raise StateError(f"{path} was saved by another model, rope scaling or kind of activations; read the text again")
+    if facts["kv_cache"] != kv_cache:
+        raise StateError(f"{path} holds a cache of type {facts['kv_cache']!r}, not {kv_cache!r}; load the model with that type")
+    if not 0 <= facts["tokens"] <= sequence.context:
+        raise StateError(f"{path} holds {facts['tokens']} tokens and the context {sequence.context}; ask for a larger --context")
+    if facts["payload_bytes"] != sequence.native.cache_bytes(facts["tokens"]):
+        raise StateError(f"{path} has a cache of another length than its tokens take; save the state again")
