@@ -20,6 +20,14 @@ struct SpreadPanel {
   const int8_t* multiples;  // [group][16], or null
   int32_t middle;
   int rows, blocks, blocks_per_group;
+  const uint8_t* next = nullptr;  // what comes after this panel's record, asked for from memory while this one is computed
+  size_t next_bytes = 0;
+
+  // One line of it at each step of four columns: a record has at most as many lines as steps, and its scales'.
+  void fetch(int step) const {
+    const size_t at = static_cast<size_t>(step) * 64;
+    if (at < next_bytes) __builtin_prefetch(next + at);
+  }
 };
 
 // Sum of (level - zero point) * a, where `sum` is that of (level - what the dot product takes off) * a.
@@ -64,6 +72,7 @@ inline void tile_by_group(const SpreadPanel& w, Tile x) {
       typename Isa::I sum[kTokens];
       for (int t = 0; t < kTokens; t++) sum[t] = Isa::broadcast(0), negated[t] += x.negated_sums[t];
       for (int j = 0; j < kSteps; j++, levels += kStepBytes, x.codes += x.stride) {
+        if constexpr (kTokens > 4) w.fetch(b * kSteps + j);  // with fewer, memory is read fast enough
         const auto four = Isa::load_bytes(levels);
         for (int t = 0; t < kTokens; t++) sum[t] = Isa::template dot<kSmall>(sum[t], four, x.codes[t]);
       }
@@ -95,6 +104,7 @@ inline void tile_by_row(const SpreadPanel& w, Tile x) {
   int32_t negated[kTokens] = {};
   for (int t = 0; t < kTokens; t++) sum[t] = Isa::broadcast(0);
   for (int j = 0; j < w.blocks * kSteps; j++, x.codes += x.stride) {
+    if constexpr (kTokens > 4) w.fetch(j);
     const auto four = Isa::load_bytes(w.levels + static_cast<size_t>(j) * kStepBytes);
     for (int t = 0; t < kTokens; t++) sum[t] = Isa::template dot<kSmall>(sum[t], four, x.codes[t]);
   }
@@ -144,7 +154,9 @@ inline SpreadPanel spread_panel(const QuantizedPanels& w, int p, Scratch room) {
           (1 << Storage::kMiddleBit) - kOffset,
           w.rows - p * kPanelRows,
           w.blocks,
-          w.blocks_per_group};
+          w.blocks_per_group,
+          w.record(p + 1),
+          w.record_bytes};
 }
 
 // With its multiples in the bytes.
@@ -162,12 +174,13 @@ inline SpreadPanel spread_multiples(const QuantizedPanels& w, int p, Scratch roo
     }(std::make_integer_sequence<int, kSteps>());
   }
   const auto* scales = reinterpret_cast<const float*>(groups.scales);
-  return {room.levels, scales, nullptr, nullptr, 128 - Isa::kByteOffset, w.rows - p * kPanelRows, w.blocks, w.blocks};
+  return {room.levels, scales,   nullptr,         nullptr,       128 - Isa::kByteOffset, w.rows - p * kPanelRows,
+          w.blocks,    w.blocks, w.record(p + 1), w.record_bytes};
 }
 
 // One panel times all rows.
 template <class Isa, bool kSmall>
-inline void multiply_panel(const SpreadPanel& w, bool by_row, const QuantizedRows& x, Output out) {
+inline void multiply_panel(SpreadPanel w, bool by_row, const QuantizedRows& x, Output out) {
   for (int row = 0; row < x.rows; row += x.tile) {
     const Tile tile(x, row, x.rows - row, {out.values + row * out.stride, out.stride, out.accumulate});
     with_tile<Isa::kTile>(tile.tokens, [&]<int kTokens>() {
@@ -178,6 +191,7 @@ inline void multiply_panel(const SpreadPanel& w, bool by_row, const QuantizedRow
       else
         tile_by_group<Isa, kSmall, false, kTokens>(w, tile);
     });
+    w.next_bytes = 0;
   }
 }
 
