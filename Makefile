@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | format | sanitize | bench | clean. Each target sets up what it needs, once.
+# make setup | demo | test | lint | format | sanitize | arm | bench | clean. Each target sets up what it needs, once.
 
 SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +8,7 @@ CPP := $(filter %.cpp %.h,$(NATIVE))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 STUBS := src/bitwright/_native.pyi
 
-.PHONY: setup demo test lint format sanitize bench clean
+.PHONY: setup demo test lint format sanitize arm bench clean
 
 setup: .venv/.built
 
@@ -36,6 +36,7 @@ demo: setup
 test: setup
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory sanitize
+	@$(MAKE) --no-print-directory arm
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -55,10 +56,15 @@ sanitize: setup
 	$(BIN)/cmake --build build/sanitize -- --quiet
 	build/sanitize/native_tests
 
+arm: setup
+	native/tests/arm.sh $(abspath $(BIN))
+
 bench: setup
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/quantize_cost.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/readme.py
 
 clean:

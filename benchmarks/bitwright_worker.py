@@ -13,6 +13,7 @@ class Bitwright:
 
     def __init__(self, path: str, threads: int, context: int, activations: str) -> None:
         self.engine = Engine.load(path, threads=threads, context=context, activations=activations)
+        self.weight_bytes = self.engine.weight_bytes
 
     def prefill(self, tokens: Tokens) -> Floats:
         return self.engine.prefill(np.array(tokens, np.int32))

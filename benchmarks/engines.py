@@ -1,139 +1,123 @@
-"""This engine against llama.cpp: prefill and decode on the same model, threads and tokens, in turns.
+"""This engine against its peers: prefill and decode on the same model, bits, threads and tokens, in turns.
 
-    python benchmarks/engines.py [--rounds 9] [--threads 1,2]
+    python benchmarks/engines.py [--rounds 9] [--threads 1,2] [--groups best,avx2]
 
-All engines stay loaded, each in a process of its own, and are measured one after the other, round after round, the
-first of a round being another each time: whatever else the machine does hits all alike. Prefill is 512 tokens; decode
-is 128 steps after 16 tokens, each step ending with a greedy choice from the logits. Medians over the rounds; a ratio is
-the median of the rounds' ratios. llama.cpp runs as pip builds it here, without AMX.
+All engines of a group stay loaded, each in a process of its own, and are measured one after the other, round after
+round, the first of a round being another each time: whatever else the machine does hits all alike. Prefill is 512
+tokens; decode is 128 greedy steps after 16 tokens. Medians over the rounds; a ratio is the median of the rounds' ratios.
+The machine's ceilings are measured after each contest and again at the end, and the highest count.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import statistics
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bitwright.inspection import summary
+from bitwright.analysis.ceilings import Ceilings
+from bitwright.analysis.work import prompt_operations
 from bitwright.models import load
-from material import artifact_of_twin, gguf_of_twin
-from results import circumstances, table, verdict, write
-from worker import Worker, bitwright_worker, llama_cpp_worker
-
-PROMPT, AFTER, STEPS = 512, 16, 128
-PAIRS = {"int4-g32": "Q4_0", "int4-g64": "Q4_0", "int8-channel": "Q8_0"}
-DECODE_BAR, PREFILL_BAR = 1.5, 1.0
+from contenders import GROUPS, OURS, PROMPT, Contender, file_bytes
+from engines_report import report
+from material import twin
+from results import circumstances
 
 
-@dataclass
-class Contender:
-    """One engine with one model. Speeds are tokens per second, one entry a round."""
-
-    name: str
-    path: Path
-    worker: Worker
-    prefill: list[float] = field(default_factory=list)
-    decode: list[float] = field(default_factory=list)
-    peak_rss_bytes: int = 0
-
-    def measure(self, tokens: list[int]) -> None:
-        self.prefill.append(PROMPT / self.worker.ask("prefill", tokens=tokens)["seconds"])
-        answer = self.worker.ask("decode", prompt=tokens[:AFTER], steps=STEPS)
-        self.decode.append(STEPS / answer["seconds"])
-        self.peak_rss_bytes = answer["peak_rss_bytes"]
-
-
-def contest(models: dict[str, Path], threads: int, rounds: int) -> dict[str, Contender]:
-    """All contenders at one thread count. The first round warms up and is thrown away."""
+def contest(group: str, threads: int, rounds: int, directory: Path) -> list[Contender]:
+    """All of a group at one thread count. The first round warms up and is thrown away."""
     tokens = [int(token) for token in np.random.default_rng(0).integers(100, 49000, PROMPT)]
     with ExitStack() as stack:
         contenders = []
-        for name, path in models.items():
-            worker = stack.enter_context(llama_cpp_worker() if path.suffix == ".gguf" else bitwright_worker())
-            worker.ask("load", model=str(path), threads=threads, context=PROMPT, activations="int8")
-            contenders.append(Contender(name, path, worker))
+        for entry in GROUPS[group]:
+            model = entry.model(directory)
+            contenders.append(Contender(entry, model, stack.enter_context(entry.start())))
+            contenders[-1].load(threads)
         for turn in range(rounds + 1):
             first = turn % len(contenders)
             for contender in contenders[first:] + contenders[:first]:
                 contender.measure(tokens)
     for contender in contenders:
         del contender.prefill[0], contender.decode[0]
-    return {contender.name: contender for contender in contenders}
+    return contenders
 
 
-def ratio(ours: list[float], theirs: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-
-
-def row_of(contender: Contender, threads: int) -> dict[str, Any]:
+def row_of(contender: Contender, group: str, threads: int) -> dict[str, Any]:
     return {
-        "model": contender.name,
+        "group": group,
+        "engine": contender.entry.engine,
+        "kind": contender.entry.kind,
+        "bits": contender.entry.bits,
         "threads": threads,
         "prefill_tokens_per_s": round(statistics.median(contender.prefill), 1),
         "decode_tokens_per_s": round(statistics.median(contender.decode), 1),
-        "weight_bytes": sum(tensor["bytes"] for tensor in summary(load(contender.path))["tensors"]),
+        "file_bytes": file_bytes(contender.path),
+        "weight_bytes": contender.weight_bytes,
         "peak_rss_bytes": contender.peak_rss_bytes,
         "rounds": {"prefill": contender.prefill, "decode": contender.decode},
     }
 
 
-def prepare(directory: Path) -> dict[str, Path]:
-    """All models by name, ours made under `directory`."""
-    with bitwright_worker() as ours, llama_cpp_worker() as theirs:
-        models = {f"Bitwright {scheme}": artifact_of_twin(scheme, directory, ours) for scheme in PAIRS}
-        return models | {f"llama.cpp {kind}": gguf_of_twin(kind, theirs) for kind in PAIRS.values()}
+def ratios(contenders: list[Contender]) -> list[dict[str, Any]]:
+    """Ours over each peer of as many bits."""
+    found = []
+    for ours in (one for one in contenders if one.entry.engine == OURS):
+        for theirs in (one for one in contenders if one.entry.engine != OURS and one.entry.bits == ours.entry.bits):
+            speeds = {"prefill": _ratio(ours.prefill, theirs.prefill), "decode": _ratio(ours.decode, theirs.decode)}
+            names = {"ours": ours.entry.kind, "engine": theirs.entry.engine, "theirs": theirs.entry.kind}
+            found.append(names | {"bits": ours.entry.bits} | speeds)
+    return found
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def measure_ceilings(ceilings: Ceilings, threads: int, working_sets: set[int]) -> None:
+    """Again, whatever is known; the highest figures stay."""
+    ceilings.matrix_ops_per_s("int8", threads, reached=math.inf)
+    for working_set in working_sets:
+        ceilings.read_gb_per_s(working_set, threads, reached=math.inf)
+
+
+def add_fractions(rows: list[dict[str, Any]], ceilings: Ceilings) -> None:
+    """To our own rows, what share of the machine they use."""
+    operations = prompt_operations(load(twin()).architecture, PROMPT) / PROMPT
+    for row in (row for row in rows if row["weight_bytes"]):
+        bandwidth = ceilings.read_gb_per_s(row["weight_bytes"], row["threads"]) * 1e9
+        row["decode_fraction_of_bandwidth"] = row["weight_bytes"] * row["decode_tokens_per_s"] / bandwidth
+        peak = ceilings.matrix_ops_per_s("int8", row["threads"])
+        row["prefill_fraction_of_peak"] = operations * row["prefill_tokens_per_s"] / peak if peak else None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of this engine and of llama.cpp on the twin of SmolLM2, interleaved.")
+    parser = argparse.ArgumentParser(description="Speed of this engine and of its peers on the twin of SmolLM2, interleaved.")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", default="1,2", help="thread counts, separated by commas")
+    parser.add_argument("--groups", default="best,avx2", help=f"of {', '.join(GROUPS)}")
     options = parser.parse_args()
 
+    ceilings, loads = Ceilings(), [round(os.getloadavg()[0], 2)]
     data: dict[str, Any] = {"circumstances": circumstances(), "command": "python benchmarks/engines.py", "runs": [], "ratios": []}
     with tempfile.TemporaryDirectory() as directory:
-        models = prepare(Path(directory))
-        for threads in map(int, options.threads.split(",")):
-            found = contest(models, threads, options.rounds)
-            data["runs"] += [row_of(contender, threads) for contender in found.values()]
-            for scheme, kind in PAIRS.items():
-                ours, theirs = found[f"Bitwright {scheme}"], found[f"llama.cpp {kind}"]
-                speeds = {"prefill": ratio(ours.prefill, theirs.prefill), "decode": ratio(ours.decode, theirs.decode)}
-                data["ratios"].append({"ours": scheme, "theirs": kind, "threads": threads} | speeds)
-    report(data)
-
-
-def report(data: dict[str, Any]) -> None:
-    megabyte = 1e6
-    speeds = [
-        (
-            run["model"],
-            run["threads"],
-            run["prefill_tokens_per_s"],
-            run["decode_tokens_per_s"],
-            run["weight_bytes"] / megabyte,
-            run["peak_rss_bytes"] / megabyte,
-        )
-        for run in data["runs"]
-    ]
-    ratios = [(r["ours"], r["theirs"], r["threads"], r["prefill"], r["decode"]) for r in data["ratios"]]
-    bars = [
-        verdict(f"{what}, {r['ours']} over {r['theirs']}, {r['threads']} threads", r[what], bar, at_least=True)
-        for r in data["ratios"]
-        for what, bar in (("decode", DECODE_BAR), ("prefill", PREFILL_BAR))
-    ]
-    parts = [
-        table(("model", "threads", "prefill tokens/s", "decode tokens/s", "weights MB", "peak RSS MB"), speeds),
-        table(("Bitwright", "llama.cpp", "threads", "prefill ratio", "decode ratio"), ratios),
-        *bars,
-    ]
-    write("engines", "Speed on the twin of SmolLM2-135M, beside llama.cpp", data, parts)
+        for group in options.groups.split(","):
+            for threads in map(int, options.threads.split(",")):
+                found = contest(group, threads, options.rounds, Path(directory))
+                working_sets = {one.weight_bytes for one in found if one.weight_bytes}
+                measure_ceilings(ceilings, threads, working_sets)
+                data["runs"] += [row_of(contender, group, threads) for contender in found]
+                data["ratios"] += [{"group": group, "threads": threads} | each for each in ratios(found)]
+                loads.append(round(os.getloadavg()[0], 2))
+    for threads, working_set in {(row["threads"], row["weight_bytes"]) for row in data["runs"] if row["weight_bytes"]}:
+        measure_ceilings(ceilings, threads, {working_set})
+    add_fractions(data["runs"], ceilings)
+    report(data | {"ceilings": ceilings.figures, "load_averages": loads})
 
 
 if __name__ == "__main__":

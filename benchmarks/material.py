@@ -43,6 +43,16 @@ def gguf_of_twin(kind: str, worker: Worker) -> Path:
     return path
 
 
+def peer_of_twin(name: str, kind: str, worker: Worker) -> Path:
+    """The twin as the directory that a peer's own exporter makes of it: `name` is the peer's, `kind` int4 or int8."""
+    path = home() / f"twin-{name}-{kind}"
+    if not path.exists():
+        partial = path.with_name(path.name + ".partial")
+        worker.ask("quantize", source=str(twin()), target=str(partial), kind=kind)
+        partial.rename(path)
+    return path
+
+
 def artifact_of_twin(scheme: str, directory: Path, worker: Worker) -> Path:
     """The twin in one of Bitwright's schemes, nearest rounding with the MSE fit, made under `directory`."""
     path = directory / scheme

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright import _native
-from bitwright.analysis.benchmark import machine
+from bitwright.analysis.ceilings import machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

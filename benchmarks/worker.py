@@ -2,7 +2,7 @@
 
 Requests and answers are one line of JSON each. `Worker` asks, `serve` answers; an engine is any object with `Session`'s face.
 
-    load      model, threads, context, activations   -> seconds, rss_bytes
+    load      model, threads, context, activations   -> seconds, weight_bytes (that a token reads; null if unknown)
     prefill   tokens                                 -> seconds
     decode    prompt, steps                          -> seconds for all steps (greedy: each token is the last one's best)
     reference tokens, path                           -> writes the log-probabilities at all positions to a .npy file
@@ -14,11 +14,12 @@ Requests and answers are one line of JSON each. `Worker` asks, `serve` answers; 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -39,16 +40,18 @@ class Session(Protocol):
     def logits(self, tokens: Tokens) -> Floats: ...  # (tokens, vocabulary)
 
 
-Load = Callable[[str, int, int, str], Session]
+Load = Callable[[str, int, int, str], Any]
 Quantize = Callable[[str, str, str], None]
+Verb = Callable[..., dict[str, Any]]
 
 
 class Worker:
     """The asking side. A context manager: leaving it ends the process."""
 
-    def __init__(self, python: Path, script: str) -> None:
+    def __init__(self, python: Path, script: str, variables: Mapping[str, str] | None = None) -> None:
         command = [str(python), str(Path(__file__).parent / script)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = dict(os.environ) | dict(variables or {})
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.name = str(self._answer()["ready"])
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
@@ -75,20 +78,37 @@ class Worker:
         self.process.wait(timeout=60)
 
 
-def bitwright_worker() -> Worker:
-    return Worker(Path(sys.executable), "bitwright_worker.py")
+def bitwright_worker(isa: str = "") -> Worker:
+    """`isa` forces an instruction set."""
+    return Worker(Path(sys.executable), "bitwright_worker.py", {"BITWRIGHT_ISA": isa} if isa else None)
 
 
-def llama_cpp_worker() -> Worker:
+def llama_cpp_worker(build: str = "native") -> Worker:
     from llama_cpp_build import interpreter
 
-    return Worker(interpreter(), "llama_cpp_worker.py")
+    return Worker(interpreter(build), "llama_cpp_worker.py")
 
 
-def serve(load: Load, quantize: Quantize, name: str) -> None:
-    """Answer requests from stdin until it ends. Whatever the engine prints goes to stderr."""
+def openvino_worker() -> Worker:
+    from peers import openvino_interpreter
+
+    return Worker(openvino_interpreter(), "openvino_worker.py")
+
+
+def onnxruntime_worker() -> Worker:
+    from peers import onnxruntime_interpreter
+
+    return Worker(onnxruntime_interpreter(), "onnxruntime_worker.py")
+
+
+def serve(load: Load, quantize: Quantize, name: str, verbs: Mapping[str, Verb] | None = None) -> None:
+    """Answer requests from stdin until it ends. Whatever the engine prints goes to stderr.
+
+    `verbs` are an engine's own ways to be timed, where it has no such face as `Session`'s.
+    """
     answers, sys.stdout = sys.stdout, sys.stderr
-    session: Session | None = None
+    known = VERBS if verbs is None else verbs
+    session: Any = None
     print(json.dumps({"ready": name}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -98,11 +118,12 @@ def serve(load: Load, quantize: Quantize, name: str) -> None:
         if do == "load":
             session = None  # the old one goes first
             session = load(request["model"], request["threads"], request["context"], request["activations"])
+            answer = {"weight_bytes": getattr(session, "weight_bytes", None)}
         elif do == "quantize":
             quantize(request["source"], request["target"], request["kind"])
         elif do != "memory":
             assert session is not None
-            answer = VERBS[do](session, **request)
+            answer = known[do](session, **request)
         answer.setdefault("seconds", time.perf_counter() - begin)
         answer["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps(answer), file=answers, flush=True)
@@ -146,7 +167,7 @@ def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
     return result
 
 
-VERBS: dict[str, Callable[..., dict[str, Any]]] = {
+VERBS: dict[str, Verb] = {
     "prefill": prefill,
     "decode": decode,
     "reference": reference,

@@ -21,20 +21,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "core": {"errors", "formats"},  # formats only inside functions: see test_core_meets_formats_only_when_called
     "formats": BASE,
+    "cache": set(),
     "observers": BASE,
     "fitting": BASE,
     "rounding": BASE | {"fitting"},
+    "calibration": READERS | {"cache", "engine", "observers", "rounding"},
     "artifact": READERS,
     "models": READERS,
     "inspection": READERS,
     "engine": READERS,
-    "quantization": READERS | {"fitting", "rounding"},
-    "analysis": READERS | {"inspection", "engine", "quantization"},
-    "cli": READERS | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding"},
+    "quantization": READERS | {"fitting", "rounding", "calibration"},
+    "analysis": READERS | {"cache", "inspection", "engine", "quantization", "calibration"},
+    "cli": READERS | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "calibration"},
     "__main__": {"cli"},
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins
-ALGORITHMS = {"observers", "fitting", "rounding", "quantization"}
+ALGORITHMS = {"observers", "fitting", "rounding", "calibration", "quantization"}
 RUNTIME = ("errors", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
 HEAVY = {"torch", "transformers"}
 

@@ -5,6 +5,7 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,7 +15,7 @@
 #include <vector>
 
 #include "arrays.h"
-#include "bitwright/bandwidth.h"
+#include "bitwright/ceilings.h"
 #include "bitwright/compare.h"
 #include "bitwright/sampler.h"
 #include "bitwright/session.h"
@@ -70,30 +71,55 @@ bool is_half(const Reals<kDimensions>& reals) {
 
 using ZeroPoints = std::variant<Array<uint8_t, 1>, Array<float, 1>>;
 
+using Multiples = std::optional<Array<int8_t, 1>>;
+using Table = std::optional<Array<uint8_t, 1>>;
+
+// How the columns of a matrix are quantized, beside its codes and scales.
+struct Layout {
+  int bits, columns, group;  // group -1: one for the whole tensor
+  bool rotated;
+};
+
+void check_packed(size_t rows, size_t row_bytes, size_t scales, const Layout& layout, const Multiples& multiples,
+                  const Table& table) {
+  const auto [bits, columns, group, rotated] = layout;
+  require(bits >= 2 && bits <= 8 && columns > 0 && columns <= 1 << 16, "bits must be 2 to 8 and columns 1 to 65536");
+  require(row_bytes == (static_cast<size_t>(columns) * bits + 7) / 8, "packed rows have the wrong length");
+  require(group < 0 || (group > 0 && columns % group == 0 && (group == columns || group % kBlock == 0)), "this group cannot run");
+  const size_t groups = group < 0 ? 1 : rows * (columns / group);
+  require(scales == (multiples ? rows : groups), "one scale for each group, or each row where groups have multiples of it");
+  require(!multiples || (group > 0 && bits <= 4 && multiples->shape(0) == groups), "one multiple for each group of 2 to 4 bits");
+  for (size_t i = 0; multiples && i < groups; i++) require(std::abs(multiples->data()[i]) <= 15, "a multiple is from -15 to 15");
+  require(!table || (bits <= 4 && !multiples && table->shape(0) == 16), "a table has 16 levels, for 2 to 4 bits");
+}
+
 void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
-                const std::optional<ZeroPoints>& zero_points, int bits, int columns, int group,
-                const std::optional<Array<int8_t, 1>>& multiples, int rotation) {
-  require(!multiples && rotation == 0, "rotated inputs and scales that are multiples cannot run yet");
+                const std::optional<ZeroPoints>& zero_points, const Layout& layout, const Multiples& multiples,
+                const Table& table) {
   const auto size_of = [](const auto& array) { return array.shape(0); };
   const auto data_of = [](const auto& array) { return static_cast<const void*>(array.data()); };
   const size_t rows = codes.shape(0), count = std::visit(size_of, scales);
-  require(bits >= 2 && bits <= 8 && columns > 0, "bits must be 2 to 8 and columns positive");
-  require(codes.shape(1) == (static_cast<size_t>(columns) * bits + 7) / 8, "packed rows have the wrong length");
-  const bool shared = group < 0;
-  require(shared || (group > 0 && columns % group == 0 && (group == columns || group % kBlock == 0)), "this group cannot run");
-  require(count == (shared ? 1 : rows * (columns / group)), "one scale for each group");
-  require(!zero_points || std::visit(size_of, *zero_points) == count, "one zero point for each scale");
+  check_packed(rows, codes.shape(1), count, layout, multiples, table);
+  require(!zero_points || (!multiples && !table && std::visit(size_of, *zero_points) == count), "one zero point for each scale");
+  require(!multiples || !is_half<1>(scales), "a row's scale is fp32");
   const ZeroType zero_type = !zero_points ? ZeroType::middle : zero_points->index() == 0 ? ZeroType::uint8 : ZeroType::fp32;
-  const PackedSource source{.codes = codes.data(),
-                            .scales = std::visit(data_of, scales),
-                            .zero_points = zero_points ? std::visit(data_of, *zero_points) : nullptr,
-                            .scale_type = is_half<1>(scales) ? ScaleType::fp16 : ScaleType::fp32,
-                            .zero_type = zero_type,
-                            .bits = bits,
-                            .rows = static_cast<int>(rows),
-                            .columns = columns,
-                            .group = group,
-                            .shared_scale = shared};
+  const PackedSource source{
+      .codes = codes.data(),
+      .scales = std::visit(data_of, scales),
+      .zero_points = zero_points ? std::visit(data_of, *zero_points) : nullptr,
+      .scale_type = multiples            ? ScaleType::multiple
+                    : is_half<1>(scales) ? ScaleType::fp16
+                                         : ScaleType::fp32,
+      .zero_type = zero_type,
+      .bits = layout.bits,
+      .rows = static_cast<int>(rows),
+      .columns = layout.columns,
+      .group = layout.group,
+      .shared_scale = layout.group < 0,
+      .multiples = multiples ? multiples->data() : nullptr,
+      .table = table ? table->data() : nullptr,
+      .rotated = layout.rotated,
+  };
   nb::gil_scoped_release release;
   *matrix_of(model, role, layer) = Matrix(source);
 }
@@ -139,8 +165,15 @@ void bind_model(nb::module_& m) {
             model.layers.back().window = window;
           },
           "rope"_a, "window"_a)
-      .def("set_packed", &set_packed, "role"_a, "layer"_a, "codes"_a, "scales"_a, "zero_points"_a.none(), "bits"_a, "columns"_a,
-           "group"_a, "multiples"_a = nb::none(), "rotation"_a = 0)
+      .def(
+          "set_packed",
+          [](Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
+             const std::optional<ZeroPoints>& zero_points, int bits, int columns, int group, const Multiples& multiples,
+             const Table& table, bool rotated) {
+            set_packed(model, role, layer, codes, scales, zero_points, {bits, columns, group, rotated}, multiples, table);
+          },
+          "role"_a, "layer"_a, "codes"_a, "scales"_a, "zero_points"_a.none(), "bits"_a, "columns"_a, "group"_a,
+          "multiples"_a = nb::none(), "table"_a = nb::none(), "rotated"_a = false)
       .def("set_dense", &set_dense, "role"_a, "layer"_a, "values"_a, "bf16"_a)
       .def("set_vector", &set_vector, "role"_a, "layer"_a, "values"_a)
       .def("check", &Model::check)
@@ -149,16 +182,40 @@ void bind_model(nb::module_& m) {
 
 using Tokens = Array<int32_t, 1>;
 
-auto session_forward(Session& session, Tokens tokens, bool want_hidden, bool want_logits) {
+// Sequence i reads the next counts[i] of the tokens.
+auto session_forward(Session& session, const std::vector<Sequence*>& sequences, Tokens tokens, const std::vector<int>& counts,
+                     bool want_hidden, bool want_logits) {
   const size_t count = tokens.shape(0), width = session.model().hidden, vocabulary = session.model().vocabulary;
+  require(sequences.size() == counts.size(), "one count for each sequence");
+  std::vector<Piece> pieces;
+  size_t at = 0;
+  for (size_t i = 0; i < counts.size(); i++) {
+    require(sequences[i] != nullptr && counts[i] >= 0 && counts[i] <= static_cast<int64_t>(count - at),
+            "counts and tokens differ");
+    require(sequences[i]->cache.fits(session.model()), "the sequence belongs to a model of another shape");
+    pieces.push_back({sequences[i], tokens.data() + at, counts[i]});
+    at += counts[i];
+  }
+  require(at == count, "counts and tokens differ");
   auto hidden = make_array<float>({want_hidden ? count : 0, width});
-  auto logits = make_array<float>({want_logits ? vocabulary : 0});
+  auto logits = make_array<float>({want_logits ? pieces.size() : 0, vocabulary});
   {
     nb::gil_scoped_release release;
-    session.forward(tokens.data(), static_cast<int>(count), want_hidden ? hidden.data() : nullptr,
-                    want_logits ? logits.data() : nullptr);
+    session.forward(pieces, want_hidden ? hidden.data() : nullptr, want_logits ? logits.data() : nullptr);
   }
   return std::make_tuple(hidden, logits);
+}
+
+auto sequence_state(Sequence& sequence) {
+  auto state = make_array<uint8_t>({sequence.state_bytes()});
+  std::memcpy(state.data(), sequence.state(), sequence.state_bytes());
+  return state;
+}
+
+void sequence_restore(Sequence& sequence, int position, Array<uint8_t, 1> state) {
+  require(position >= 0 && position <= sequence.cache.context(), "the state does not fit the context");
+  require(state.shape(0) == sequence.cache.bytes(position), "the state has the wrong length");
+  sequence.restore(position, state.data());
 }
 
 auto session_project(Session& session, Array<float, 2> hidden) {
@@ -204,30 +261,41 @@ T named(const std::map<std::string, T>& table, const std::string& name, const ch
   return found->second;
 }
 
+void bind_sequence(nb::module_& m) {
+  nb::class_<Sequence>(m, "Sequence")
+      .def(
+          "__init__",
+          [](Sequence* self, const Model& model, int context, const std::string& cache) {
+            require(context > 0, "context is positive");
+            const std::map<std::string, CacheType> types = {
+                {"fp32", CacheType::fp32}, {"fp16", CacheType::fp16}, {"int8", CacheType::int8}, {"int4", CacheType::int4}};
+            new (self) Sequence(model, context, named<CacheType>(types, cache, "cache type"));
+          },
+          "model"_a, "context"_a, "cache"_a)
+      .def("rewind", &Sequence::rewind, "position"_a)
+      .def("state", &sequence_state)
+      .def("restore", &sequence_restore, "position"_a, "state"_a)
+      .def(
+          "cache_bytes", [](const Sequence& sequence, int positions) { return sequence.cache.bytes(positions); }, "positions"_a)
+      .def_prop_ro("position", &Sequence::position)
+      .def_prop_ro("context", [](const Sequence& sequence) { return sequence.cache.context(); });
+}
+
 void bind_session(nb::module_& m) {
   nb::class_<Session>(m, "Session")
       .def(
           "__init__",
-          [](Session* self, std::shared_ptr<const Model> model, int context, int threads, const std::string& activations,
-             const std::string& cache) {
+          [](Session* self, std::shared_ptr<const Model> model, int threads, const std::string& activations) {
             model->check();
-            require(context > 0 && threads > 0, "context and threads are positive");
-            const SessionOptions options{
-                context, threads,
-                named<Activations>({{"int8", Activations::int8}, {"int16", Activations::int16}, {"fp32", Activations::fp32}},
-                                   activations, "activations"),
-                named<DenseType>({{"fp32", DenseType::fp32}, {"fp16", DenseType::fp16}, {"int8", DenseType::int8}}, cache,
-                                 "cache type")};
-            new (self) Session(std::move(model), options);
+            require(threads > 0, "threads are positive");
+            const std::map<std::string, Activations> kinds = {
+                {"int8", Activations::int8}, {"int16", Activations::int16}, {"fp32", Activations::fp32}};
+            new (self) Session(std::move(model), {threads, named<Activations>(kinds, activations, "activations")});
           },
-          "model"_a, "context"_a, "threads"_a, "activations"_a, "cache"_a)
-      .def("forward", &session_forward, "tokens"_a, "hidden"_a, "logits"_a)
+          "model"_a, "threads"_a, "activations"_a)
+      .def("forward", &session_forward, "sequences"_a, "tokens"_a, "counts"_a, "hidden"_a, "logits"_a)
       .def("project", &session_project, "hidden"_a)
-      .def("compare", &session_compare, "hidden"_a, "targets"_a, "reference"_a.none(), "reference_hidden"_a.none())
-      .def("rewind", &Session::rewind, "position"_a)
-      .def_prop_ro("position", &Session::position)
-      .def_prop_ro("context", &Session::context)
-      .def_prop_ro("cache_bytes", &Session::cache_bytes);
+      .def("compare", &session_compare, "hidden"_a, "targets"_a, "reference"_a.none(), "reference_hidden"_a.none());
 }
 
 int sampler_pick(Sampler& sampler, Array<float, 1> logits, const std::vector<int32_t>& seen) {
@@ -242,6 +310,7 @@ int sampler_pick(Sampler& sampler, Array<float, 1> logits, const std::vector<int
 
 void init_engine(nb::module_& m) {
   bind_model(m);
+  bind_sequence(m);
   bind_session(m);
   nb::class_<Sampler>(m, "Sampler")
       .def(
@@ -258,6 +327,10 @@ void init_engine(nb::module_& m) {
     return std::vector<std::string>(names, names + count);
   });
   m.def("available_cores", &available_cores);
+  m.def("fastest_threads", [] {
+    nb::gil_scoped_release release;
+    return fastest_threads();
+  });
   m.def(
       "read_bandwidth",
       [](size_t bytes, int threads, double seconds) {
@@ -265,4 +338,20 @@ void init_engine(nb::module_& m) {
         return read_bandwidth(bytes, threads, seconds);
       },
       "bytes"_a, "threads"_a, "seconds"_a);
+  const std::map<std::string, MatrixType> types = {{"int8", MatrixType::int8}, {"bf16", MatrixType::bf16}};
+  m.def(
+      "matrix_instruction",
+      [types](const std::string& type) -> std::optional<std::string> {
+        const char* found = matrix_instruction(named(types, type, "matrix type"));
+        return found == nullptr ? std::nullopt : std::optional<std::string>(found);
+      },
+      "type"_a);
+  m.def(
+      "matrix_peak",
+      [types](const std::string& type, int threads, double seconds) {
+        const MatrixType wanted = named(types, type, "matrix type");
+        nb::gil_scoped_release release;
+        return matrix_peak(wanted, threads, seconds);
+      },
+      "type"_a, "threads"_a, "seconds"_a);
 }

@@ -1,7 +1,8 @@
 // Dense panels times activations: out[t][lane] = sum over k of panel[k][lane] * x[k][t].
 //
-// One panel row is one vector; each token keeps its own accumulator, so a loaded weight serves a whole tile. With few
-// tokens the sum is split over several accumulators to hide the latency of the multiply-add.
+// One panel row is one vector; each token keeps its own accumulator, so a loaded weight serves a whole tile. A sum runs
+// over k in order, however many tokens are at hand: a token's result does not depend on its neighbours. A single token
+// takes several panels at once instead, to hide the latency of the multiply-add.
 #pragma once
 
 #include "bitwright/kernels.h"
@@ -31,11 +32,6 @@ struct LoadBf16 {
   using Value = uint16_t;
   static typename Isa::F load(const Value* p) { return Isa::load_bf16(p); }
 };
-template <class Isa>
-struct LoadInt8 {
-  using Value = int8_t;
-  static typename Isa::F load(const Value* p) { return Isa::load_int8(p); }
-};
 
 // Writes 16 lanes, or only the first `rows` where the matrix ends inside the panel.
 template <class Isa>
@@ -52,25 +48,30 @@ inline void write_lanes(float* out, typename Isa::F value, int rows, bool accumu
 // Activation x(k, t) lies at x[k * stride + t], or with kByRow at x[k + t * kAttentionSpan].
 template <class Isa, class Load, int kTokens, bool kByRow>
 inline void dense_tile(const typename Load::Value* panel, int k_count, const float* x, int stride, int rows, Output out) {
-  constexpr int kUnroll = kTokens == 1 ? 4 : kTokens < 4 ? 2 : 1;
   constexpr int kStrideT = kByRow ? kAttentionSpan : 1;
-  typename Isa::F acc[kUnroll][kTokens];
-  for (int u = 0; u < kUnroll; u++)
-    for (int t = 0; t < kTokens; t++) acc[u][t] = Isa::set1(0.0f);
-  int k = 0;
-  for (; k + kUnroll <= k_count; k += kUnroll)
-    for (int u = 0; u < kUnroll; u++, panel += kPanelRows, x += stride) {
-      const auto w = Load::load(panel);
-      for (int t = 0; t < kTokens; t++) acc[u][t] = Isa::fma(w, Isa::set1(x[t * kStrideT]), acc[u][t]);
-    }
-  for (; k < k_count; k++, panel += kPanelRows, x += stride) {
+  typename Isa::F acc[kTokens];
+  for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f);
+  for (int k = 0; k < k_count; k++, panel += kPanelRows, x += stride) {
     const auto w = Load::load(panel);
-    for (int t = 0; t < kTokens; t++) acc[0][t] = Isa::fma(w, Isa::set1(x[t * kStrideT]), acc[0][t]);
+    for (int t = 0; t < kTokens; t++) acc[t] = Isa::fma(w, Isa::set1(x[t * kStrideT]), acc[t]);
   }
-  for (int t = 0; t < kTokens; t++) {
-    for (int u = 1; u < kUnroll; u++) acc[0][t] = Isa::add(acc[0][t], acc[u][t]);
-    write_lanes<Isa>(out.values + t * out.stride, acc[0][t], rows, out.accumulate);
+  for (int t = 0; t < kTokens; t++) write_lanes<Isa>(out.values + t * out.stride, acc[t], rows, out.accumulate);
+}
+
+// One token, kTogether panels that follow one another.
+constexpr int kTogether = 4;
+
+template <class Isa, class Load>
+inline void dense_vector(const typename Load::Value* panel, int k_count, const float* x, int rows, Output out) {
+  typename Isa::F acc[kTogether];
+  for (int u = 0; u < kTogether; u++) acc[u] = Isa::set1(0.0f);
+  const size_t next = static_cast<size_t>(k_count) * kPanelRows;
+  for (int k = 0; k < k_count; k++, panel += kPanelRows) {
+    const auto value = Isa::set1(x[k]);
+    for (int u = 0; u < kTogether; u++) acc[u] = Isa::fma(Load::load(panel + u * next), value, acc[u]);
   }
+  for (int u = 0; u < kTogether; u++)
+    write_lanes<Isa>(out.values + u * kPanelRows, acc[u], rows - u * kPanelRows, out.accumulate);
 }
 
 // Turns a run-time count of tokens into a compile-time one.
@@ -91,8 +92,6 @@ inline void with_type(DenseType type, Visit visit) {
       return visit.template operator()<LoadFp16<Isa>>();
     case DenseType::bf16:
       return visit.template operator()<LoadBf16<Isa>>();
-    case DenseType::int8:
-      return visit.template operator()<LoadInt8<Isa>>();
   }
 }
 
@@ -116,6 +115,11 @@ void dense_matmul(const DensePanels& w, const float* x, int tokens, PanelRange r
     for (int p = range.begin; p < range.end; p++) {
       const auto* panel = static_cast<const typename Load::Value*>(w.values) + static_cast<size_t>(p) * w.columns * kPanelRows;
       const int rows = w.rows - p * kPanelRows;
+      if (tokens == 1 && p + kTogether <= range.end) {
+        dense_vector<Isa, Load>(panel, w.columns, x, rows, {out.values + (p - range.begin) * kPanelRows, 0, out.accumulate});
+        p += kTogether - 1;
+        continue;
+      }
       for (int t = 0; t < tokens; t += tile) {
         const Output here{out.values + t * out.stride + (p - range.begin) * kPanelRows, out.stride, out.accumulate};
         with_tokens<Isa::kTile>(tokens - t, [&]<int kTokens>() {

@@ -6,11 +6,22 @@
 
 #include "bitwright/kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace bitwright {
 
 extern const Kernels kKernels_scalar;
 #if defined(__x86_64__)
-extern const Kernels kKernels_avx2, kKernels_avxvnni, kKernels_avx512vnni;
+extern const Kernels kKernels_avx2, kKernels_avxvnni, kKernels_avx512vnni, kKernels_amx;
+#elif defined(__aarch64__)
+extern const Kernels kKernels_neon, kKernels_dotprod, kKernels_i8mm;
 #endif
 
 namespace {
@@ -29,14 +40,30 @@ bool has_avx512vnni() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
+// CPUID leaf 7: AMX-TILE and AMX-INT8. The kernel must also grant the process the tiles' memory, once.
+bool has_amx() {
+  unsigned a, b, c, d;
+  constexpr unsigned kTileBit = 1u << 24, kInt8Bit = 1u << 25;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  if (!has_avx512vnni() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if ((d & kTileBit) == 0 || (d & kInt8Bit) == 0) return false;
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+}
+#elif defined(__aarch64__)
+bool has_dotprod() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+bool has_i8mm() { return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
 #endif
 
 // Best first, scalar last.
 constexpr Entry kTable[] = {
 #if defined(__x86_64__)
-    {&kKernels_avx512vnni, has_avx512vnni},
-    {&kKernels_avxvnni, has_avxvnni},
-    {&kKernels_avx2, has_avx2},
+    {&kKernels_amx, has_amx},         {&kKernels_avx512vnni, has_avx512vnni},
+    {&kKernels_avxvnni, has_avxvnni}, {&kKernels_avx2, has_avx2},
+#elif defined(__aarch64__)
+    {&kKernels_i8mm, has_i8mm},
+    {&kKernels_dotprod, has_dotprod},
+    {&kKernels_neon, always},
 #endif
     {&kKernels_scalar, always},
 };

@@ -1,62 +1,197 @@
-// Quantized panels times many int8 rows, the product of reading a prompt: each panel is spread to bytes once and reused
-// for all rows, a tile of them at a time.
+// Quantized panels times many int8 rows, the product of reading a prompt: panels are spread to bytes once and reused for
+// all rows, a tile of them at a time.
+//
+//   by group    sums leave the integers at every group (or block, where activations have scales of their own)
+//   by row      one activation scale a row, and weights that are whole numbers under one scale a row: sums stay integers
+//               over the whole row; multiples go into the bytes: byte = (level - middle) * multiple + 128
+//
+// Scales and zero points are turned to floats once a panel, so that the loops over tokens exist once for all storages.
 #pragma once
 
 #include "codes.h"
 
 namespace {
 
-// The panel's codes as bytes, [block][step][64]: what eight-bit panels hold already.
-template <class Isa, int kBits>
-inline const uint8_t* panel_bytes(const QuantizedPanels& w, int p, uint8_t* scratch) {
-  const uint8_t* codes = w.codes + static_cast<size_t>(p) * w.blocks * code_bytes(kBits);
-  if constexpr (kBits == 8) return codes;
-  for (int b = 0; b < w.blocks; b++)
-    spread_block<Isa, kBits>(codes + b * code_bytes(kBits), scratch + b * code_bytes(8),
-                             std::make_integer_sequence<int, kSteps>());
-  return scratch;
+// One panel as the tiles read it.
+struct SpreadPanel {
+  const uint8_t* levels;    // [block][step][64]
+  const float* scales;      // [group][16]; with multiples the row's [16]
+  const float* zeros;       // [group][16], or null: `middle` is zero for all
+  const int8_t* multiples;  // [group][16], or null
+  int32_t middle;
+  int rows, blocks, blocks_per_group;
+};
+
+// Sum of (level - zero point) * a, where `sum` is that of (level - what the dot product takes off) * a.
+template <class Isa>
+inline typename Isa::F exact_sum(const SpreadPanel& w, int group, typename Isa::I sum, int32_t negated_sum) {
+  if (w.zeros == nullptr) return Isa::to_float(Isa::add_int(sum, Isa::broadcast(negated_sum * w.middle)));
+  return Isa::fma(Isa::load(w.zeros + group * kPanelRows), Isa::set1(static_cast<float>(negated_sum)), Isa::to_float(sum));
 }
 
-template <class Isa, class Storage, int kTokens>
-inline void quantized_tile(const QuantizedPanels& w, const uint8_t* bytes, const QuantizedRows& x, int first_row, int p,
-                           Output out) {
-  constexpr bool kSmall = Storage::kBits <= 4;
-  constexpr int kOffset = kSmall ? 0 : Isa::kByteOffset;
-  const size_t base = static_cast<size_t>(first_row) * x.blocks;
-  const int32_t* codes = x.codes + base * kSteps;
-  const float *x_scales = x.scales + base, *negated_sums = x.negated_sums + base;
-  const int tile = x.tile;
-  typename Isa::F acc[kTokens];
-  for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f);
-  size_t g = static_cast<size_t>(p) * w.groups();
-  for (int first = 0; first < w.blocks; first += w.blocks_per_group, g++) {
-    const Group<Isa, Storage, kOffset> group(w, g);
-    const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
-    for (int b = first; b < last; b++, x_scales += tile, negated_sums += tile) {
-      typename Isa::I sum[kTokens];
-      for (int t = 0; t < kTokens; t++) sum[t] = Isa::broadcast(0);
-      for (int j = 0; j < kSteps; j++, bytes += kStepBytes, codes += tile) {
-        const auto step = Isa::load_bytes(bytes);
-        for (int t = 0; t < kTokens; t++) sum[t] = Isa::template dot<kSmall>(sum[t], step, codes[t]);
-      }
-      for (int t = 0; t < kTokens; t++)
-        acc[t] = group.add(Isa::template finish<kSmall>(sum[t]), negated_sums[t], x_scales[t], acc[t]);
-    }
+// One tile of activations and where its products go. All of kTokens are computed, `tokens` of them are written.
+struct Tile {
+  const int32_t *codes, *negated_sums;
+  const float* scales;
+  int stride, tokens;
+  Output out;
+  Tile(const QuantizedRows& x, int first_row, int tokens, Output out) : stride(x.tile), tokens(tokens), out(out) {
+    const size_t base = static_cast<size_t>(first_row) * x.blocks;
+    codes = x.codes + base * kSteps;
+    negated_sums = x.negated_sums + base;
+    scales = x.scales + (x.whole ? first_row : base);
   }
-  for (int t = 0; t < kTokens; t++)
-    write_lanes<Isa>(out.values + t * out.stride, acc[t], w.rows - p * kPanelRows, out.accumulate);
+};
+
+template <class Isa>
+inline void write_product(const Tile& x, int token, const SpreadPanel& w, typename Isa::F sum) {
+  if (token < x.tokens) write_lanes<Isa>(x.out.values + token * x.out.stride, sum, w.rows, x.out.accumulate);
+}
+
+template <class Isa, bool kSmall, bool kWhole, int kTokens>
+inline void tile_by_group(const SpreadPanel& w, Tile x) {
+  const int step = kWhole ? w.blocks_per_group : 1;  // blocks between two visits to the floats
+  const uint8_t* levels = w.levels;
+  typename Isa::F acc[kTokens];
+  typename Isa::I row[kTokens];
+  for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f), row[t] = Isa::broadcast(0);
+  for (int first = 0; first < w.blocks; first += step) {
+    const int g = first / w.blocks_per_group, last = first + step < w.blocks ? first + step : w.blocks;
+    typename Isa::I group[kTokens];
+    int32_t negated[kTokens] = {};
+    for (int t = 0; t < kTokens; t++) group[t] = Isa::broadcast(0);
+    for (int b = first; b < last; b++, x.negated_sums += x.stride) {
+      typename Isa::I sum[kTokens];
+      for (int t = 0; t < kTokens; t++) sum[t] = Isa::broadcast(0), negated[t] += x.negated_sums[t];
+      for (int j = 0; j < kSteps; j++, levels += kStepBytes, x.codes += x.stride) {
+        const auto four = Isa::load_bytes(levels);
+        for (int t = 0; t < kTokens; t++) sum[t] = Isa::template dot<kSmall>(sum[t], four, x.codes[t]);
+      }
+      for (int t = 0; t < kTokens; t++) group[t] = Isa::add_int(group[t], Isa::template finish<kSmall>(sum[t]));
+    }
+    if (kWhole && w.multiples != nullptr) {
+      const auto multiple = Isa::load_int8_lanes(w.multiples + g * kPanelRows);
+      for (int t = 0; t < kTokens; t++)
+        row[t] = Isa::add_int(row[t], Isa::mul_int(Isa::add_int(group[t], Isa::broadcast(negated[t] * w.middle)), multiple));
+      continue;
+    }
+    auto scale = Isa::load(w.scales + (w.multiples == nullptr ? g * kPanelRows : 0));
+    if (w.multiples != nullptr) scale = Isa::mul(scale, Isa::to_float(Isa::load_int8_lanes(w.multiples + g * kPanelRows)));
+    for (int t = 0; t < kTokens; t++) {
+      const auto factor = kWhole ? scale : Isa::mul(scale, Isa::set1(x.scales[t]));
+      acc[t] = Isa::fma(exact_sum<Isa>(w, g, group[t], negated[t]), factor, acc[t]);
+    }
+    if (!kWhole) x.scales += x.stride;
+  }
+  for (int t = 0; t < kTokens; t++) {
+    if (kWhole && w.multiples != nullptr) acc[t] = Isa::mul(Isa::to_float(row[t]), Isa::load(w.scales));
+    write_product<Isa>(x, t, w, kWhole ? Isa::mul(acc[t], Isa::set1(x.scales[t])) : acc[t]);
+  }
+}
+
+template <class Isa, bool kSmall, int kTokens>
+inline void tile_by_row(const SpreadPanel& w, Tile x) {
+  typename Isa::I sum[kTokens];
+  int32_t negated[kTokens] = {};
+  for (int t = 0; t < kTokens; t++) sum[t] = Isa::broadcast(0);
+  for (int j = 0; j < w.blocks * kSteps; j++, x.codes += x.stride) {
+    const auto four = Isa::load_bytes(w.levels + static_cast<size_t>(j) * kStepBytes);
+    for (int t = 0; t < kTokens; t++) sum[t] = Isa::template dot<kSmall>(sum[t], four, x.codes[t]);
+  }
+  for (int b = 0; b < w.blocks; b++, x.negated_sums += x.stride)
+    for (int t = 0; t < kTokens; t++) negated[t] += x.negated_sums[t];
+  const auto scale = Isa::load(w.scales);
+  for (int t = 0; t < kTokens; t++) {
+    const auto exact = exact_sum<Isa>(w, 0, Isa::template finish<kSmall>(sum[t]), negated[t]);
+    write_product<Isa>(x, t, w, Isa::mul(Isa::mul(exact, scale), Isa::set1(x.scales[t])));
+  }
+}
+
+// Tiles come in few sizes, the next larger one computing some tokens that nobody reads.
+template <int kMost, class Visit>
+inline void with_tile(int tokens, Visit visit) {
+  if constexpr (kMost > 8)
+    if (tokens <= 8) return with_tile<8>(tokens, visit);
+  if constexpr (kMost <= 8 && kMost > 1)
+    if (tokens <= kMost / 2) return with_tile<kMost / 2>(tokens, visit);
+  visit.template operator()<kMost>();
+}
+
+// Room for the panel at hand: levels, scales and zero points.
+struct Scratch {
+  uint8_t* levels;
+  float *scales, *zeros;
+  Scratch(uint8_t* memory, int blocks) {
+    levels = memory;
+    scales = reinterpret_cast<float*>(memory + static_cast<size_t>(blocks) * code_bytes(8));
+    zeros = scales + blocks * kPanelRows;
+  }
+};
+
+template <class Isa, class Storage>
+inline SpreadPanel spread_panel(const QuantizedPanels& w, int p, Scratch room) {
+  constexpr int kOffset = dot_offset<Isa, Storage>();
+  const Groups<Isa, Storage, kOffset> groups(w, p);
+  const bool zeros = Storage::kZero != ZeroType::middle;
+  for (int g = 0; g < (Storage::kMultiple ? 0 : w.groups()); g++) {
+    Isa::store(room.scales + g * kPanelRows, groups.scale(g));
+    if (zeros) Isa::store(room.zeros + g * kPanelRows, groups.zero_point(g));
+  }
+  return {panel_levels<Isa, Storage>(w, p, room.levels),
+          Storage::kMultiple ? reinterpret_cast<const float*>(groups.scales) : room.scales,
+          zeros ? room.zeros : nullptr,
+          Storage::kMultiple ? reinterpret_cast<const int8_t*>(groups.zeros) : nullptr,
+          (1 << Storage::kMiddleBit) - kOffset,
+          w.rows - p * kPanelRows,
+          w.blocks,
+          w.blocks_per_group};
+}
+
+// With its multiples in the bytes.
+template <class Isa, class Storage>
+inline SpreadPanel spread_multiples(const QuantizedPanels& w, int p, Scratch room) {
+  const Groups<Isa, Storage> groups(w, p);
+  const uint8_t* codes = w.record(p) + w.codes_at;
+  for (int b = 0; b < w.blocks; b++) {
+    const auto multiple = groups.multiple(b / w.blocks_per_group);
+    [&]<int... kStep>(std::integer_sequence<int, kStep...>) {
+      (Isa::store_bytes(room.levels + (b * kSteps + kStep) * kStepBytes,
+                        Isa::template multiply_bytes<(1 << Storage::kMiddleBit)>(
+                            step_codes<Isa, Storage::kBits, kStep>(codes + b * code_bytes(Storage::kBits)), multiple)),
+       ...);
+    }(std::make_integer_sequence<int, kSteps>());
+  }
+  const auto* scales = reinterpret_cast<const float*>(groups.scales);
+  return {room.levels, scales, nullptr, nullptr, 128 - Isa::kByteOffset, w.rows - p * kPanelRows, w.blocks, w.blocks};
+}
+
+// One panel times all rows.
+template <class Isa, bool kSmall>
+inline void multiply_panel(const SpreadPanel& w, bool by_row, const QuantizedRows& x, Output out) {
+  for (int row = 0; row < x.rows; row += x.tile) {
+    const Tile tile(x, row, x.rows - row, {out.values + row * out.stride, out.stride, out.accumulate});
+    with_tile<Isa::kTile>(tile.tokens, [&]<int kTokens>() {
+      if (by_row)
+        tile_by_row<Isa, kSmall, kTokens>(w, tile);
+      else if (x.whole)
+        tile_by_group<Isa, kSmall, true, kTokens>(w, tile);
+      else
+        tile_by_group<Isa, kSmall, false, kTokens>(w, tile);
+    });
+  }
 }
 
 template <class Isa>
 void quantized_matmul(const QuantizedPanels& w, const QuantizedRows& x, PanelRange range, Output out, uint8_t* scratch) {
   with_storage(w, [&]<class Storage>() {
-    for (int p = range.begin; p < range.end; p++) {
-      const uint8_t* bytes = panel_bytes<Isa, Storage::kBits>(w, p, scratch);
-      for (int row = 0; row < x.rows; row += x.tile) {
-        const Output here{out.values + row * out.stride + (p - range.begin) * kPanelRows, out.stride, out.accumulate};
-        with_tokens<Isa::kTile>(x.rows - row,
-                                [&]<int kTokens>() { quantized_tile<Isa, Storage, kTokens>(w, bytes, x, row, p, here); });
-      }
+    constexpr bool kLongSums = Isa::kLongSums || !Storage::kSmall;
+    const bool by_row = kLongSums && x.whole && (Storage::kMultiple || w.groups() == 1);
+    const Scratch room(scratch, w.blocks);
+    for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {
+      if (by_row && Storage::kMultiple)
+        multiply_panel<Isa, false>(spread_multiples<Isa, Storage>(w, p, room), true, x, out);
+      else
+        multiply_panel<Isa, Storage::kSmall>(spread_panel<Isa, Storage>(w, p, room), by_row, x, out);
     }
   });
 }

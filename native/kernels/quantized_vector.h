@@ -1,7 +1,9 @@
 // Quantized panels times one int8 row, the product of decoding: codes are taken apart in registers on their way from
 // memory.
 //
-//   out[row] = sum over blocks of scale[row] * x_scale * (sum of code * a  -  zero_point[row] * sum of a)
+//   out[row] = sum over groups of scale[row] * x_scale * (sum of level * a  -  zero_point[row] * sum of a)
+//
+// With one x_scale for the whole row the sum stays whole over a group; with scales that are multiples of one, over the row.
 #pragma once
 
 #include "codes.h"
@@ -46,57 +48,81 @@ inline typename Isa::I block_of_three(const uint8_t* block, const int32_t* x) {
   return Isa::add_int(low, Isa::add_int(top6, top7));
 }
 
-// Sum of code * a over one block. Where products may use all eight bits of a byte, codes stay in place; where pairs of
-// products must fit 16 bits (plain AVX2), each step's codes are taken out first.
-template <class Isa, int kBits>
-inline typename Isa::I block_dot(const uint8_t* block, const int32_t* x) {
-  constexpr bool kSmall = kBits <= 4;
-  if constexpr (Isa::kWideProducts && kBits == 3) {
+// Sum of level * a over one block. Where products may use all eight bits of a byte, codes stay in place; where pairs of
+// products must fit 16 bits (plain AVX2), and before a look-up, each step's codes are taken out first.
+template <class Isa, class Storage>
+inline typename Isa::I block_dot(const uint8_t* block, typename Isa::B table, const int32_t* x) {
+  constexpr int kBits = Storage::kBits;
+  constexpr bool kInPlace = Isa::kWideProducts && kBits < 8 && !Storage::kTable;
+  if constexpr (kInPlace && kBits == 3) {
     return block_of_three<Isa>(block, x);
-  } else if constexpr (Isa::kWideProducts && kBits < 8) {
+  } else if constexpr (kInPlace) {
     return block_in_place<Isa, kBits>(block, x, std::make_integer_sequence<int, 8 / kBits>());
   } else {
     auto acc = Isa::broadcast(0);
     [&]<int... kStep>(std::integer_sequence<int, kStep...>) {
-      ((acc = Isa::template dot<kSmall>(acc, step_codes<Isa, kBits, kStep>(block), x[kStep])), ...);
+      ((acc = Isa::template dot<Storage::kSmall>(acc, step_levels<Isa, Storage, kStep>(block, table), x[kStep])), ...);
     }(std::make_integer_sequence<int, kSteps>());
-    return Isa::template finish<kSmall>(acc);
+    return Isa::template finish<Storage::kSmall>(acc);
   }
 }
 
-// Narrow codes leave too little time between two cache lines for the hardware to look far enough ahead, and their scales
-// are a second stream: both are asked for this many bytes of codes early. Bytes are read fast enough without.
-constexpr int kAhead = 8192;
-
-template <int kBits>
-inline void fetch_block(const uint8_t* block) {
-  for (int i = 0; i < code_bytes(kBits); i += 64) __builtin_prefetch(block + i);
+// Scales and codes of a record are read by turns, two streams in the same pages, which misleads the hardware that looks
+// ahead: memory is then read at a third of its speed. One look at each line of scales first makes it a single stream.
+inline void touch_lines(const uint8_t* begin, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) static_cast<void>(*static_cast<const volatile uint8_t*>(begin + i));
 }
 
 template <class Isa, class Storage>
-inline void vector_panel(const QuantizedPanels& w, const QuantizedRows& x, int p, float* out, bool accumulate) {
-  constexpr int kBits = Storage::kBits, kOffset = kBits <= 4 ? 0 : Isa::kByteOffset;
-  const uint8_t* block = w.codes + static_cast<size_t>(p) * w.blocks * code_bytes(kBits);
-  size_t g = static_cast<size_t>(p) * w.groups();
+inline typename Isa::F grouped_row(const QuantizedPanels& w, const QuantizedRows& x, int p) {
+  const Groups<Isa, Storage, dot_offset<Isa, Storage>()> groups(w, p);
+  const auto table = load_table<Isa, Storage>(w);
+  const uint8_t* block = w.record(p) + w.codes_at;
+  touch_lines(w.record(p), w.codes_at);
   auto acc = Isa::set1(0.0f);
-  const size_t groups_ahead = kAhead / (static_cast<size_t>(w.blocks_per_group) * code_bytes(kBits));
-  for (int first = 0; first < w.blocks; first += w.blocks_per_group, g++) {
-    const Group<Isa, Storage, kOffset> group(w, g);
-    if constexpr (kBits < 8) group.fetch(w, g + groups_ahead);
+  for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
+    const auto scale = groups.scale(g);
     const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
-    for (int b = first; b < last; b++, block += code_bytes(kBits)) {
-      if constexpr (kBits < 8) fetch_block<kBits>(block + kAhead);
-      acc = group.add(block_dot<Isa, kBits>(block, x.codes + b * kSteps), x.negated_sums[b], x.scales[b], acc);
+    for (int b = first; b < last; b++, block += code_bytes(Storage::kBits)) {
+      const auto sum = block_dot<Isa, Storage>(block, table, x.codes + b * kSteps);
+      acc = Isa::fma(groups.exact(sum, x.negated_sums[b], g), Isa::mul(scale, Isa::set1(x.scales[b])), acc);
     }
   }
-  write_lanes<Isa>(out, acc, w.rows - p * kPanelRows, accumulate);
+  return acc;
+}
+
+template <class Isa, class Storage>
+inline typename Isa::F whole_row(const QuantizedPanels& w, const QuantizedRows& x, int p) {
+  const Groups<Isa, Storage, dot_offset<Isa, Storage>()> groups(w, p);
+  const auto table = load_table<Isa, Storage>(w);
+  const uint8_t* block = w.record(p) + w.codes_at;
+  touch_lines(w.record(p), w.codes_at);
+  auto acc = Isa::set1(0.0f);
+  auto total = Isa::broadcast(0);
+  for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
+    const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
+    auto sum = Isa::broadcast(0);
+    int32_t negated_sum = 0;
+    for (int b = first; b < last; b++, block += code_bytes(Storage::kBits)) {
+      sum = Isa::add_int(sum, block_dot<Isa, Storage>(block, table, x.codes + b * kSteps));
+      negated_sum += x.negated_sums[b];
+    }
+    if constexpr (Storage::kMultiple)
+      total = Isa::add_int(total, Isa::mul_int(groups.centred(sum, negated_sum), groups.multiple(g)));
+    else
+      acc = Isa::fma(groups.exact(sum, negated_sum, g), groups.scale(g), acc);
+  }
+  if constexpr (Storage::kMultiple) acc = Isa::mul(Isa::to_float(total), groups.row_scale());
+  return Isa::mul(acc, Isa::set1(*x.scales));
 }
 
 template <class Isa>
 void quantized_vector(const QuantizedPanels& w, const QuantizedRows& x, PanelRange range, Output out) {
   with_storage(w, [&]<class Storage>() {
-    for (int p = range.begin; p < range.end; p++)
-      vector_panel<Isa, Storage>(w, x, p, out.values + (p - range.begin) * kPanelRows, out.accumulate);
+    for (int p = range.begin; p < range.end; p++) {
+      const auto sums = x.whole ? whole_row<Isa, Storage>(w, x, p) : grouped_row<Isa, Storage>(w, x, p);
+      write_lanes<Isa>(out.values + (p - range.begin) * kPanelRows, sums, w.rows - p * kPanelRows, out.accumulate);
+    }
   });
 }
 

@@ -32,10 +32,6 @@ struct Avx2 {
   static F load_fp16(const uint16_t* p) { return {_mm256_cvtph_ps(load128(p)), _mm256_cvtph_ps(load128(p + 8))}; }
   static __m256 widen_bf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
   static F load_bf16(const uint16_t* p) { return {widen_bf16(load128(p)), widen_bf16(load128(p + 8))}; }
-  static F load_int8(const int8_t* p) {
-    const __m128i x = load128(p);
-    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))};
-  }
   static F load_uint8(const uint8_t* p) {
     const __m128i x = load128(p);
     return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(x)), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(x, 8)))};
@@ -75,6 +71,17 @@ struct Avx2 {
   }
   static void store_int8(int8_t* p, F whole) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow16(whole)); }
   static void store_uint8(uint8_t* p, F whole) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow16(whole)); }
+  template <int kDistance>
+  static __m256 swap_half(__m256 a) {
+    if constexpr (kDistance == 1) return _mm256_permute_ps(a, 0xB1);
+    if constexpr (kDistance == 2) return _mm256_permute_ps(a, 0x4E);
+    return _mm256_permute2f128_ps(a, a, 1);
+  }
+  template <int kDistance>
+  static F swap_lanes(F a) {  // lane i takes lane i ^ kDistance
+    if constexpr (kDistance == 8) return {a.hi, a.lo};
+    return {swap_half<kDistance>(a.lo), swap_half<kDistance>(a.hi)};
+  }
   static float sum(F a) {
     const __m256 eight = _mm256_add_ps(a.lo, a.hi);
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -93,6 +100,11 @@ struct Avx2 {
   static I shift_right(I a, int bits) {
     const __m128i count = _mm_cvtsi32_si128(bits);
     return {_mm256_sra_epi32(a.lo, count), _mm256_sra_epi32(a.hi, count)};
+  }
+  static I mul_int(I a, I b) { return {_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)}; }
+  static I load_int8_lanes(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
   }
   static F to_float(I a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
   static __m256i byte_half(__m256i w, int j) {
@@ -117,8 +129,30 @@ struct Avx2 {
     return {field_half<kShift>(w.lo, m), field_half<kShift>(w.hi, m)};
   }
   static B either(B a, B b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+  template <int kMiddle>
+  static __m256i multiply_half(__m256i codes, __m256i multiple) {
+    const __m256i factor =
+        _mm256_or_si256(_mm256_and_si256(multiple, _mm256_set1_epi32(0xFFFF)), _mm256_slli_epi32(multiple, 16));
+    const __m256i centred = _mm256_sub_epi8(codes, _mm256_set1_epi8(kMiddle));
+    const __m256i even = _mm256_mullo_epi16(centred, factor);
+    const __m256i odd = _mm256_slli_epi16(_mm256_mullo_epi16(_mm256_srli_epi16(centred, 8), factor), 8);
+    const __m256i both = _mm256_blendv_epi8(even, odd, _mm256_set1_epi16(static_cast<short>(0xFF00)));
+    return _mm256_add_epi8(both, _mm256_set1_epi8(static_cast<char>(128)));
+  }
+  template <int kMiddle>
+  static B multiply_bytes(B codes, I multiple) {
+    return {multiply_half<kMiddle>(codes.lo, multiple.lo), multiply_half<kMiddle>(codes.hi, multiple.hi)};
+  }
+  static B load_table(const uint8_t* p) {
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return {table, table};
+  }
+  static B look_up(B table, B codes) {
+    return {_mm256_shuffle_epi8(table.lo, codes.lo), _mm256_shuffle_epi8(table.hi, codes.hi)};
+  }
 
 #ifdef __AVXVNNI__
+  static constexpr bool kLongSums = true;
   static constexpr bool kWideProducts = true;
   static constexpr int kByteOffset = 0;
   template <bool kSmall>
@@ -133,6 +167,7 @@ struct Avx2 {
 #else
   // Small codes: eight pair sums of at most 2 * 15 * 127 fit 16 bits, so a block widens once, in `finish`.
   // Bytes are centred: |code - 128| * sign(a, code - 128) keeps pair sums within 2 * 128 * 127 < 2^15.
+  static constexpr bool kLongSums = false;
   static constexpr bool kWideProducts = false;
   static constexpr int kByteOffset = 128;
   template <bool kSmall>

@@ -10,6 +10,7 @@ namespace {
 struct Avx512 {
   static constexpr const char* kName = "avx512vnni";
   static constexpr int kTile = 12;
+  static constexpr bool kLongSums = true;  // of small levels too: `finish` may wait
   static constexpr bool kWideProducts = true;
 
   using F = __m512;
@@ -23,7 +24,6 @@ struct Avx512 {
   static __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static F load_fp16(const uint16_t* p) { return _mm512_cvtph_ps(load256(p)); }
   static F load_bf16(const uint16_t* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(p)), 16)); }
-  static F load_int8(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load128(p))); }
   static F load_uint8(const uint8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load128(p))); }
   static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
   static void store_fp16(uint16_t* p, F a) {
@@ -47,6 +47,13 @@ struct Avx512 {
   static void store_uint8(uint8_t* p, F whole) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole)));
   }
+  template <int kDistance>
+  static F swap_lanes(F a) {  // lane i takes lane i ^ kDistance
+    if constexpr (kDistance == 1) return _mm512_permute_ps(a, 0xB1);
+    if constexpr (kDistance == 2) return _mm512_permute_ps(a, 0x4E);
+    if constexpr (kDistance == 4) return _mm512_shuffle_f32x4(a, a, 0xB1);
+    return _mm512_shuffle_f32x4(a, a, 0x4E);
+  }
   static __m256 upper(F a) { return _mm512_extractf32x8_ps(a, 1); }
   static float sum(F a) {
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), upper(a));
@@ -63,6 +70,9 @@ struct Avx512 {
 
   static I broadcast(int32_t x) { return _mm512_set1_epi32(x); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
+  static I load_int8_lanes(const int8_t* p) { return _mm512_cvtepi8_epi32(load128(p)); }
   static I shift_right(I a, int bits) { return _mm512_sra_epi32(a, _mm_cvtsi32_si128(bits)); }
   static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
   static I byte(B w, int j) { return _mm512_and_si512(_mm512_srl_epi32(w.v, _mm_cvtsi32_si128(8 * j)), _mm512_set1_epi32(0xFF)); }
@@ -77,6 +87,19 @@ struct Avx512 {
     return {_mm512_and_si512(w.v, m)};
   }
   static B either(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
+  // (byte - kMiddle) * multiple of its lane + 128, for results of -128 to 127 above 128
+  template <int kMiddle>
+  static B multiply_bytes(B codes, I multiple) {
+    const __m512i factor =
+        _mm512_or_si512(_mm512_and_si512(multiple, _mm512_set1_epi32(0xFFFF)), _mm512_slli_epi32(multiple, 16));
+    const __m512i centred = _mm512_sub_epi8(codes.v, _mm512_set1_epi8(kMiddle));
+    const __m512i even = _mm512_mullo_epi16(centred, factor);  // in its low byte only the low byte of a lane counts
+    const __m512i odd = _mm512_mullo_epi16(_mm512_srli_epi16(centred, 8), factor);
+    const __m512i both = _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAAull, even, _mm512_slli_epi16(odd, 8));
+    return {_mm512_add_epi8(both, _mm512_set1_epi8(static_cast<char>(128)))};
+  }
+  static B load_table(const uint8_t* p) { return {_mm512_broadcast_i32x4(load128(p))}; }
+  static B look_up(B table, B codes) { return {_mm512_shuffle_epi8(table.v, codes.v)}; }
 
   static constexpr int kByteOffset = 0;
   template <bool kSmall>

@@ -13,6 +13,7 @@ namespace {
 struct Scalar {
   static constexpr const char* kName = "scalar";
   static constexpr int kTile = 4;
+  static constexpr bool kLongSums = true;  // of small levels too: `finish` may wait
   static constexpr bool kWideProducts = true;
 
   struct F {
@@ -44,9 +45,6 @@ struct Scalar {
   }
   static F load_bf16(const uint16_t* p) {
     return map([&](int i) { return std::bit_cast<float>(static_cast<uint32_t>(p[i]) << 16); });
-  }
-  static F load_int8(const int8_t* p) {
-    return map([&](int i) { return static_cast<float>(p[i]); });
   }
   static F load_uint8(const uint8_t* p) {
     return map([&](int i) { return static_cast<float>(p[i]); });
@@ -91,6 +89,10 @@ struct Scalar {
   static void store_uint8(uint8_t* p, F whole) {
     for (int i = 0; i < 16; i++) p[i] = static_cast<uint8_t>(whole.v[i]);
   }
+  template <int kDistance>
+  static F swap_lanes(F a) {  // lane i takes lane i ^ kDistance
+    return map([&](int i) { return a.v[i ^ kDistance]; });
+  }
   static float sum(F a) {
     for (int width = 8; width; width /= 2)
       for (int i = 0; i < width; i++) a.v[i] += a.v[i + width];
@@ -110,6 +112,20 @@ struct Scalar {
   static I add_int(I a, I b) {
     for (int i = 0; i < 16; i++) a.v[i] += b.v[i];
     return a;
+  }
+  static I load_int(const int32_t* p) {
+    I r;
+    std::memcpy(r.v, p, sizeof r.v);
+    return r;
+  }
+  static I mul_int(I a, I b) {
+    for (int i = 0; i < 16; i++) a.v[i] *= b.v[i];
+    return a;
+  }
+  static I load_int8_lanes(const int8_t* p) {
+    I r;
+    for (int i = 0; i < 16; i++) r.v[i] = p[i];
+    return r;
   }
   static I shift_right(I a, int bits) {
     for (int i = 0; i < 16; i++) a.v[i] >>= bits;
@@ -140,6 +156,22 @@ struct Scalar {
     B r;
     for (int i = 0; i < 64; i++) r.v[i] = a.v[i] | b.v[i];
     return r;
+  }
+
+  // (byte - kMiddle) * multiple of its lane + 128, for results of -128 to 127 above 128
+  template <int kMiddle>
+  static B multiply_bytes(B codes, I multiple) {
+    for (int i = 0; i < 64; i++) codes.v[i] = static_cast<uint8_t>((codes.v[i] - kMiddle) * multiple.v[i / 4] + 128);
+    return codes;
+  }
+  static B load_table(const uint8_t* p) {  // 16 entries
+    B r;
+    std::memcpy(r.v, p, 16);
+    return r;
+  }
+  static B look_up(B table, B codes) {
+    for (uint8_t& code : codes.v) code = table.v[code];
+    return codes;
   }
 
   // Sum over a block of (code - offset) * a; `kByteOffset` is the offset for codes wider than 4 bits, 0 for small ones.

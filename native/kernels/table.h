@@ -3,8 +3,11 @@
 #pragma once
 
 #include "bitwright/kernels.h"
+#include "cached.h"
+#include "compensate.h"
 #include "grid.h"
 #include "quantized_matmul.h"
+#include "quantized_rows.h"
 #include "quantized_vector.h"
 #include "vector_math.h"
 
@@ -15,13 +18,17 @@ constexpr bitwright::Kernels make_table() {
   return {
       .name = Isa::kName,
       .tile = Isa::kTile,
+      .whole_tile = Isa::kTile,
       .dense_panel = dense_panel<Isa>,
+      .cached_panels = cached_panels<Isa>,
+      .cached_row = cached_row<Isa>,
       .dense_matmul = dense_matmul<Isa>,
       .quantized_vector = quantized_vector<Isa>,
       .quantized_matmul = quantized_matmul<Isa>,
       .dequantize_panel = dequantize_panel<Isa>,
       .quantize_row = quantize_row<Isa>,
       .quantize_row_wide = quantize_row_wide<Isa>,
+      .hadamard = hadamard<Isa>,
       .rms_norm = rms_norm<Isa>,
       .gated_silu = gated_silu<Isa>,
       .gated_gelu = gated_gelu<Isa>,
@@ -35,6 +42,8 @@ constexpr bitwright::Kernels make_table() {
       .encode_group = encode_group<Isa>,
       .squared_error = squared_error<Isa>,
       .scale_sums = scale_sums<Isa>,
+      .compensate_panel = compensate_panel<Isa>,
+      .descend_panel = descend_panel<Isa>,
   };
 }
 

@@ -1,10 +1,10 @@
-// What lies between the products: norms, activation functions, softmax pieces and the int8 rows of activations.
+// What lies between the products: norms, activation functions and the pieces of a softmax.
 #pragma once
 
 #include <cstring>
 
 #include "bitwright/kernels.h"
-#include "codes.h"
+#include "dense.h"
 
 namespace {
 
@@ -165,68 +165,6 @@ void to_fp16(const float* x, int n, uint16_t* out) {
     Isa::store_fp16(lanes, v);
     std::memcpy(out + i, lanes, count * sizeof(uint16_t));
   });
-}
-
-// Largest magnitude of a block of 32, read through a zero-padded copy at the end of the row.
-struct Block32 {
-  float values[kBlock];
-  Block32(const float* x, int count) {
-    for (int i = 0; i < kBlock; i++) values[i] = i < count ? x[i] : 0.0f;
-  }
-};
-
-template <class Isa>
-inline float block_bound(const float* x) {
-  return Isa::highest(Isa::max(Isa::abs(Isa::load(x)), Isa::abs(Isa::load(x + kPanelRows))));
-}
-
-inline void place_codes(const int8_t* codes, int tile, int32_t* out) {
-  for (int j = 0; j < kSteps; j++) std::memcpy(out + j * tile, codes + 4 * j, 4);
-}
-
-template <class Isa>
-void quantize_row(const float* x, int columns, int tile, int32_t* codes, float* scales, float* negated_sums) {
-  for (int k = 0; k < columns; k += kBlock, codes += kSteps * tile, scales += tile, negated_sums += tile) {
-    const Block32 padded(x + k, columns - k);
-    const float bound = block_bound<Isa>(padded.values);
-    const float inverse = bound > 0.0f ? 127.0f / bound : 0.0f;
-    const auto low = Isa::round(Isa::mul(Isa::load(padded.values), Isa::set1(inverse)));
-    const auto high = Isa::round(Isa::mul(Isa::load(padded.values + kPanelRows), Isa::set1(inverse)));
-    int8_t bytes[kBlock];
-    Isa::store_int8(bytes, low);
-    Isa::store_int8(bytes + kPanelRows, high);
-    place_codes(bytes, tile, codes);
-    *scales = bound / 127.0f;
-    *negated_sums = -Isa::sum(Isa::add(low, high));
-  }
-}
-
-template <class Isa>
-void quantize_row_wide(const float* x, int columns, int tile, int32_t* codes, float* scales, float* negated_sums) {
-  constexpr float kBase = 254.0f, kMost = 127.0f * kBase + 126.0f;  // one more would round up to 128 * 254
-  for (int k = 0; k < columns; k += kBlock, codes += kSteps * tile, scales += tile, negated_sums += tile) {
-    const Block32 padded(x + k, columns - k);
-    const float bound = block_bound<Isa>(padded.values);
-    const float inverse = bound > 0.0f ? kMost / bound : 0.0f;
-    int8_t first[kBlock], second[kBlock];
-    auto first_sum = Isa::set1(0.0f), second_sum = Isa::set1(0.0f);
-    for (int half = 0; half < kBlock; half += kPanelRows) {
-      const auto code = Isa::round(Isa::mul(Isa::load(padded.values + half), Isa::set1(inverse)));
-      const auto high = Isa::round(Isa::mul(code, Isa::set1(1.0f / kBase)));
-      const auto low = Isa::sub(code, Isa::mul(high, Isa::set1(kBase)));
-      Isa::store_int8(first + half, high);
-      Isa::store_int8(second + half, low);
-      first_sum = Isa::add(first_sum, high);
-      second_sum = Isa::add(second_sum, low);
-    }
-    place_codes(first, tile, codes);
-    place_codes(second, tile, codes + 1);
-    const float unit = bound / kMost;
-    scales[0] = unit * kBase;
-    scales[1] = unit;
-    negated_sums[0] = -Isa::sum(first_sum);
-    negated_sums[1] = -Isa::sum(second_sum);
-  }
 }
 
 }  // namespace

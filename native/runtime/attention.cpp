@@ -1,5 +1,10 @@
-// Causal attention over the cache, softmax computed span by span (online softmax: Milakov and Gimelshein 2018,
-// arXiv:1805.02867), for tiles of rows that share one key head.
+// Causal attention over the cache. Every span of kAttentionSpan positions gives a row a partial result: its highest score,
+// the sum of the exponentials relative to it, and the values weighted by them. Partial results are merged in the order of
+// their spans (online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867). Where rows are few, the spans of one row
+// are shared out among the threads (Flash-Decoding: Dao et al. 2023); else each thread takes rows of its own. Both ways
+// compute the same, so that a row's bits depend neither on its company nor on the threads.
+//
+// Rows that share a key head are taken together, so that every cached panel read serves all of them.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -9,8 +14,48 @@
 
 namespace bitwright {
 
-void Session::turn(float* head, const Rope& rope, const float* angles) const {
-  const size_t half = rope.inverse_frequencies.size();
+namespace {
+
+constexpr int kFewTokens = 8;        // of a piece whose spans are shared out
+constexpr int kWriteGroup = 8;       // positions that must be written by one thread: see KvCache::write
+constexpr int kMergedTogether = 16;  // spans whose weights are computed at once
+
+}  // namespace
+
+void Session::prepare_tiles() {
+  const int group = model_->heads / model_->kv_heads;
+  size_t shared = 0, own = 0;
+  tiles_.clear();
+  tiles_of_row_.resize(positions_.size());
+  for (size_t s = 0; s < slices_.size(); s++) {
+    const Slice& slice = slices_[s];
+    const int capacity = slice.sequence->cache.coded() ? kernels_.tile / 2 : kernels_.tile;
+    const int heads = std::min(group, capacity), tokens = capacity / heads;
+    for (int token = 0; token < slice.count; token += tokens) {
+      const int first = static_cast<int>(tiles_.size()), now = std::min(tokens, slice.count - token);
+      const size_t spans = (slice.position + token + now - 1) / kAttentionSpan + 1;
+      for (int head = 0; head < model_->heads;) {
+        const int end = std::min((head / group + 1) * group, head + heads);
+        QueryTile tile{static_cast<int>(s), slice.row + token, now, head / group, head, end - head, kWhole};
+        const size_t size = spans * partials_size(tile);
+        if (slice.count <= kFewTokens)
+          tile.partials = shared, shared += size;
+        else
+          own = std::max(own, size);
+        tiles_.push_back(tile);
+        head = end;
+      }
+      for (int row = token; row < token + now; row++) tiles_of_row_[slice.row + row] = {first, static_cast<int>(tiles_.size())};
+    }
+  }
+  if (partials_.size() < shared) partials_.resize(shared);
+  for (Scratch& scratch : scratch_)
+    if (scratch.partials.size() < own) scratch.partials.resize(own);
+}
+
+void Session::turn(float* head, const Layer& layer, int row) const {
+  const size_t half = model_->ropes[layer.rope].inverse_frequencies.size();
+  const float* angles = angles_[layer.rope].data() + static_cast<size_t>(row) * half * 2;
   for (size_t i = 0; i < half; i++) {
     const float cosine = angles[2 * i], sine = angles[2 * i + 1], a = head[i], b = head[i + half];
     head[i] = a * cosine - b * sine;
@@ -18,119 +63,204 @@ void Session::turn(float* head, const Rope& rope, const float* angles) const {
   }
 }
 
-const float* Session::angles(const Layer& layer, int token) const {
-  return angles_[layer.rope].data() + static_cast<size_t>(token) * model_->ropes[layer.rope].inverse_frequencies.size() * 2;
+// Everything that attention reads: the new keys and values in the cache, the queries in tiles.
+void Session::prepare_attention(int thread, const Layer& layer, int index) {
+  if (thread == 0) next_item_.store(0, std::memory_order_relaxed);
+  write_cache(thread, layer, index);
+  const Share share(static_cast<int>(tiles_.size()), team_.size() - 1 - thread, team_.size());
+  for (int tile = share.begin; tile < share.end; tile++) fill_queries(tiles_[tile], tile, layer, scratch_[thread].line.data());
 }
 
-void Session::write_cache(int thread, int index, int count) {
-  const Layer& layer = model_->layers[index];
+void Session::write_cache(int thread, const Layer& layer, int index) {
   const int dim = model_->head_dim, heads = model_->kv_heads;
-  const Share share(count * heads, thread, team_.size());
-  for (int item = share.begin; item < share.end; item++) {
-    const int token = item / heads, head = item % heads;
-    float* key = keys_.data() + static_cast<size_t>(item) * dim;
-    if (!layer.k_norm.empty()) kernels_.rms_norm(key, layer.k_norm.data(), dim, model_->epsilon, key);
-    turn(key, model_->ropes[layer.rope], angles(layer, token));
-    cache_.write(index, head, position_ + token, key, values_.data() + static_cast<size_t>(item) * dim);
-  }
-}
-
-void Session::attend(int thread, int index, int count) {
-  const int heads = model_->heads, group = heads / model_->kv_heads, threads = team_.size();
-  if (count == 1) {  // few rows: each thread takes its share of query heads, cut where the key head changes
-    const Share share(heads, thread, threads);
-    for (int head = share.begin; head < share.end;) {
-      const int end = std::min({share.end, (head / group + 1) * group, head + kernels_.tile});
-      attend_rows(thread, index, 0, 1, head, end - head);
-      head = end;
-    }
-    return;
-  }
-  const int heads_a_tile = std::min(group, kernels_.tile), tokens_a_tile = kernels_.tile / heads_a_tile;
   int item = 0;
-  for (int token = 0; token < count; token += tokens_a_tile)
-    for (int head = 0; head < heads;) {
-      const int end = std::min((head / group + 1) * group, head + heads_a_tile);
-      // Later tokens see more positions: dealing the tiles out in turn keeps the threads even.
-      if (item++ % threads == thread) attend_rows(thread, index, token, std::min(tokens_a_tile, count - token), head, end - head);
-      head = end;
+  for (const Slice& slice : slices_) {
+    const int end = slice.position + slice.count;
+    for (int from = slice.position; from < end;) {
+      const int to = std::min(end, (from / kWriteGroup + 1) * kWriteGroup);
+      for (int head = 0; head < heads; head++) {
+        if (item++ % team_.size() != thread) continue;
+        for (int position = from; position < to; position++) {
+          const int row = slice.row + position - slice.position;
+          const size_t at = (static_cast<size_t>(row) * heads + head) * dim;
+          float* key = keys_.data() + at;
+          if (!layer.k_norm.empty()) kernels_.rms_norm(key, layer.k_norm.data(), dim, model_->epsilon, key);
+          turn(key, layer, row);
+          slice.sequence->cache.write(index, head, position, key, values_.data() + at);
+        }
+      }
+      from = to;
     }
+  }
 }
 
-// Row t * heads + h of the tile holds head first_head + h of token first_token + t, channel k at [k * tile + row].
-int Session::fill_queries(Scratch& scratch, const Layer& layer, int first_token, int tokens, int first_head, int heads) {
-  const int dim = model_->head_dim, tile = kernels_.tile;
-  float* line = scratch.line.data();
-  for (int row = 0; row < tokens * heads; row++) {
-    const int token = first_token + row / heads, head = first_head + row % heads;
+// Row t * heads + h of a tile holds head first_head + h of its token t: floats as [channel][row], codes as tiles of rows
+// hold them, two lines a row.
+void Session::fill_queries(const QueryTile& tile, int at, const Layer& layer, float* line) {
+  const int dim = model_->head_dim, width = kernels_.tile;
+  const KvCache& keys = cache(tile);
+  const CachedRows rows = query_codes(at, tile.rows());
+  float* floats = query_tiles_.as<float>() + at * query_stride_;
+  for (int row = 0; row < tile.rows(); row++) {
+    const int token = tile.row + row / tile.heads, head = tile.first_head + row % tile.heads;
     std::memcpy(line, queries_.data() + (static_cast<size_t>(token) * model_->heads + head) * dim, dim * sizeof(float));
     if (!layer.q_norm.empty()) kernels_.rms_norm(line, layer.q_norm.data(), dim, model_->epsilon, line);
-    turn(line, model_->ropes[layer.rope], angles(layer, token));
-    for (int k = 0; k < dim; k++) scratch.queries[static_cast<size_t>(k) * tile + row] = line[k] * model_->attention_scale;
+    turn(line, layer, token);
+    kernels_.scale(line, dim, model_->attention_scale);
+    if (keys.transformed()) hadamard(line, dim);
+    if (keys.coded())
+      kernels_.cached_row(line, nullptr, dim, row, rows);
+    else
+      for (int k = 0; k < dim; k++) floats[static_cast<size_t>(k) * width + row] = line[k];
   }
-  return tokens * heads;
 }
 
-namespace {
+CachedRows Session::query_codes(int tile, int rows) const {
+  const int blocks = (model_->head_dim + kBlock - 1) / kBlock, most = kernels_.tile / 2;
+  const float* begin = query_tiles_.as<float>() + static_cast<size_t>(tile) * query_stride_;
+  const float* units = begin + static_cast<size_t>(most) * blocks * 2 * kBlock / sizeof(float);
+  return {rows, reinterpret_cast<const int8_t*>(begin), units, units + static_cast<size_t>(most) * blocks};
+}
 
-// Running softmax of one row: exp(x - peak) so far adds up to `total`.
-struct Softmax {
+int Session::visible_from(int row, const Layer& layer) const {
+  return layer.window > 0 ? std::max(0, positions_[row] - layer.window + 1) : 0;
+}
+
+Session::Interval Session::spans(const QueryTile& tile, const Layer& layer) const {
+  return {visible_from(tile.row, layer) / kAttentionSpan, positions_[tile.row + tile.tokens - 1] / kAttentionSpan + 1};
+}
+
+void Session::attend(int thread, const Layer& layer, int index) {
+  const auto take = [&] { return next_item_.fetch_add(1, std::memory_order_relaxed); };
+  const int count = static_cast<int>(tiles_.size());
+  int item = 0, mine = take();
+  for (int first = 0; first < count;) {  // tiles of the same tokens: their heads lie side by side in a span
+    const int last = tiles_of_row_[tiles_[first].row].end;
+    const Interval seen = spans(tiles_[first], layer);
+    const bool shared = tiles_[first].partials != kWhole;
+    for (int span = shared ? seen.begin : seen.end - 1; span < seen.end; span++)
+      for (int at = first; at < last; at++, item++) {
+        if (item != mine) continue;
+        if (shared)
+          attend_span(thread, index, at, span, partials_.data() + tiles_[at].partials + span * partials_size(tiles_[at]));
+        else
+          attend_whole(thread, index, at, seen);
+        mine = take();
+      }
+    first = last;
+  }
+}
+
+void Session::attend_whole(int thread, int index, int at, Interval seen) {
+  const QueryTile& tile = tiles_[at];
+  float* partials = scratch_[thread].partials.data();
+  for (int span = seen.begin; span < seen.end; span++)
+    attend_span(thread, index, at, span, partials + span * partials_size(tile));
+  for (int row = 0; row < tile.rows(); row++) {
+    const size_t head = static_cast<size_t>(tile.row + row / tile.heads) * model_->heads + tile.first_head + row % tile.heads;
+    merge(tile, row, partials, seen, attended_.data() + head * model_->head_dim);
+  }
+}
+
+// One row's heads side by side, merged only now where the spans were shared out.
+const float* Session::attended(int row, const Layer& layer, float* line) const {
+  const int dim = model_->head_dim;
+  for (int at = tiles_of_row_[row].begin; at < tiles_of_row_[row].end; at++) {
+    const QueryTile& tile = tiles_[at];
+    if (tile.partials == kWhole) return attended_.data() + static_cast<size_t>(row) * model_->heads * dim;
+    for (int head = 0; head < tile.heads; head++)
+      merge(tile, (row - tile.row) * tile.heads + head, partials_.data() + tile.partials, spans(tile, layer),
+            line + static_cast<size_t>(tile.first_head + head) * dim);
+  }
+  return line;
+}
+
+void Session::merge(const QueryTile& tile, int row, const float* partials, Interval spans, float* out) const {
+  const int dim = model_->head_dim, wide = wide_head();
+  const auto partial = [&](int span) { return partials + (static_cast<size_t>(span) * tile.rows() + row) * partial_stride(); };
   float peak = -std::numeric_limits<float>::infinity(), total = 0.0f;
-};
-
-void multiply_by(float* x, const float* factors, int n) {
-  for (int i = 0; i < n; i++) x[i] *= factors[i];
+  for (int span = spans.begin; span < spans.end; span++) peak = std::max(peak, partial(span)[wide]);
+  std::fill(out, out + dim, 0.0f);
+  for (int base = spans.begin; base < spans.end; base += kMergedTogether) {
+    const int count = std::min(kMergedTogether, spans.end - base);
+    float weights[kMergedTogether];
+    for (int i = 0; i < count; i++) weights[i] = partial(base + i)[wide];
+    kernels_.exp_shifted(weights, count, peak);
+    for (int i = 0; i < count; i++) {
+      const float* sums = partial(base + i);
+      total += weights[i] * sums[wide + 1];
+      for (int channel = 0; channel < dim; channel++) out[channel] += weights[i] * sums[channel];
+    }
+  }
+  kernels_.scale(out, dim, 1.0f / total);
+  if (cache(tile).transformed()) hadamard(out, dim);
 }
 
-}  // namespace
-
-void Session::attend_rows(int thread, int index, int first_token, int tokens, int first_head, int heads) {
+// `partial` takes (rows of the tile, partial_stride).
+void Session::attend_span(int thread, int index, int at, int span, float* partial) {
   Scratch& scratch = scratch_[thread];
   const Layer& layer = model_->layers[index];
-  const int dim = model_->head_dim, blocks = (dim + kPanelRows - 1) / kPanelRows, wide = blocks * kPanelRows;
-  const int kv_head = first_head / (model_->heads / model_->kv_heads);
-  const int rows = fill_queries(scratch, layer, first_token, tokens, first_head, heads);
-  const bool scaled = cache_.type() == DenseType::int8;
-  float *scores = scratch.scores.data(), *sums = scratch.sums.data();
-  std::fill(sums, sums + static_cast<size_t>(rows) * wide, 0.0f);
-  std::vector<Softmax> softmax(rows);
-
-  const auto visible_from = [&](int row) {
-    const int position = position_ + first_token + row / heads;
-    return layer.window > 0 ? std::max(0, position - layer.window + 1) : 0;
-  };
-  const int start = visible_from(0), end = position_ + first_token + tokens;
-  for (int base = start / kAttentionSpan * kAttentionSpan; base < end; base += kAttentionSpan) {
-    const int count = std::min(kAttentionSpan, end - base);
-    for (int p = std::max(0, start - base) / kPanelRows * kPanelRows; p < count; p += kPanelRows)
-      kernels_.dense_panel(cache_.type(), cache_.key_panel(index, kv_head, base + p), dim,
-                           DenseInput{scratch.queries.data(), kernels_.tile, false}, rows,
-                           Output{scores + p, kAttentionSpan, false});
-    for (int row = 0; row < rows; row++) {
-      float* x = scores + static_cast<size_t>(row) * kAttentionSpan;
-      const int low = std::clamp(visible_from(row) - base, 0, count);
-      const int high = std::clamp(position_ + first_token + row / heads + 1 - base, 0, count);
-      if (low < high) {
-        if (scaled) multiply_by(x + low, cache_.key_scales(index, kv_head) + base + low, high - low);
-        if (model_->attention_softcap > 0) kernels_.softcap(x + low, high - low, model_->attention_softcap);
-        const float peak = std::max(softmax[row].peak, kernels_.maximum(x + low, high - low));
-        const float fade = std::exp(softmax[row].peak - peak);
-        kernels_.scale(sums + static_cast<size_t>(row) * wide, wide, fade);
-        softmax[row] = {peak, softmax[row].total * fade + kernels_.exp_shifted(x + low, high - low, peak)};
-        if (scaled) multiply_by(x + low, cache_.value_scales(index, kv_head) + base + low, high - low);
-      }
-      std::fill(x, x + low, 0.0f);
-      std::fill(x + std::max(low, high), x + count, 0.0f);
+  const QueryTile& tile = tiles_[at];
+  const int base = span * kAttentionSpan, wide = wide_head();
+  const int count = std::min(kAttentionSpan, positions_[tile.row + tile.tokens - 1] + 1 - base);
+  score(index, at, span, {std::max(0, visible_from(tile.row, layer) - base), count}, scratch.scores.data());
+  for (int row = 0; row < tile.rows(); row++) {
+    const int token = tile.row + row / tile.heads;
+    const int low = std::clamp(visible_from(token, layer) - base, 0, count);
+    const int high = std::clamp(positions_[token] + 1 - base, 0, count);
+    float* x = scratch.scores.data() + static_cast<size_t>(row) * kAttentionSpan;
+    float *peak = partial + static_cast<size_t>(row) * partial_stride() + wide, *total = peak + 1;
+    *peak = -std::numeric_limits<float>::infinity(), *total = 0.0f;
+    if (low < high) {
+      if (model_->attention_softcap > 0) kernels_.softcap(x + low, high - low, model_->attention_softcap);
+      *peak = kernels_.maximum(x + low, high - low);
+      *total = kernels_.exp_shifted(x + low, high - low, *peak);
     }
-    for (int block = 0; block < blocks; block++)
-      kernels_.dense_panel(cache_.type(), cache_.value_panel(index, kv_head, block, base), count, DenseInput{scores, 1, true},
-                           rows, Output{sums + block * kPanelRows, wide, true});
+    std::fill(x, x + low, 0.0f);
+    std::fill(x + std::max(low, high), x + count, 0.0f);
   }
-  for (int row = 0; row < rows; row++) {
-    float* out =
-        attended_.data() + (static_cast<size_t>(first_token + row / heads) * model_->heads + first_head + row % heads) * dim;
-    for (int i = 0; i < dim; i++) out[i] = sums[static_cast<size_t>(row) * wide + i] / softmax[row].total;
+  weigh(scratch, index, at, span, count, partial);
+}
+
+// Scores of the tile's queries with the keys at the given positions of a span: scores[row][position].
+void Session::score(int index, int at, int span, Interval positions, float* scores) {
+  const QueryTile& tile = tiles_[at];
+  const KvCache& cached = cache(tile);
+  const uint8_t* keys = cached.keys(index, tile.kv_head, span);
+  const int first = positions.begin / kPanelRows * kPanelRows;
+  if (cached.coded()) {
+    const CachedRows queries = query_codes(at, tile.rows());
+    const int panels = (positions.end - first + kPanelRows - 1) / kPanelRows;
+    kernels_.cached_panels({keys + cached.key_bytes(first), cached.key_scales(index, tile.kv_head, span) + first,
+                            cached.key_bytes(kPanelRows), cached.bits(), (model_->head_dim + kBlock - 1) / kBlock, panels},
+                           queries, {scores + first, kAttentionSpan, false});
+    return;
   }
+  const DenseInput queries{query_tiles_.as<float>() + at * query_stride_, kernels_.tile, false};
+  for (int position = first; position < positions.end; position += kPanelRows)
+    kernels_.dense_panel(cached.dense_type(), keys + cached.key_bytes(position), model_->head_dim, queries, tile.rows(),
+                         {scores + position, kAttentionSpan, false});
+}
+
+// The values of a span's first `count` positions, weighted by the scores: sums[row * partial_stride + channel].
+void Session::weigh(Scratch& scratch, int index, int at, int span, int count, float* sums) {
+  const QueryTile& tile = tiles_[at];
+  const KvCache& cached = cache(tile);
+  const uint8_t* values = cached.values(index, tile.kv_head, span);
+  const int panels = wide_head() / kPanelRows;
+  float* scores = scratch.scores.data();
+  if (!cached.coded()) {
+    for (int panel = 0; panel < panels; panel++)
+      kernels_.dense_panel(cached.dense_type(), values + panel * cached.value_panel_bytes(), count, {scores, 1, true},
+                           tile.rows(), {sums + panel * kPanelRows, partial_stride(), false});
+    return;
+  }
+  const CachedRows weights{tile.rows(), scratch.weight_codes.data(), scratch.weight_units.data(), scratch.weight_sums.data()};
+  for (int row = 0; row < tile.rows(); row++)
+    kernels_.cached_row(scores + static_cast<size_t>(row) * kAttentionSpan, cached.value_scales(index, tile.kv_head, span), count,
+                        row, weights);
+  kernels_.cached_panels({values, nullptr, cached.value_panel_bytes(), cached.bits(), (count + kBlock - 1) / kBlock, panels},
+                         weights, {sums, partial_stride(), false});
 }
 
 }  // namespace bitwright

@@ -1,4 +1,4 @@
-#include "bitwright/bandwidth.h"
+#include "bitwright/ceilings.h"
 
 #include <algorithm>
 #include <chrono>

@@ -1,73 +1,152 @@
-#include <algorithm>
+#include "bitwright/kv_cache.h"
+
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <vector>
-
-#include "bitwright/session.h"
 
 namespace bitwright {
 
 namespace {
-int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
-}  // namespace
 
-KvCache::KvCache(const Model& model, int context, DenseType type)
-    : heads_(model.kv_heads),
-      head_dim_(model.head_dim),
-      padded_dim_(round_up(model.head_dim, kPanelRows)),
-      context_(round_up(context, kPanelRows)),
-      type_(type) {
-  const size_t slots = model.layers.size() * heads_;
-  keys_ = Buffer(slots * context_ * head_dim_ * unit());
-  values_ = Buffer(slots * context_ * padded_dim_ * unit());
-  if (type_ == DenseType::int8) scales_ = Buffer(slots * 2 * context_ * sizeof(float));
-}
+constexpr int kLargestHead = 1024;
+constexpr int kVector = 4 * kPanelRows;  // bytes: four columns of all lanes
 
-const void* KvCache::key_panel(int layer, int head, int position) const {
-  return keys_.as<uint8_t>() + (slot(layer, head) * context_ + position) * head_dim_ * unit();
-}
+size_t bytes_of(int count, int bits) { return static_cast<size_t>(count) * bits / 8; }
 
-const void* KvCache::value_panel(int layer, int head, int block, int position) const {
-  const size_t panel = slot(layer, head) * (padded_dim_ / kPanelRows) + block;
-  return values_.as<uint8_t>() + (panel * context_ + position) * kPanelRows * unit();
-}
-
-const float* KvCache::scales(int layer, int head, int which) const {
-  return scales_.as<float>() + (slot(layer, head) * 2 + which) * context_;
-}
-
-namespace {
-
-// A head's channels in the cache's type; returns the scale (1 unless int8).
-float convert(const float* x, int n, DenseType type, void* out) {
-  if (type == DenseType::fp32) std::memcpy(out, x, n * sizeof(float));
-  if (type == DenseType::fp16) kernels().to_fp16(x, n, static_cast<uint16_t*>(out));
-  if (type != DenseType::int8) return 1.0f;
+// Codes of one head's channels; returns their scale. See cached_zero: eight bits have their zero at 128, four at 7.5.
+float encode(const float* x, int n, int bits, uint8_t* codes) {
   float bound = 0;
   for (int i = 0; i < n; i++) bound = std::fmax(bound, std::fabs(x[i]));
-  const float inverse = bound > 0 ? 127.0f / bound : 0.0f;
-  for (int i = 0; i < n; i++) static_cast<int8_t*>(out)[i] = static_cast<int8_t>(std::lrint(x[i] * inverse));
-  return bound / 127.0f;
+  const float most = bits == 8 ? 127.0f : 7.5f, inverse = bound > 0 ? most / bound : 0.0f;
+  const float shift = bits == 8 ? 128.5f : 8.0f;  // floor(x + 1/2) rounds; four bits: level - 7.5 for level = floor(x + 8)
+  for (int i = 0; i < n; i++) {
+    const float level = x[i] * inverse + shift, highest = static_cast<float>((1 << bits) - 1);
+    codes[i] = static_cast<uint8_t>(level > 0 ? (level < highest ? level : highest) : 0.0f);  // NaN becomes 0
+  }
+  return bound / most;
+}
+
+// The order of codes is that of kernels/cached.h. A key is one lane of its panel: four columns, or four pairs of columns
+// whose nibbles share bytes, lie together. A value is one column of all lanes; its neighbour in the byte is four
+// positions away.
+void place_key(uint8_t* panel, int lane, int width, int bits, const uint8_t* codes) {
+  panel += lane * 4;
+  if (bits == 8) {
+    for (int i = 0; i < width; i += 4, panel += kVector) std::memcpy(panel, codes + i, 4);
+    return;
+  }
+  for (int i = 0; i < width; i += 8, panel += kVector)
+    for (int j = 0; j < 4; j++) panel[j] = static_cast<uint8_t>(codes[i + j] | codes[i + j + 4] << 4);
+}
+
+void place_value(uint8_t* panel, int offset, int channels, int bits, const uint8_t* codes) {
+  panel += offset / (bits == 8 ? 4 : 8) * kVector + offset % 4;
+  const int shift = bits == 8 ? 0 : offset / 4 % 2 * 4, kept = bits == 8 ? 0 : 0xF0 >> shift;
+  for (int i = 0; i < channels; i++) panel[i * 4] = static_cast<uint8_t>((panel[i * 4] & kept) | codes[i] << shift);
 }
 
 }  // namespace
 
+void hadamard(float* x, int n) {
+  const int block = n & -n;
+  const float factor = 1.0f / std::sqrt(static_cast<float>(block));
+  for (int begin = 0; begin < n; begin += block)
+    for (int half = 1; half < block; half *= 2)
+      for (int i = begin; i < begin + block; i += 2 * half)
+        for (int j = i; j < i + half; j++) {
+          const float a = x[j], b = x[j + half];
+          x[j] = a + b;
+          x[j + half] = a - b;
+        }
+  for (int i = 0; i < n; i++) x[i] *= factor;
+}
+
+KvCache::KvCache(const Model& model, int context, CacheType type)
+    : layers_(static_cast<int>(model.layers.size())),
+      heads_(model.kv_heads),
+      head_dim_(model.head_dim),
+      context_(context),
+      type_(type) {
+  if (head_dim_ > kLargestHead) throw std::invalid_argument("a head of " + std::to_string(head_dim_) + " channels is too large");
+  key_width_ = coded() ? round_up(head_dim_, kBlock) : head_dim_;
+  value_width_ = round_up(head_dim_, kPanelRows);
+  strip_bytes_ = kAttentionSpan * (bytes_of(key_width_ + value_width_, bits()) + (coded() ? 2 * sizeof(float) : 0));
+  memory_ = Buffer(bytes(context));
+}
+
+const float* KvCache::key_scales(int layer, int head, int span) const {
+  const size_t codes = kAttentionSpan * bytes_of(key_width_ + value_width_, bits());
+  return reinterpret_cast<const float*>(strip(layer, head, span) + codes);
+}
+
+void KvCache::write_key(uint8_t* keys, int offset, const float* key, float* scale) const {
+  const int lane = offset % kPanelRows;
+  uint8_t* panel = keys + key_bytes(offset - lane);
+  if (coded()) {
+    uint8_t codes[kLargestHead] = {};
+    *scale = encode(key, head_dim_, bits(), codes);
+    place_key(panel, lane, key_width_, bits(), codes);
+  } else if (type_ == CacheType::fp32) {
+    for (int i = 0; i < head_dim_; i++) reinterpret_cast<float*>(panel)[i * kPanelRows + lane] = key[i];
+  } else {
+    uint16_t half[kLargestHead];
+    kernels().to_fp16(key, head_dim_, half);
+    for (int i = 0; i < head_dim_; i++) reinterpret_cast<uint16_t*>(panel)[i * kPanelRows + lane] = half[i];
+  }
+}
+
+void KvCache::write_value(uint8_t* values, int offset, const float* value, float* scale) const {
+  uint8_t codes[kLargestHead];
+  uint16_t half[kLargestHead];
+  if (coded()) *scale = encode(value, head_dim_, bits(), codes);
+  if (type_ == CacheType::fp16) kernels().to_fp16(value, head_dim_, half);
+  for (int first = 0; first < head_dim_; first += kPanelRows, values += value_panel_bytes()) {
+    const int channels = std::min(kPanelRows, head_dim_ - first);
+    const size_t at = static_cast<size_t>(offset) * kPanelRows;
+    if (coded())
+      place_value(values, offset, channels, bits(), codes + first);
+    else if (type_ == CacheType::fp32)
+      std::memcpy(reinterpret_cast<float*>(values) + at, value + first, channels * sizeof(float));
+    else
+      std::memcpy(reinterpret_cast<uint16_t*>(values) + at, half + first, channels * sizeof(uint16_t));
+  }
+}
+
 void KvCache::write(int layer, int head, int position, const float* key, const float* value) {
-  const int size = unit(), lane = position % kPanelRows;
-  std::vector<uint8_t> row(static_cast<size_t>(padded_dim_) * 4);
-  const float key_scale = convert(key, head_dim_, type_, row.data());
-  auto* panel = static_cast<uint8_t*>(const_cast<void*>(key_panel(layer, head, position - lane)));
-  for (int i = 0; i < head_dim_; i++) std::memcpy(panel + (i * kPanelRows + lane) * size, row.data() + i * size, size);
-  const float value_scale = convert(value, head_dim_, type_, row.data());
-  for (int block = 0; block * kPanelRows < head_dim_; block++) {
-    const int channels = std::min(kPanelRows, head_dim_ - block * kPanelRows);
-    std::memcpy(const_cast<void*>(value_panel(layer, head, block, position)), row.data() + block * kPanelRows * size,
-                static_cast<size_t>(channels) * size);
+  const int span = position / kAttentionSpan, offset = position % kAttentionSpan;
+  auto* keys_at = const_cast<uint8_t*>(keys(layer, head, span));
+  auto* values_at = const_cast<uint8_t*>(values(layer, head, span));
+  auto* key_scale = const_cast<float*>(key_scales(layer, head, span)) + offset;
+  auto* value_scale = const_cast<float*>(value_scales(layer, head, span)) + offset;
+  if (!transformed()) {
+    write_key(keys_at, offset, key, key_scale);
+    write_value(values_at, offset, value, value_scale);
+    return;
   }
-  if (type_ == DenseType::int8) {
-    const_cast<float*>(key_scales(layer, head))[position] = key_scale;
-    const_cast<float*>(value_scales(layer, head))[position] = value_scale;
-  }
+  float line[kLargestHead];
+  std::memcpy(line, key, head_dim_ * sizeof(float));
+  hadamard(line, head_dim_);
+  write_key(keys_at, offset, line, key_scale);
+  std::memcpy(line, value, head_dim_ * sizeof(float));
+  hadamard(line, head_dim_);
+  write_value(values_at, offset, line, value_scale);
+}
+
+const uint8_t* Sequence::state() {
+  const std::vector<float> nothing(cache.head_dim());
+  const int end = round_up(position_, kAttentionSpan);
+  for (int position = position_; position < end; position++)
+    for (int layer = 0; layer < cache.layers(); layer++)
+      for (int head = 0; head < cache.heads(); head++) cache.write(layer, head, position, nothing.data(), nothing.data());
+  return cache.data();
+}
+
+void Sequence::restore(int position, const uint8_t* state) {
+  if (position < 0 || position > cache.context()) throw std::invalid_argument("the state does not fit the context");
+  std::memcpy(cache.data(), state, cache.bytes(position));
+  position_ = position;
 }
 
 }  // namespace bitwright

@@ -1,48 +1,78 @@
 #include "products.h"
 
+#include <algorithm>
+
 namespace bitwright {
 
-QuantizedRows Session::quantized_rows(const RowBuffer& rows, int count, int columns) const {
+// A rotated row has one scale, others one for each block of 32.
+QuantizedRows Session::quantized_rows(const RowForm& form, int count, int columns, bool whole) const {
   const int lines = count * width();
   return {lines,
           (columns + kBlock - 1) / kBlock,
-          lines == 1 ? 1 : kernels_.tile,
-          rows.codes.as<int32_t>(),
-          rows.scales.as<float>(),
-          rows.negated_sums.as<float>()};
+          lines == 1              ? 1
+          : whole && width() == 1 ? kernels_.whole_tile
+                                  : kernels_.tile,
+          whole,
+          form.codes.as<int32_t>(),
+          form.scales.as<float>(),
+          form.negated_sums.as<int32_t>()};
 }
 
-void Session::place_dense(RowBuffer& rows, int row, int count, int columns, const float* x) {
+Session::Wanted Session::wanted(std::initializer_list<Product> products) const {
+  Wanted forms;
+  for (const Product& product : products) {
+    const Matrix& matrix = *product.matrix;
+    if (matrix.rotated())
+      (integer(matrix) ? forms.rotated_integer : forms.rotated_dense) = true;
+    else
+      (integer(matrix) ? forms.integer : forms.dense) = true;
+  }
+  return forms;
+}
+
+void Session::place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, int row, int count, int columns, const float* x) {
+  if (forms.dense) place_dense(rows.plain, row, count, columns, x);
+  if (forms.integer) place_integer(rows.plain, row, count, columns, false, x);
+  if (!forms.rotated_dense && !forms.rotated_integer) return;
+  float* rotated = scratch.rotated.data();
+  std::copy_n(x, columns, rotated);
+  kernels_.hadamard(rotated, columns, rotation_block(columns));
+  if (forms.rotated_dense) place_dense(rows.rotated, row, count, columns, rotated);
+  if (forms.rotated_integer) place_integer(rows.rotated, row, count, columns, true, rotated);
+}
+
+void Session::place_dense(RowForm& form, int row, int count, int columns, const float* x) {
   const int tile = count == 1 ? 1 : kernels_.tile;
-  float* to = rows.dense.as<float>() + static_cast<size_t>(row / tile) * tile * columns + row % tile;
+  float* to = form.dense.as<float>() + static_cast<size_t>(row / tile) * tile * columns + row % tile;
   for (int k = 0; k < columns; k++) to[static_cast<size_t>(k) * tile] = x[k];
 }
 
-void Session::place_integer(RowBuffer& rows, int row, int count, int columns, const float* x) {
-  const QuantizedRows view = quantized_rows(rows, count, columns);
+void Session::place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x) {
+  const QuantizedRows view = quantized_rows(form, count, columns, whole);
   const int line = row * width(), tile = view.tile;
-  const size_t base = static_cast<size_t>(line / tile) * tile * view.blocks + line % tile;
-  const size_t code_base = static_cast<size_t>(line / tile) * tile * view.blocks * (kBlock / 4) + line % tile;
+  const size_t first = static_cast<size_t>(line / tile) * tile, lane = line % tile, block = first * view.blocks;
   const auto quantize = width() == 2 ? kernels_.quantize_row_wide : kernels_.quantize_row;
-  quantize(x, columns, tile, rows.codes.as<int32_t>() + code_base, rows.scales.as<float>() + base,
-           rows.negated_sums.as<float>() + base);
+  quantize(x, columns, whole,
+           {tile, form.codes.as<int32_t>() + block * (kBlock / 4) + lane,
+            form.scales.as<float>() + (whole ? first : block) + lane, form.negated_sums.as<int32_t>() + block + lane});
 }
 
 void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range) {
   if (range.begin >= range.end) return;
   const Matrix& matrix = *product.matrix;
+  const RowForm& form = rows.form(matrix);
+  const QuantizedRows x = quantized_rows(form, count, matrix.columns(), matrix.rotated());
   const Output out{product.out + static_cast<size_t>(range.begin) * kPanelRows, product.stride, product.accumulate};
   if (!matrix.quantized()) {
-    kernels_.dense_matmul(matrix.dense_panels(), rows.dense.as<float>(), count, range, out);
+    kernels_.dense_matmul(matrix.dense_panels(), form.dense.as<float>(), count, range, out);
   } else if (!integer(matrix)) {
-    multiply_decoded(scratch, rows, count, matrix, range, out);
+    multiply_decoded(scratch, form, count, matrix, range, out);
   } else if (width() == 2) {
-    multiply_wide(scratch, quantized_rows(rows, count, matrix.columns()), matrix, range, out);
+    multiply_wide(scratch, x, matrix, range, out);
   } else if (count == 1) {
-    kernels_.quantized_vector(matrix.quantized_panels(), quantized_rows(rows, 1, matrix.columns()), range, out);
+    kernels_.quantized_vector(matrix.quantized_panels(), x, range, out);
   } else {
-    kernels_.quantized_matmul(matrix.quantized_panels(), quantized_rows(rows, count, matrix.columns()), range, out,
-                              scratch.codes.data());
+    kernels_.quantized_matmul(matrix.quantized_panels(), x, range, out, scratch.codes.data());
   }
   if (product.bias == nullptr || product.bias->empty()) return;
   const int begin = range.begin * kPanelRows, end = std::min(range.end * kPanelRows, matrix.rows());
@@ -52,7 +82,7 @@ void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count,
 }
 
 // Float activations: each panel is decoded to floats, then multiplied as a dense one.
-void Session::multiply_decoded(Scratch& scratch, const RowBuffer& rows, int count, const Matrix& matrix, PanelRange range,
+void Session::multiply_decoded(Scratch& scratch, const RowForm& rows, int count, const Matrix& matrix, PanelRange range,
                                Output out) {
   for (int panel = range.begin; panel < range.end; panel++, out.values += kPanelRows) {
     kernels_.dequantize_panel(matrix.quantized_panels(), panel, scratch.panel.data());

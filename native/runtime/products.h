@@ -14,15 +14,11 @@ void Session::multiply(int thread, int count, int columns, std::initializer_list
   const bool single = count == 1;
   Scratch& scratch = scratch_[thread];
   RowBuffer& rows = single ? scratch.row : rows_;
-  bool any_integer = false, any_dense = false;
-  for (const Product& product : products) (integer(*product.matrix) ? any_integer : any_dense) = true;
+  const Wanted forms = wanted(products);
   const int tile = kernels_.tile, tiles = (count + tile - 1) / tile;
   const Share share = single ? Share(1, 0, 1) : Share(tiles, thread, team_.size());
-  for (int row = share.begin * tile; row < std::min(count, share.end * tile); row++) {
-    const float* x = read(row, scratch.line.data());
-    if (any_dense) place_dense(rows, row, count, columns, x);
-    if (any_integer) place_integer(rows, row, count, columns, x);
-  }
+  for (int row = share.begin * tile; row < std::min(count, share.end * tile); row++)
+    place_row(scratch, rows, forms, row, count, columns, read(row, scratch.line.data()));
   if (!single) team_.barrier();
 
   // Threads take equal bytes of weights, cut at panels.

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
+
+#include "bitwright/kernels.h"
 
 namespace bitwright {
 
@@ -34,7 +37,8 @@ int Sampler::pick(const float* logits, int n, const std::vector<int32_t>& seen) 
       penalized_[token] =
           logits[token] > 0 ? logits[token] / options_.repetition_penalty : logits[token] * options_.repetition_penalty;
   }
-  const float peak = *std::max_element(logits, logits + n);
+  const float peak = kernels().maximum(logits, n);
+  if (!std::isfinite(peak)) throw std::domain_error("the logits are not finite");
   if (options_.temperature <= 0) return static_cast<int>(std::find(logits, logits + n, peak) - logits);
 
   // Tokens 30 temperatures below the likeliest have less than 1e-13 of its probability: they are never drawn.

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <set>
 #include <stdexcept>
 #include <string>
 
@@ -12,14 +12,12 @@ namespace {
 
 constexpr int kChunk = 192;  // tokens of a prompt taken at a time: a multiple of every tile, small enough for the cache
 
-size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
-
 int widest(const Model& model) { return std::max({model.hidden, model.heads * model.head_dim, model.intermediate}); }
 
 }  // namespace
 
-RowBuffer::RowBuffer(int rows, int columns, int tile) {
-  const size_t padded = round_up(static_cast<size_t>(rows), tile), blocks = (columns + kBlock - 1) / kBlock;
+RowForm::RowForm(int rows, int columns, int tile) {
+  const size_t padded = round_up(rows, tile), blocks = (columns + kBlock - 1) / kBlock;
   dense = Buffer(padded * columns * sizeof(float));
   codes = Buffer(2 * padded * blocks * kBlock);  // twice: int16 activations take two rows a token
   scales = Buffer(2 * padded * blocks * sizeof(float));
@@ -31,15 +29,16 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
       options_(options),
       kernels_(kernels()),
       team_(options.threads),
-      cache_(*model_, options.context, options.cache),
       rows_(kChunk, widest(*model_), kernels_.tile) {
-  const size_t columns = widest(*model_), padded = round_up(columns, kBlock), tile = kernels_.tile;
-  const size_t head = round_up(model_->head_dim, kPanelRows);
+  const int columns = widest(*model_), tile = kernels_.tile;
+  const size_t padded = round_up(columns, kBlock);
   for (int i = 0; i < team_.size(); i++)
-    scratch_.push_back({RowBuffer(1, static_cast<int>(columns), kernels_.tile), std::vector<float>(columns),
-                        std::vector<uint8_t>(padded * kPanelRows), std::vector<float>(padded * kPanelRows),
-                        std::vector<float>(2 * kChunk * kPanelRows), std::vector<float>(head * tile),
-                        std::vector<float>(tile * kAttentionSpan), std::vector<float>(tile * head)});
+    scratch_.push_back({RowBuffer(1, columns, tile), std::vector<float>(columns), std::vector<float>(columns),
+                        std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock))),
+                        std::vector<float>(padded * kPanelRows), std::vector<float>(2 * kChunk * kPanelRows),
+                        std::vector<float>(tile * kAttentionSpan), std::vector<float>(),
+                        std::vector<int8_t>(tile * kAttentionSpan), std::vector<float>(tile * kAttentionSpan / kBlock),
+                        std::vector<float>(tile * kAttentionSpan / kBlock)});
   const auto rows_of = [](int width) { return std::vector<float>(static_cast<size_t>(kChunk) * width); };
   stream_ = rows_of(model_->hidden);
   block_ = rows_of(model_->hidden);
@@ -50,45 +49,83 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   gate_ = rows_of(model_->intermediate);
   up_ = rows_of(model_->intermediate);
   for (const Rope& rope : model_->ropes) angles_.push_back(rows_of(static_cast<int>(rope.inverse_frequencies.size()) * 2));
+  // A tile's queries are floats, or half as many rows of two digits with a unit and a sum for 32 channels.
+  const int blocks = (model_->head_dim + kBlock - 1) / kBlock, group = model_->heads / model_->kv_heads;
+  query_stride_ = static_cast<size_t>(tile) * std::max(model_->head_dim, blocks * (kBlock / 4 + 1));
+  const int head_tiles = (group + std::min(group, tile / 2) - 1) / std::min(group, tile / 2);
+  query_tiles_ = Buffer(static_cast<size_t>(kChunk) * model_->kv_heads * head_tiles * query_stride_ * sizeof(float));
 }
 
-void Session::rewind(int position) { position_ = std::clamp(position, 0, position_); }
-
-void Session::forward(const int32_t* tokens, int count, float* hidden, float* logits) {
-  if (count > options_.context - position_)
-    throw std::length_error("context of " + std::to_string(options_.context) + " tokens is full");
-  for (int i = 0; i < count; i++)
-    if (tokens[i] < 0 || tokens[i] >= model_->vocabulary)
-      throw std::out_of_range("token " + std::to_string(tokens[i]) + " is not in a vocabulary of " +
-                              std::to_string(model_->vocabulary));
-  for (int done = 0; done < count; done += kChunk) {
-    const int now = std::min(kChunk, count - done);
-    float* rows = hidden == nullptr ? nullptr : hidden + static_cast<size_t>(done) * model_->hidden;
-    run_chunk(tokens + done, now, rows, done + now == count ? logits : nullptr);
-    position_ += now;
+void Session::check(const std::vector<Piece>& pieces) const {
+  std::set<const Sequence*> seen;
+  for (const Piece& piece : pieces) {
+    if (piece.count < 1) throw std::invalid_argument("no tokens to read");
+    if (!seen.insert(piece.sequence).second) throw std::invalid_argument("a sequence is given twice");
+    if (piece.count > piece.sequence->cache.context() - piece.sequence->position())
+      throw std::length_error("context of " + std::to_string(piece.sequence->cache.context()) + " tokens is full");
+    for (int i = 0; i < piece.count; i++)
+      if (piece.tokens[i] < 0 || piece.tokens[i] >= model_->vocabulary)
+        throw std::out_of_range("token " + std::to_string(piece.tokens[i]) + " is not in a vocabulary of " +
+                                std::to_string(model_->vocabulary));
   }
 }
 
-void Session::run_chunk(const int32_t* tokens, int count, float* hidden, float* logits) {
-  prepare_angles(count);
-  const int width = model_->hidden;
-  const auto final_row = [&](int row, float* line) {
-    kernels_.rms_norm(stream_.data() + static_cast<size_t>(row) * width, model_->final_norm.data(), width, model_->epsilon, line);
-    return static_cast<const float*>(line);
-  };
+void Session::forward(const std::vector<Piece>& pieces, float* hidden, float* logits) {
+  check(pieces);
+  std::vector<int32_t> tokens;
+  int done = 0;  // tokens of the piece at hand
+  for (size_t at = 0; at < pieces.size();) {
+    slices_.clear(), ends_.clear(), positions_.clear(), tokens.clear();
+    while (at < pieces.size() && tokens.size() < kChunk) {
+      const Piece& piece = pieces[at];
+      const int row = static_cast<int>(tokens.size()), now = std::min(piece.count - done, kChunk - row);
+      slices_.push_back({piece.sequence, row, now, piece.sequence->position()});
+      for (int i = 0; i < now; i++) positions_.push_back(piece.sequence->position() + i);
+      tokens.insert(tokens.end(), piece.tokens + done, piece.tokens + done + now);
+      done += now;
+      if (done < piece.count) break;
+      ends_.push_back(row + now - 1);
+      at++, done = 0;
+    }
+    run_chunk(tokens, hidden, logits);
+    for (const Slice& slice : slices_) slice.sequence->advance(slice.count);
+    if (hidden != nullptr) hidden += tokens.size() * model_->hidden;
+    if (logits != nullptr) logits += ends_.size() * model_->vocabulary;
+  }
+}
+
+void Session::run_chunk(const std::vector<int32_t>& tokens, float* hidden, float* logits) {
+  prepare_tiles();
+  const int count = static_cast<int>(tokens.size()), width = model_->hidden;
   team_.run([&](int thread) {
-    embed(thread, tokens, count);
+    embed(thread, tokens);
     team_.barrier();
     for (size_t layer = 0; layer < model_->layers.size(); layer++) run_layer(thread, static_cast<int>(layer), count);
-    if (hidden != nullptr) {
-      const Share share(count, thread, team_.size());
-      for (int row = share.begin; row < share.end; row++) final_row(row, hidden + static_cast<size_t>(row) * width);
-    }
-    if (logits != nullptr)
-      multiply(thread, 1, width, {{&model_->output(), logits, model_->vocabulary, false, nullptr}},
-               [&](int, float* line) { return final_row(count - 1, line); });
+    const Share share(count, thread, team_.size());
+    for (int row = share.begin; hidden != nullptr && row < share.end; row++)
+      final_row(row, hidden + static_cast<size_t>(row) * width);
+    if (logits != nullptr && !ends_.empty()) write_logits(thread, logits);
   });
-  if (logits != nullptr && model_->logit_softcap > 0) kernels_.softcap(logits, model_->vocabulary, model_->logit_softcap);
+}
+
+const float* Session::final_row(int row, float* line) const {
+  const int width = model_->hidden;
+  kernels_.rms_norm(stream_.data() + static_cast<size_t>(row) * width, model_->final_norm.data(), width, model_->epsilon, line);
+  return line;
+}
+
+void Session::write_logits(int thread, float* logits) {
+  const int rows = static_cast<int>(ends_.size()), vocabulary = model_->vocabulary;
+  multiply(thread, rows, model_->hidden, {{&model_->output(), logits, vocabulary, false, nullptr}},
+           [&](int row, float* line) { return final_row(ends_[row], line); });
+  if (model_->logit_softcap > 0) cap_logits(thread, rows, logits);
+}
+
+void Session::cap_logits(int thread, int rows, float* logits) {
+  team_.barrier();
+  const Share share(rows, thread, team_.size());
+  for (int row = share.begin; row < share.end; row++)
+    kernels_.softcap(logits + static_cast<size_t>(row) * model_->vocabulary, model_->vocabulary, model_->logit_softcap);
 }
 
 void Session::project(const float* hidden, int rows, float* logits) {
@@ -100,33 +137,30 @@ void Session::project(const float* hidden, int rows, float* logits) {
     team_.run([&](int thread) {
       multiply(thread, now, width, {{&model_->output(), to, vocabulary, false, nullptr}},
                [&](int row, float*) { return from + static_cast<size_t>(row) * width; });
-      team_.barrier();
-      const Share share(now, thread, team_.size());
-      for (int row = share.begin; model_->logit_softcap > 0 && row < share.end; row++)
-        kernels_.softcap(to + static_cast<size_t>(row) * vocabulary, vocabulary, model_->logit_softcap);
+      if (model_->logit_softcap > 0) cap_logits(thread, now, to);
     });
   }
 }
 
-void Session::embed(int thread, const int32_t* tokens, int count) {
-  const Share share(count, thread, team_.size());
+void Session::embed(int thread, const std::vector<int32_t>& tokens) {
+  const Share share(static_cast<int>(tokens.size()), thread, team_.size());
   for (int i = share.begin; i < share.end; i++) {
     float* row = stream_.data() + static_cast<size_t>(i) * model_->hidden;
     model_->embedding.read_row(tokens[i], row);
     if (model_->embedding_scale != 1.0f) kernels_.scale(row, model_->hidden, model_->embedding_scale);
+    prepare_angles(i);
   }
 }
 
-void Session::prepare_angles(int count) {
+void Session::prepare_angles(int row) {
   for (size_t r = 0; r < angles_.size(); r++) {
     const Rope& rope = model_->ropes[r];
-    float* out = angles_[r].data();
-    for (int token = 0; token < count; token++)
-      for (const float frequency : rope.inverse_frequencies) {
-        const float angle = static_cast<float>(position_ + token) * frequency;
-        *out++ = std::cos(angle) * rope.factor;
-        *out++ = std::sin(angle) * rope.factor;
-      }
+    float* out = angles_[r].data() + static_cast<size_t>(row) * rope.inverse_frequencies.size() * 2;
+    for (const float frequency : rope.inverse_frequencies) {
+      const float angle = static_cast<float>(positions_[row]) * frequency;
+      *out++ = std::cos(angle) * rope.factor;
+      *out++ = std::sin(angle) * rope.factor;
+    }
   }
 }
 
@@ -143,13 +177,13 @@ void Session::run_layer(int thread, int index, int count) {
              return static_cast<const float*>(line);
            });
   team_.barrier();
-  write_cache(thread, index, count);
+  prepare_attention(thread, layer, index);
   team_.barrier();
-  attend(thread, index, count);
+  attend(thread, layer, index);
   team_.barrier();
   const bool post = !layer.post_attention_norm.empty();
   multiply(thread, count, wide, {{&layer.o, post ? block_.data() : stream_.data(), width, !post, &layer.o_bias}},
-           [&](int row, float*) { return attended_.data() + static_cast<size_t>(row) * wide; });
+           [&](int row, float* line) { return attended(row, layer, line); });
   team_.barrier();
   if (post) finish_block(thread, count, layer.post_attention_norm);
   run_mlp(thread, layer, count);

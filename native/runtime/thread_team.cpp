@@ -14,6 +14,8 @@ constexpr int kSpins = 500;  // some microseconds: with the cores shared, a spin
 void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
 #endif
 }
 

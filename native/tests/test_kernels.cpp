@@ -6,6 +6,9 @@
 #include "bitwright/matrix.h"
 #include "bitwright/quantization.h"
 #include "check.h"
+#include "emulated_vnni.h"
+#include "simd_scalar.h"
+#include "tiled_matmul.h"
 
 using namespace bitwright;
 
@@ -17,24 +20,26 @@ const int kTails[] = {1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 100, 172};
 const Kernels& scalar() { return *kernels_named("scalar"); }
 
 struct Rows {
-  std::vector<int32_t> codes;
-  std::vector<float> scales, negated_sums;
+  std::vector<int32_t> codes, negated_sums;
+  std::vector<float> scales;
   QuantizedRows view;
 };
 
 // `rows` rows of x, (rows, columns), as int8 tiles of the width that `k` wants.
-Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int columns) {
-  const int tile = rows == 1 ? 1 : k.tile, blocks = (columns + kBlock - 1) / kBlock, tiles = (rows + tile - 1) / tile;
-  Rows r{std::vector<int32_t>(tiles * tile * blocks * 8),
-         std::vector<float>(tiles * tile * blocks),
-         std::vector<float>(tiles * tile * blocks),
+Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int columns, bool whole) {
+  const int tile = rows == 1 ? 1 : whole ? k.whole_tile : k.tile;
+  const int blocks = (columns + kBlock - 1) / kBlock, tiles = (rows + tile - 1) / tile;
+  Rows r{std::vector<int32_t>((tiles * tile + 15) * blocks * 8),
+         std::vector<int32_t>(tiles * tile * blocks),
+         std::vector<float>(tiles * tile * (whole ? 1 : blocks)),
          {}};
   for (int t = 0; t < rows; t++) {
-    const size_t base = static_cast<size_t>(t / tile) * tile * blocks;
-    k.quantize_row(x.data() + t * columns, columns, tile, r.codes.data() + base * 8 + t % tile, r.scales.data() + base + t % tile,
-                   r.negated_sums.data() + base + t % tile);
+    const size_t first = static_cast<size_t>(t / tile) * tile, base = first * blocks, lane = t % tile;
+    k.quantize_row(x.data() + t * columns, columns, whole,
+                   {tile, r.codes.data() + base * 8 + lane, r.scales.data() + (whole ? first : base) + lane,
+                    r.negated_sums.data() + base + lane});
   }
-  r.view = {rows, blocks, tile, r.codes.data(), r.scales.data(), r.negated_sums.data()};
+  r.view = {rows, blocks, tile, whole, r.codes.data(), r.scales.data(), r.negated_sums.data()};
   return r;
 }
 
@@ -44,33 +49,95 @@ struct Weights {
   std::vector<float> scales;
   Matrix matrix;
   int rows, columns, bits, group;
+  std::vector<uint8_t> table;  // empty: codes are levels
   float at(int r, int c) const {
     const int g = r * (columns / group) + c / group;
-    const float zero = zero_points.empty() ? static_cast<float>(1 << (bits - 1)) : zero_points[g];
-    return scales[g] * (static_cast<float>(codes[r * columns + c]) - zero);
+    const uint8_t code = codes[r * columns + c], level = table.empty() ? code : table[code];
+    const float middle = static_cast<float>(table.empty() ? 1 << (bits - 1) : 128);
+    return scales[g] * (static_cast<float>(level) - (zero_points.empty() ? middle : zero_points[g]));
   }
 };
 
+std::vector<uint8_t> pack(const Weights& w) {
+  std::vector<uint8_t> packed(static_cast<size_t>(w.rows) * ((w.columns * w.bits + 7) / 8));
+  pack_codes(w.codes.data(), w.rows, w.columns, w.bits, packed.data());
+  return packed;
+}
+
+// Rows of random codes whose scales are multiples of one for each row.
+Weights make_multiples(int rows, int columns, int bits, int group) {
+  Weights w{random_bytes(rows * columns, 1, 1 << bits), {}, {}, {}, rows, columns, bits, group, {}};
+  const auto row_scales = normal(rows, 2, 0.1f);
+  std::vector<int8_t> multiples;
+  for (const uint8_t m : random_bytes(rows * (columns / group), 3, 31)) {
+    w.scales.push_back(row_scales[multiples.size() / (columns / group)] * static_cast<float>(m - 15));
+    multiples.push_back(static_cast<int8_t>(m - 15));
+  }
+  const auto packed = pack(w);
+  w.matrix = Matrix(PackedSource{.codes = packed.data(),
+                                 .scales = row_scales.data(),
+                                 .zero_points = nullptr,
+                                 .scale_type = ScaleType::multiple,
+                                 .zero_type = ZeroType::middle,
+                                 .bits = bits,
+                                 .rows = rows,
+                                 .columns = columns,
+                                 .group = group,
+                                 .multiples = multiples.data()});
+  return w;
+}
+
+// Rows of random codes into a table of random levels.
+Weights make_table(int rows, int columns, int bits, int group) {
+  Weights w{random_bytes(rows * columns, 1, 1 << bits),
+            {},
+            normal(rows * (columns / group), 2, 0.1f),
+            {},
+            rows,
+            columns,
+            bits,
+            group,
+            random_bytes(16, 9, 255)};
+  const auto packed = pack(w);
+  w.matrix = Matrix(PackedSource{.codes = packed.data(),
+                                 .scales = w.scales.data(),
+                                 .zero_points = nullptr,
+                                 .scale_type = ScaleType::fp32,
+                                 .zero_type = ZeroType::middle,
+                                 .bits = bits,
+                                 .rows = rows,
+                                 .columns = columns,
+                                 .group = group,
+                                 .table = w.table.data()});
+  return w;
+}
+
 // Rows of random codes and scales, with zero points of the given kind.
 Weights make_weights(int rows, int columns, int bits, int group, ZeroType zero_type) {
-  Weights w{
-      random_bytes(rows * columns, 1, 1 << bits), {}, normal(rows * (columns / group), 2, 0.1f), {}, rows, columns, bits, group};
+  Weights w{random_bytes(rows * columns, 1, 1 << bits),
+            {},
+            normal(rows * (columns / group), 2, 0.1f),
+            {},
+            rows,
+            columns,
+            bits,
+            group,
+            {}};
   const std::vector<uint8_t> whole = random_bytes(w.scales.size(), 3, 1 << bits);
   if (zero_type == ZeroType::uint8) w.zero_points.assign(whole.begin(), whole.end());
   if (zero_type == ZeroType::fp32) w.zero_points = normal(w.scales.size(), 4, 3.0f);
   const void* zero_points = zero_type == ZeroType::uint8 ? static_cast<const void*>(whole.data()) : w.zero_points.data();
-  std::vector<uint8_t> packed(static_cast<size_t>(rows) * ((columns * bits + 7) / 8));
-  pack_codes(w.codes.data(), rows, columns, bits, packed.data());
+  const auto packed = pack(w);
   w.matrix = Matrix(
       PackedSource{packed.data(), w.scales.data(), zero_points, ScaleType::fp32, zero_type, bits, rows, columns, group, false});
   return w;
 }
 
-std::vector<float> multiply(const Kernels& k, const Weights& w, const std::vector<float>& x, int tokens) {
+std::vector<float> multiply(const Kernels& k, const Weights& w, const std::vector<float>& x, int tokens, bool whole) {
   const QuantizedPanels panels = w.matrix.quantized_panels();
-  const Rows rows = quantize(k, x, tokens, w.columns);
+  const Rows rows = quantize(k, x, tokens, w.columns, whole);
   std::vector<float> out(static_cast<size_t>(tokens) * w.rows);
-  std::vector<uint8_t> scratch(static_cast<size_t>(panels.blocks) * code_bytes(8));
+  std::vector<uint8_t> scratch(matmul_scratch_bytes(panels.blocks));
   const Output output{out.data(), w.rows, false};
   if (tokens == 1)
     k.quantized_vector(panels, rows.view, {0, w.matrix.panels()}, output);
@@ -80,39 +147,73 @@ std::vector<float> multiply(const Kernels& k, const Weights& w, const std::vecto
 }
 
 // The definition, in double, on the activations as they were rounded.
-std::vector<float> multiply_plainly(const Weights& w, const std::vector<float>& x, int tokens) {
-  const Rows rows = quantize(scalar(), x, tokens, w.columns);
+std::vector<float> multiply_plainly(const Weights& w, const std::vector<float>& x, int tokens, bool whole) {
+  const Rows rows = quantize(scalar(), x, tokens, w.columns, whole);
   const int tile = rows.view.tile;
   std::vector<float> out;
   for (int t = 0; t < tokens; t++)
     for (int r = 0; r < w.rows; r++) {
       double sum = 0;
       for (int c = 0; c < w.columns; c++) {
-        const size_t base = static_cast<size_t>(t / tile) * tile * rows.view.blocks;
+        const size_t first = static_cast<size_t>(t / tile) * tile, base = first * rows.view.blocks;
         int8_t four[4];
         std::memcpy(four, &rows.codes[base * 8 + c / 4 * tile + t % tile], 4);
-        sum += static_cast<double>(w.at(r, c)) * rows.scales[base + c / kBlock * tile + t % tile] * four[c % 4];
+        const float scale = rows.scales[whole ? first + t % tile : base + c / kBlock * tile + t % tile];
+        sum += static_cast<double>(w.at(r, c)) * scale * four[c % 4];
       }
       out.push_back(static_cast<float>(sum));
     }
   return out;
 }
 
+void check_product(const Kernels& k, const Weights& w) {
+  for (const int tokens : {1, 2, 3, 5, 13, 27, 81})
+    for (const bool whole : {false, true}) {
+      const auto x = normal(tokens * w.columns, 7);
+      const auto products = multiply(k, w, x, tokens, whole);
+      CHECK(distance(multiply_plainly(w, x, tokens, whole), products) < kFloatBound);
+      // A row's products do not depend on how many rows are read at once.
+      const std::vector<float> last(x.end() - w.columns, x.end());
+      CHECK(multiply(k, w, last, 1, whole) == std::vector<float>(products.end() - w.rows, products.end()));
+    }
+}
+
+const std::pair<int, int> kShapes[] = {{128, 64}, {192, 192}, {172, 172}, {96, 32}, {4, 4}};  // columns, group
+
 void check_products(const Kernels& k) {
-  for (const int bits : {2, 3, 4, 5, 8})
-    for (const ZeroType zero_type : {ZeroType::middle, ZeroType::uint8, ZeroType::fp32})
-      for (const auto& [columns, group] : {std::pair{128, 64}, {192, 192}, {172, 172}, {96, 32}, {4, 4}})
-        for (const int tokens : {1, 2, 3, 5, 13, 27}) {
-          const Weights w = make_weights(35, columns, bits, group, zero_type);
-          const auto x = normal(tokens * columns, 7);
-          const auto expected = multiply_plainly(w, x, tokens);
-          CHECK(distance(expected, multiply(k, w, x, tokens)) < kFloatBound);
-        }
+  for (const auto& [columns, group] : kShapes) {
+    for (const int bits : {2, 3, 4, 5, 8})
+      for (const ZeroType zero_type : {ZeroType::middle, ZeroType::uint8, ZeroType::fp32})
+        check_product(k, make_weights(35, columns, bits, group, zero_type));
+    for (const int bits : {2, 3, 4}) {
+      check_product(k, make_multiples(53, columns, bits, group));
+      check_product(k, make_table(35, columns, bits, group));
+    }
+  }
+}
+
+// The scalar twin with a matrix unit written out in loops.
+const Kernels& emulated_matrix_unit() {
+  static const Kernels kernels = [] {
+    Kernels k = scalar();
+    k.whole_tile = 1;
+    k.quantized_matmul = tiled_matmul<Scalar, EmulatedTiles>;
+    return k;
+  }();
+  return kernels;
 }
 
 void check_dequantize(const Kernels& k) {
   for (const int bits : {2, 3, 4, 6, 8}) {
     const Weights w = make_weights(16, 96, bits, 32, ZeroType::uint8);
+    std::vector<float> out(96 * kPanelRows);
+    k.dequantize_panel(w.matrix.quantized_panels(), 0, out.data());
+    bool same = true;
+    for (int r = 0; r < 16; r++)
+      for (int c = 0; c < 96; c++) same &= out[c * kPanelRows + r] == w.at(r, c);
+    CHECK(same);
+  }
+  for (const Weights& w : {make_multiples(16, 96, 4, 32), make_table(16, 96, 3, 96)}) {
     std::vector<float> out(96 * kPanelRows);
     k.dequantize_panel(w.matrix.quantized_panels(), 0, out.data());
     bool same = true;
@@ -159,24 +260,42 @@ void check_dense(const Kernels& k) {
 }
 
 void check_rows(const Kernels& k) {
-  for (const int n : kTails) {
-    const auto x = normal(n, n);
-    const Rows ours = quantize(k, x, 1, n), twin = quantize(scalar(), x, 1, n);
-    CHECK(ours.codes == twin.codes);
-    CHECK(ours.scales == twin.scales);
-    CHECK(ours.negated_sums == twin.negated_sums);
-    const size_t blocks = (n + kBlock - 1) / kBlock;
-    std::vector<int32_t> a(2 * blocks * 8), b(a.size());
-    std::vector<float> sa(2 * blocks), sb(sa), ba(sa), bb(sa);
-    k.quantize_row_wide(x.data(), n, 2, a.data(), sa.data(), ba.data());
-    scalar().quantize_row_wide(x.data(), n, 2, b.data(), sb.data(), bb.data());
-    CHECK(a == b && sa == sb);
-    for (int i = 0; i < n; i++) {  // the two codes give the value back within half a step of 15 bits
-      int8_t high[4], low[4];
-      std::memcpy(high, &a[i / 4 * 2], 4);
-      std::memcpy(low, &a[i / 4 * 2 + 1], 4);
-      const float unit = sa[i / kBlock * 2 + 1];
-      CHECK(std::fabs(unit * (254.0f * high[i % 4] + low[i % 4]) - x[i]) <= 0.51f * unit);
+  for (const int n : kTails)
+    for (const bool whole : {false, true}) {
+      const auto x = normal(n, n);
+      const Rows ours = quantize(k, x, 1, n, whole), twin = quantize(scalar(), x, 1, n, whole);
+      CHECK(ours.codes == twin.codes);
+      CHECK(ours.scales == twin.scales);
+      CHECK(ours.negated_sums == twin.negated_sums);
+      const size_t blocks = (n + kBlock - 1) / kBlock;
+      std::vector<int32_t> a(2 * blocks * 8), b(a.size()), na(2 * blocks), nb(na);
+      std::vector<float> sa(2 * blocks), sb(sa);
+      k.quantize_row_wide(x.data(), n, whole, {2, a.data(), sa.data(), na.data()});
+      scalar().quantize_row_wide(x.data(), n, whole, {2, b.data(), sb.data(), nb.data()});
+      CHECK(a == b && sa == sb && na == nb);
+      for (int i = 0; i < n; i++) {  // the two codes give the value back within half a step of 15 bits
+        int8_t high[4], low[4];
+        std::memcpy(high, &a[i / 4 * 2], 4);
+        std::memcpy(low, &a[i / 4 * 2 + 1], 4);
+        const float unit = sa[whole ? 1 : i / kBlock * 2 + 1];
+        CHECK(std::fabs(unit * (254.0f * high[i % 4] + low[i % 4]) - x[i]) <= 0.51f * unit);
+      }
+    }
+}
+
+// Against the definition: entry (i, j) of Sylvester's matrix is -1 to the number of ones that i and j share.
+void check_hadamard(const Kernels& k) {
+  for (const auto& [columns, block] : {std::pair{6, 2}, {12, 4}, {40, 8}, {48, 16}, {96, 32}, {192, 64}}) {
+    const auto x = normal(columns, 6);
+    auto ours = x, twin = x;
+    k.hadamard(ours.data(), columns, block);
+    scalar().hadamard(twin.data(), columns, block);
+    CHECK(ours == twin);
+    for (int i = 0; i < columns; i++) {
+      double sum = 0;
+      for (int j = 0; j < block; j++)
+        sum += __builtin_parity(i % block & j) ? -x[i / block * block + j] : x[i / block * block + j];
+      CHECK(std::fabs(sum / std::sqrt(block) - ours[i]) < 1e-5);
     }
   }
 }
@@ -249,10 +368,14 @@ std::vector<Case> kernel_cases() {
   const char* names[8];
   const int count = supported_kernels(names, 8);
   const std::pair<const char*, void (*)(const Kernels&)> checks[] = {
-      {"products", check_products}, {"dequantize", check_dequantize},   {"dense", check_dense},
-      {"rows", check_rows},         {"vector math", check_vector_math}, {"grid", check_grid}};
+      {"products", check_products}, {"dequantize", check_dequantize},   {"dense", check_dense}, {"rows", check_rows},
+      {"hadamard", check_hadamard}, {"vector math", check_vector_math}, {"grid", check_grid}};
   for (int i = 0; i < count; i++)
     for (const auto& [what, check] : checks)
       cases.push_back({std::string(names[i]) + " " + what, [check = check, name = names[i]] { check(*kernels_named(name)); }});
+  cases.push_back({"emulated matrix unit products", [] { check_products(emulated_matrix_unit()); }});
+#if defined(__x86_64__)
+  if (kernels_named("avx2") != nullptr) cases.push_back({"emulated avxvnni products", [] { check_products(kEmulatedVnni); }});
+#endif
   return cases;
 }

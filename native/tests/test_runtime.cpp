@@ -1,8 +1,13 @@
 // Thread team, packing, sampler, and a whole small model: prompt against single steps, threads against one thread.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <atomic>
-#include <numeric>
+#include <memory>
 #include <stdexcept>
 
+#include "bitwright/ceilings.h"
 #include "bitwright/compare.h"
 #include "bitwright/quantization.h"
 #include "bitwright/sampler.h"
@@ -61,8 +66,16 @@ Matrix random_matrix(int rows, int columns, unsigned seed, int bits) {
   std::vector<uint8_t> packed(static_cast<size_t>(rows) * ((columns * bits + 7) / 8));
   pack_codes(codes.data(), rows, columns, bits, packed.data());
   const std::vector<float> scales(rows, 0.3f / static_cast<float>(1 << (bits - 1)));
-  return Matrix(PackedSource{packed.data(), scales.data(), nullptr, ScaleType::fp32, ZeroType::middle, bits, rows, columns,
-                             columns, false});
+  return Matrix(PackedSource{.codes = packed.data(),
+                             .scales = scales.data(),
+                             .zero_points = nullptr,
+                             .scale_type = ScaleType::fp32,
+                             .zero_type = ZeroType::middle,
+                             .bits = bits,
+                             .rows = rows,
+                             .columns = columns,
+                             .group = columns,
+                             .rotated = bits % 4 == 0});
 }
 
 std::shared_ptr<Model> small_model(int bits, int window) {
@@ -93,61 +106,154 @@ std::vector<int32_t> some_tokens(int n) {
   return tokens;
 }
 
+struct Options {
+  int threads;
+  Activations activations;
+  CacheType cache;
+};
+
 // Logits after each token, read as one prompt in pieces of the given length.
-std::vector<float> read(const std::shared_ptr<Model>& model, const SessionOptions& options, int n, int piece) {
-  Session session(model, options);
+std::vector<float> read(const std::shared_ptr<Model>& model, const Options& options, int n, int piece) {
+  Session session(model, {options.threads, options.activations});
+  Sequence sequence(*model, n + 30, options.cache);
   const auto tokens = some_tokens(n);
   std::vector<float> hidden(static_cast<size_t>(n) * 48), logits(static_cast<size_t>(n) * 101);
-  for (int i = 0; i < n; i += piece) session.forward(tokens.data() + i, std::min(piece, n - i), hidden.data() + i * 48, nullptr);
+  for (int i = 0; i < n; i += piece)
+    session.forward({{&sequence, tokens.data() + i, std::min(piece, n - i)}}, hidden.data() + i * 48, nullptr);
   session.project(hidden.data(), n, logits.data());
   return logits;
 }
 
-void check_steps() {
-  for (const int bits : {0, 2, 3, 4, 6, 8})
+// The same bits, however the tokens come in and whoever computes: exactly.
+void check_steps(std::initializer_list<int> widths) {
+  for (const int bits : widths)
     for (const int window : {0, 5})
-      for (const auto activations : {Activations::int8, Activations::int16, Activations::fp32}) {
-        const auto model = small_model(bits, window);
-        const SessionOptions one{330, 1, activations, DenseType::fp32};
-        const auto whole = read(model, one, 300, 300);
-        // Sums in another order move an activation across a rounding boundary now and then: the coarser the rounding,
-        // the further the logits move.
-        const float bound = activations == Activations::int8 ? 0.2f : activations == Activations::int16 ? 2e-3f : 1e-4f;
-        CHECK(distance(whole, read(model, one, 300, 1)) < bound);
-        CHECK(distance(whole, read(model, one, 300, 7)) < bound);
-        CHECK(distance(whole, read(model, {330, 3, activations, DenseType::fp32}, 300, 300)) < 1e-5f);
-        CHECK(distance(whole, read(model, {330, 1, activations, DenseType::fp16}, 300, 300)) < bound + 0.05f);
-        CHECK(distance(whole, read(model, {330, 1, activations, DenseType::int8}, 300, 300)) < bound + 0.3f);
-      }
+      for (const auto activations : {Activations::int8, Activations::int16, Activations::fp32})
+        for (const auto cache : {CacheType::fp32, CacheType::fp16, CacheType::int8, CacheType::int4}) {
+          const auto model = small_model(bits, window);
+          const auto whole = read(model, {1, activations, cache}, 300, 300);
+          CHECK(whole == read(model, {1, activations, cache}, 300, 1));
+          CHECK(whole == read(model, {3, activations, cache}, 300, 7));
+          CHECK(whole == read(model, {3, activations, cache}, 300, 300));
+        }
+}
+
+// What a cache's rounding may do to the logits of this model.
+void check_cache_types() {
+  const std::pair<CacheType, float> bounds[] = {{CacheType::fp16, 0.02f}, {CacheType::int8, 0.3f}, {CacheType::int4, 3.0f}};
+  for (const int window : {0, 5}) {
+    const auto model = small_model(8, window);
+    const auto exact = read(model, {1, Activations::fp32, CacheType::fp32}, 300, 300);
+    for (const auto& [cache, bound] : bounds) {
+      const float gap = distance(exact, read(model, {1, Activations::fp32, cache}, 300, 300));
+      CHECK(gap > 0.0f && gap < bound);
+    }
+  }
+}
+
+// Sequences of different lengths read together give what each gives alone; their order and number do not matter.
+void check_batches() {
+  for (const auto cache : {CacheType::fp32, CacheType::fp16, CacheType::int8, CacheType::int4}) {
+    const auto model = small_model(4, 5);
+    const auto tokens = some_tokens(300);
+    Session session(model, {3, Activations::int8});
+    const auto alone = read(model, {1, Activations::int8, cache}, 300, 300);
+    const int starts[] = {1, 40, 200, 290}, lengths[] = {1, 9, 80, 1};  // together more rows than a chunk has, once 200 are read
+    std::vector<std::unique_ptr<Sequence>> sequences;
+    std::vector<Piece> begin, rest;
+    for (int i = 0; i < 4; i++) {
+      sequences.push_back(std::make_unique<Sequence>(*model, 300, cache));
+      begin.push_back({sequences[i].get(), tokens.data(), starts[i]});
+      rest.push_back({sequences[i].get(), tokens.data() + starts[i], lengths[i]});
+    }
+    session.forward(begin, nullptr, nullptr);
+    std::vector<float> logits(4 * 101), hidden(91 * 48);
+    session.forward(rest, hidden.data(), logits.data());
+    for (int i = 0; i < 4; i++) {
+      CHECK(sequences[i]->position() == starts[i] + lengths[i]);
+      const float* expected = alone.data() + static_cast<size_t>(starts[i] + lengths[i] - 1) * 101;
+      CHECK(std::equal(expected, expected + 101, logits.data() + i * 101));
+    }
+    std::vector<float> all(91 * 101);
+    session.project(hidden.data(), 91, all.data());
+    CHECK(std::equal(all.begin() + 1 * 101, all.begin() + 10 * 101, alone.begin() + 40 * 101));
+  }
 }
 
 void check_limits() {
-  Session session(small_model(8, 0), {8, 2, Activations::int8, DenseType::fp16});
+  const auto model = small_model(8, 0);
+  Session session(model, {2, Activations::int8});
+  Sequence sequence(*model, 8, CacheType::fp16), other(*model, 8, CacheType::fp16);
   const auto tokens = some_tokens(9);
   const int32_t outside = 101;
-  const auto throws = [&](const int32_t* ids, int n) {
+  const auto throws = [&](const std::vector<Piece>& pieces) {
     try {
-      session.forward(ids, n, nullptr, nullptr);
+      session.forward(pieces, nullptr, nullptr);
     } catch (const std::logic_error&) {
       return true;
     }
     return false;
   };
-  CHECK(throws(tokens.data(), 9));
-  CHECK(throws(&outside, 1));
-  CHECK(!throws(tokens.data(), 8));
-  CHECK(throws(tokens.data(), 1));
-  session.rewind(4);
-  CHECK(session.position() == 4 && !throws(tokens.data(), 4));
+  CHECK(throws({{&sequence, tokens.data(), 9}}));
+  CHECK(throws({{&sequence, &outside, 1}}));
+  CHECK(throws({{&sequence, tokens.data(), 0}}));
+  CHECK(throws({{&sequence, tokens.data(), 1}, {&sequence, tokens.data(), 1}}));
+  CHECK(throws({{&other, tokens.data(), 1}, {&sequence, tokens.data(), 9}}) && other.position() == 0);
+  CHECK(!throws({{&sequence, tokens.data(), 8}}));
+  CHECK(throws({{&sequence, tokens.data(), 1}}));
+  sequence.rewind(4);
+  CHECK(sequence.position() == 4 && !throws({{&sequence, tokens.data(), 4}}));
+}
+
+// A restored sequence goes on as the one that was kept; what lies behind its position is not in the state.
+void check_state() {
+  const auto model = small_model(4, 0);
+  const auto tokens = some_tokens(300);
+  Session session(model, {2, Activations::int8});
+  for (const auto cache : {CacheType::fp32, CacheType::fp16, CacheType::int8, CacheType::int4}) {
+    Sequence kept(*model, 400, cache), longer(*model, 400, cache), restored(*model, 500, cache);
+    session.forward({{&kept, tokens.data(), 270}, {&longer, tokens.data(), 300}}, nullptr, nullptr);
+    longer.rewind(270);
+    const std::vector<uint8_t> state(kept.state(), kept.state() + kept.state_bytes());
+    CHECK(std::equal(state.begin(), state.end(), longer.state()));
+    restored.restore(270, state.data());
+    std::vector<float> expected(101), found(101);
+    session.forward({{&kept, tokens.data() + 270, 30}}, nullptr, expected.data());
+    session.forward({{&restored, tokens.data() + 270, 30}}, nullptr, found.data());
+    CHECK(expected == found);
+  }
+}
+
+// Memory is that of the positions read, and as many bytes as kv_cache.h says.
+void check_memory() {
+  const auto model = small_model(4, 0);  // 2 layers, 2 key heads, 8 channels
+  const auto tokens = some_tokens(300);
+  const std::pair<CacheType, size_t> sizes[] = {{CacheType::fp32, (8 + 16) * 4},
+                                                {CacheType::fp16, (8 + 16) * 2},
+                                                {CacheType::int8, 32 + 16 + 8},
+                                                {CacheType::int4, (32 + 16) / 2 + 8}};
+  for (const auto& [type, bytes] : sizes) {
+    constexpr int kContext = 1 << 18;
+    Sequence sequence(*model, kContext, type);
+    CHECK(sequence.cache.bytes(kContext) == kContext * 2 * 2 * bytes);
+    CHECK(sequence.cache.bytes(257) == 512 * 2 * 2 * bytes);
+    Session(model, {1, Activations::int8}).forward({{&sequence, tokens.data(), 300}}, nullptr, nullptr);
+    const size_t page = sysconf(_SC_PAGESIZE), reserved = sequence.cache.bytes(kContext);
+    std::vector<unsigned char> resident((reserved + page - 1) / page);
+    CHECK(mincore(sequence.cache.data(), reserved, resident.data()) == 0);
+    size_t touched = 0;
+    for (const unsigned char one : resident) touched += (one & 1) * page;
+    CHECK(touched > 0 && touched <= sequence.cache.bytes(300) + (size_t{2} << 20));  // a huge page may be given whole
+  }
 }
 
 void check_compare() {
   const auto model = small_model(0, 0), other = small_model(4, 0);
-  const SessionOptions options{64, 2, Activations::fp32, DenseType::fp32};
-  Session a(model, options), b(other, options);
+  Session a(model, {2, Activations::fp32}), b(other, {2, Activations::fp32});
+  Sequence sa(*model, 64, CacheType::fp32), sb(*other, 64, CacheType::fp32);
   const auto tokens = some_tokens(60);
   std::vector<float> ha(60 * 48), hb(ha), la(60 * 101), lb(la);
-  a.forward(tokens.data(), 60, ha.data(), nullptr), b.forward(tokens.data(), 60, hb.data(), nullptr);
+  a.forward({{&sa, tokens.data(), 60}}, ha.data(), nullptr), b.forward({{&sb, tokens.data(), 60}}, hb.data(), nullptr);
   a.project(ha.data(), 60, la.data()), b.project(hb.data(), 60, lb.data());
   std::vector<Comparison> found(60);
   compare(&a, ha.data(), b, hb.data(), 60, tokens.data(), found.data());
@@ -160,6 +266,13 @@ void check_compare() {
     CHECK(std::fabs(found[row].nll - (std::log(q_total) - q[tokens[row]])) < 1e-5);
     CHECK(std::fabs(found[row].nll_reference - (std::log(p_total) - p[tokens[row]])) < 1e-5);
   }
+}
+
+// Every ceiling has an instruction behind it, and that instruction runs here.
+void check_ceilings() {
+  CHECK(read_bandwidth(size_t{4} << 20, 2, 0.001) > 0);
+  for (const MatrixType type : {MatrixType::int8, MatrixType::bf16})
+    CHECK((matrix_peak(type, 2, 0.001) > 0) == (matrix_instruction(type) != nullptr));
 }
 
 void check_sampler() {
@@ -185,6 +298,16 @@ void check_sampler() {
 }  // namespace
 
 std::vector<Case> runtime_cases() {
-  return {{"thread team", check_team},          {"packing", check_packing}, {"prompt and steps", check_steps},
-          {"context and tokens", check_limits}, {"compare", check_compare}, {"sampler", check_sampler}};
+  return {{"thread team", check_team},
+          {"packing", check_packing},
+          {"prompt and steps", [] { check_steps({4}); }},
+          {"prompt and steps, other widths", [] { check_steps({0, 2, 3, 6, 8}); }},
+          {"cache types", check_cache_types},
+          {"batches", check_batches},
+          {"context and tokens", check_limits},
+          {"state", check_state},
+          {"memory", check_memory},
+          {"compare", check_compare},
+          {"sampler", check_sampler},
+          {"ceilings", check_ceilings}};
 }

@@ -85,5 +85,9 @@ class ContextError(BitwrightError, ValueError):
     """More tokens than the context holds."""
 
 
+class StateError(BitwrightError, ValueError):
+    """A saved state of a sequence that is damaged, or that belongs to another model, cache type or context."""
+
+
 class EngineError(BitwrightError, RuntimeError):
     """The engine cannot run this model, thread count or instruction set."""

@@ -2,6 +2,8 @@
 
     for each matrix:  weights -> rotate (if asked) -> fit (scale, zero point) -> round (codes) -> pack
 
+Methods that look at a layer's inputs get them from calibration/sequential.py, which walks through the model once.
+
 Everything that can be refused is refused before the first weight is read. Rows are taken in blocks, since few schemes
 look across rows: threads share the blocks, and memory stays near one tensor.
 (The module is not called `quantize`, or importing it would hide the function `bitwright.quantize`.)
@@ -10,11 +12,12 @@ look across rows: threads share the blocks, and memory stays near one tensor.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +25,15 @@ import numpy as np
 
 from bitwright import __version__
 from bitwright.artifact import ArtifactModel, Manifest, StoredTensor, open_artifact, write_artifact
-from bitwright.artifact.writer import Progress
+from bitwright.artifact.staging import check_place
+from bitwright.artifact.writer import Progress, is_artifact
+from bitwright.calibration.marks import marks_of, to_text
+from bitwright.calibration.self_written import missing_tokens
+from bitwright.calibration.store import Store
+from bitwright.calibration.text import Source, Watch, unwatched
 from bitwright.core import Choice, Floats, QTensor, Recipe, Scheme
-from bitwright.errors import MissingTensorError, NonFiniteError, RecipeError, SchemeError, TextError, TokenizerError
-from bitwright.fitting import CALIBRATED, FITTING
+from bitwright.errors import BitwrightError, MissingTensorError, NonFiniteError, RecipeError, SchemeError, TokenizerError
+from bitwright.fitting import CALIBRATED, FITTING, Fit
 from bitwright.formats import FORMATS
 from bitwright.formats.checks import require_finite
 from bitwright.formats.hadamard import rotate, rotation_block
@@ -34,27 +42,29 @@ from bitwright.formats.scales import store_multiples, store_scale
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.rounding import ROUNDING
+from bitwright.rounding.moments import Moments
 
 if TYPE_CHECKING:
+    from bitwright.calibration.forecast import Forecast
     from bitwright.models.tokenizer import Tokenizer
 
 BLOCK_BYTES = 2**22  # of float32 weights that one thread works on at once: what a core's cache holds
 THREADS = min(8, len(os.sched_getaffinity(0)))
 
 
-def quantize(model: LanguageModel, recipe: Recipe, calibration: str = "self") -> QuantizedModel:
+def quantize(model: LanguageModel, recipe: Recipe, calibration: str | Source = "self") -> QuantizedModel:
     """A model whose matrices are stored as the recipe says; vectors, and what no choice matches, stay as they are.
 
     Nothing is computed yet: a tensor is quantized when it is asked for, or by `save`. A model that is quantized already
-    is dequantized and quantized anew. `calibration` is "self" (text that the model writes) or a text file, for methods
-    that look at activations; nearest rounding looks at none, so there it is only checked to exist.
+    is dequantized and quantized anew. `calibration` is "self" (text that the model writes), a text file or a data set on
+    the hub, for methods that look at a layer's inputs; the others look at none, so there it is only checked.
 
     Raises `RecipeError` for an unknown method, fitting or tensor, `SchemeError` naming the tensor a scheme does not fit,
-    `TextError` for a missing calibration file.
+    `TextError` for a missing calibration text.
     """
     _check_recipe(recipe, model)
-    if calibration != "self" and not Path(calibration).is_file():
-        raise TextError(f"no calibration text {calibration}; give a text file or 'self'")
+    source = calibration if isinstance(calibration, Source) else Source(calibration)
+    source.check()
     head, embedding = (model.roles()[(role, -1)].name for role in ("head", "embedding"))
     choices = {}
     for name in model.names():
@@ -63,17 +73,20 @@ def quantize(model: LanguageModel, recipe: Recipe, calibration: str = "self") ->
             _check_fit(name, model.shape(name), choice.scheme)
             looked_up = name == embedding != head  # multiplied by nothing that could be turned
             choices[name] = replace(choice, rotate=choice.rotate and not looked_up)
-    return QuantizedModel(model, recipe, choices)
+    return QuantizedModel(model, recipe, choices, source)
 
 
 class QuantizedModel:
     """A `LanguageModel` that quantizes each tensor of `source` at the moment it is asked for."""
 
-    def __init__(self, source: LanguageModel, recipe: Recipe, choices: Mapping[str, Choice]) -> None:
-        self.source, self.recipe = source, recipe
+    def __init__(self, source: LanguageModel, recipe: Recipe, choices: Mapping[str, Choice], calibration: Source) -> None:
+        self.source, self.recipe, self.calibration = source, recipe, calibration
         self.architecture, self.path = source.architecture, source.path
         self._choices = dict(choices)
         self._lines: dict[str, StoredTensor] = {}
+        self._needs = self._needed_inputs()
+        self._calibrated: Store | None = None  # matrices rounded by their inputs
+        self._seen: dict[str, str] = {}  # what the manifest says of the calibration text
 
     def names(self) -> Sequence[str]:
         return self.source.names()
@@ -85,9 +98,18 @@ class QuantizedModel:
         """Quantized now. Raises `NonFiniteError` or `SchemeError` (a scale beyond its type), both naming the tensor."""
         if name not in self.source.names():
             raise MissingTensorError(f"{self.path} has no tensor {name!r}; `bitwright inspect` lists those it has")
+        if name in self._needs:
+            self.calibrate()
+            assert self._calibrated is not None
+            kept = self._calibrated.get(name)
+            assert kept is not None  # the walk has rounded it
+            return kept
+        return self._quantized(name, None)
+
+    def _quantized(self, name: str, moments: Moments | None) -> Packed | Dense:
         tensor, choice = self.source.stored(name), self._choices.get(name)
         if choice is not None:
-            return quantize_matrix(name, tensor, choice)
+            return quantize_matrix(name, tensor, choice, moments)
         for begin, end in _blocks(tensor.shape):
             require_finite(tensor.rows(begin, end).dequantize(), name)
         return tensor
@@ -111,8 +133,64 @@ class QuantizedModel:
         return self.source.config()
 
     def fingerprint(self) -> str:
-        text = json.dumps([self.source.fingerprint(), self.recipe.to_dict()])
+        calibration = asdict(self.calibration) if self._needs else None
+        text = json.dumps([self.source.fingerprint(), self.recipe.to_dict(), calibration])
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a method looks at inputs, so that text is read before anything is written."""
+        return bool(self._needs)
+
+    def forecast(self) -> Forecast:
+        """What saving will take on this machine; it is measured for about a second, and nothing else is done."""
+        from bitwright.calibration.forecast import Work, forecast
+
+        if self._needs:
+            _require_torch()
+        length = min(self.calibration.length, self.source.architecture.context_length)
+        shape = (self.calibration.windows, length)
+        unwritten = missing_tokens(self.source, shape, self.calibration.seed) if self.calibration.place == "self" else 0
+        methods = {name: self._choices[name].method for name in self._needs}
+        size = sum(self._line(name).stored_bits for name in self.names()) // 8
+        return forecast(self.source, Work(methods, self._needs, shape, unwritten, size))
+
+    def calibrate(self, output: str | Path | None = None, watch: Watch = unwatched) -> None:
+        """Round all matrices whose method looks at their inputs, unless that is done.
+
+        With an `output`, each is kept in a hidden directory beside it until `save`: a run that was interrupted goes on
+        where it stopped. `watch` is told what is being done. Raises `TextError` and what `stored` raises.
+        """
+        if self._calibrated is not None or not self._needs:
+            return
+        if output is not None:
+            check_place(Path(output).resolve(), is_artifact)
+        _require_torch()
+        from bitwright.calibration.layers import Layers
+        from bitwright.calibration.sequential import walk
+
+        windows = self.calibration.tokens(self.source, self._writer, watch)
+        digest = hashlib.sha256(self.fingerprint().encode() + windows.tobytes()).hexdigest()[:12]
+        store = Store(None if output is None else Path(output).parent / f".{Path(output).name}.rounded-{digest}")
+        try:
+            with watch("rounding layer by layer") as progress:
+                walk(self.source, windows, Layers(self._needs, self._quantized, store), progress)
+        except BitwrightError:
+            store.clear()
+            raise
+        self._calibrated = store
+        of = f"{self.calibration.place}, {windows.shape[0]} windows of {windows.shape[1]} tokens, seed {self.calibration.seed}"
+        self._seen = {"calibration": of, "calibration_marks": to_text(marks_of(windows))}
+
+    def _needed_inputs(self) -> dict[str, str]:
+        """Matrices whose method looks at their inputs, and what it needs of them. The embedding is looked up: it has none."""
+        looked_up = self.source.roles()[("embedding", -1)].name
+        needs = {name: ROUNDING[choice.method].needs for name, choice in self._choices.items() if choice.scheme.scaled}
+        return {name: need for name, need in needs.items() if need and name != looked_up}
+
+    def _writer(self) -> LanguageModel:
+        """The model that writes calibration text: 8 bits a weight write the same and are faster."""
+        return quantize(self.source, Recipe.uniform("int8-channel"))
 
     def save(self, path: str | Path, progress: Progress | None = None) -> ArtifactModel:
         """Quantize everything into an artifact at `path`, tensor by tensor, and open it.
@@ -120,10 +198,14 @@ class QuantizedModel:
         `progress` is told (tensor, bytes written so far, bytes in all). A failure leaves nothing behind. Raises `OutputError`
         before any work where `path` cannot be written, and what `stored` raises.
         """
-        source = {"name": self.path.resolve().name, "fingerprint": self.source.fingerprint()}
+        self.calibrate(path)
+        source = {"name": self.path.resolve().name, "fingerprint": self.source.fingerprint()} | self._seen
         lines = {name: self._line(name) for name in self.names()}
         manifest = Manifest(self.config(), lines, __version__, self.recipe.to_dict(), source)
         write_artifact(path, manifest, self.stored, self._save_tokenizer, progress)
+        if self._calibrated is not None:
+            self._calibrated.clear()
+            self._calibrated = None
         return open_artifact(path)
 
     def _save_tokenizer(self, directory: Path) -> None:
@@ -144,22 +226,36 @@ class QuantizedModel:
         return self._lines[name]
 
 
-def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice) -> Packed | Dense:
-    """(rows, columns) -> the same weights as `choice` stores them. Raises `NonFiniteError` and `SchemeError` naming it."""
+def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice, moments: Moments | None = None) -> Packed | Dense:
+    """(rows, columns) -> the same weights as `choice` stores them. Without `moments`, methods that need them round to nearest.
+
+    Raises `NonFiniteError` and `SchemeError` naming the tensor.
+    """
     scheme, shape, rotation = choice.scheme, (tensor.shape[0], tensor.shape[1]), rotation_of(choice, tensor.shape)
+    moments = None if moments is None else moments.rotated(rotation)
+    fit = fitting_for(choice, moments)
+    method = ROUNDING[choice.method if moments is not None or not ROUNDING[choice.method].needs else "nearest"]
 
     def work(block: tuple[int, int]) -> Packed | Dense:
         weights = require_finite(tensor.rows(*block).dequantize(), name)
         try:
-            quantized = ROUNDING[choice.method](rotate(weights, rotation), scheme, FITTING[choice.fitting])
+            quantized = method(rotate(weights, rotation), scheme, fit, moments)
             return packed_from(replace(quantized, rotation=rotation)) if scheme.scaled else dense_from(quantized)
         except (SchemeError, NonFiniteError) as fault:  # a scale beyond fp16, a weight beyond the new precision
             raise type(fault)(f"{name}: {fault}") from fault
 
-    if scheme.whole:
+    if scheme.whole or moments is not None:  # methods with moments have threads of their own
         return work((0, shape[0]))
     with ThreadPoolExecutor(THREADS) as threads:
         return _joined(list(threads.map(work, _blocks(shape))))
+
+
+def fitting_for(choice: Choice, moments: Moments | None) -> Fit:
+    """The choice's fitting, made for a layer where it looks at the layer's inputs."""
+    if choice.fitting not in CALIBRATED:
+        return FITTING[choice.fitting]
+    importance = np.ones(1, np.float32) if moments is None else moments.gram.diagonal()
+    return CALIBRATED[choice.fitting](np.asarray(importance, np.float32))
 
 
 def rotation_of(choice: Choice, shape: Sequence[int]) -> int:
@@ -215,12 +311,17 @@ def _check_recipe(recipe: Recipe, model: LanguageModel) -> None:
     for choice in recipe.choices:
         if choice.method not in ROUNDING:
             raise RecipeError(f"unknown method {choice.method!r}; choose from {', '.join(ROUNDING)}")
-        if choice.fitting in CALIBRATED:
+        if choice.fitting in CALIBRATED and not ROUNDING[choice.method].needs:
             raise RecipeError(f"fitting {choice.fitting!r} needs a method that calibrates; choose from {', '.join(FITTING)}")
-        if choice.fitting not in FITTING:
+        if choice.fitting not in {**FITTING, **CALIBRATED}:
             raise RecipeError(f"unknown fitting {choice.fitting!r}; choose from {', '.join(FITTING)}")
         if not set(choice.pattern) & set("*?[") and choice.pattern not in names:
             raise RecipeError(f"the model has no tensor {choice.pattern!r}; `bitwright inspect` lists those it has")
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise RecipeError("methods that look at a layer's inputs need torch; pip install 'bitwright[quantize]', or use nearest")
 
 
 def _check_fit(name: str, shape: Sequence[int], scheme: Scheme) -> None:

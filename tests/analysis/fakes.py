@@ -40,7 +40,9 @@ class BigramModel:
         head = random.normal(size=(self.vocabulary, HIDDEN))
         noise = np.random.default_rng(self.seed).normal(size=head.shape)
         self.head = (head + self.noise * noise).astype(np.float32)
-        self.architecture = SimpleNamespace(vocab_size=self.vocabulary, hidden_size=HIDDEN, context_length=4096)
+        matrices = {"intermediate_size": 24, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 4, "window_of_layer": (0, 8)}
+        shape = {"vocab_size": self.vocabulary, "hidden_size": HIDDEN, "context_length": 4096}
+        self.architecture = SimpleNamespace(**shape, **matrices)
 
     def tokenizer(self) -> Any:
         return self.encoder
@@ -58,6 +60,7 @@ class FakeEngine:
     isa = "numpy"
     weight_bytes = 1_000_000
     vocab_size = VOCABULARY
+    context, cache_bytes = 100, 6400
 
     loaded: list[dict[str, Any]] = []
     hidden_calls: list[BigramModel] = []

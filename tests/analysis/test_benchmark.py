@@ -28,34 +28,90 @@ class TimedEngine(FakeEngine):
     def decode(self, token: int) -> None:
         TimedEngine.now += 1e-2
 
+    def new_sequence(self) -> list[int]:
+        return []
+
+    def read(self, pieces: Any) -> None:
+        """A step takes 10 ms and 1 ms a sequence; each sequence is another one."""
+        assert len({id(sequence) for sequence, _ in pieces}) == len(pieces)
+        for sequence, tokens in pieces:
+            sequence.extend(tokens)
+        TimedEngine.now += 1e-2 + 1e-3 * len(pieces)
+
+
+class KnownCeilings:
+    """2 GB/s and 1 Gop/s a thread; remembers what it was asked."""
+
+    asked: list[tuple[int, int, float]] = []
+
+    @classmethod
+    def of_this_machine(cls) -> KnownCeilings:
+        return cls()
+
+    def read_gb_per_s(self, working_set: int, threads: int, reached: float = 0.0) -> float:
+        self.asked.append((working_set, threads, reached))
+        return 2.0 * threads
+
+    def matrix_ops_per_s(self, kind: str, threads: int, reached: float = 0.0) -> float | None:
+        return 1e9 * threads if kind == "int8" else None
+
 
 @pytest.fixture(autouse=True)
 def timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitwright.engine", SimpleNamespace(Engine=TimedEngine))  # type: ignore[arg-type]
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: TimedEngine.now)
-    monkeypatch.setattr(benchmark, "read_bandwidth", lambda working_set, threads: 2.0 * threads)
+    monkeypatch.setattr(benchmark, "Ceilings", KnownCeilings)
     TimedEngine.calls = 0
+    KnownCeilings.asked.clear()
 
 
 def test_medians_fractions_and_keys() -> None:
-    result = json.loads(json.dumps(benchmark.bench(BigramModel(), prompt=100, generate=20, threads=(1, 2))))
+    work = benchmark.Work(prompt=100, generate=20, depths=(16, 50))
+    result = json.loads(json.dumps(benchmark.bench(BigramModel(), work, threads=(1, 2))))
     first, second = result["runs"]
     assert (first["threads"], second["threads"]) == (1, 2)
     assert first["prefill_tokens_per_s"] == pytest.approx(1000)
     assert first["decode_tokens_per_s"] == pytest.approx(100)
-    assert first["decode_fraction_of_bandwidth"] == pytest.approx(1e6 * 100 / 2e9)
-    assert second["decode_fraction_of_bandwidth"] == pytest.approx(1e6 * 100 / 4e9)
-    assert first["prefill_fraction_of_peak"] is None and first["peak_rss_bytes"] > 1_000_000
+    # In each of two layers a position takes 32 bytes; one layer sees 8 positions at most.
+    shallow, deep = 1e6 + 32 * (26 + 8), 1e6 + 32 * (60 + 8)
+    assert first["decode_fraction_of_bandwidth"] == pytest.approx(shallow * 100 / 2e9)
+    assert second["decode_fraction_of_bandwidth"] == pytest.approx(shallow * 100 / 4e9)
+    assert [(decode["depth"], decode["batch"]) for decode in first["decodes"]] == [(16, 1), (50, 1)]
+    assert first["decodes"][1]["decode_fraction_of_bandwidth"] == pytest.approx(deep * 100 / 2e9)
+    assert first["peak_rss_bytes"] > 1_000_000
+    operations = result["ceilings"]["operations_per_prompt_token"]
+    assert second["prefill_fraction_of_peak"] == pytest.approx(operations * 1000 / 2e9)
     assert result["ceilings"]["read_gb_per_s"] == {"1": 2.0, "2": 4.0}
+    assert result["ceilings"]["matrix_ops_per_s"] == {"int8": {"1": 1e9, "2": 2e9}, "bf16": {"1": None, "2": None}}
+    assert result["ceilings"]["working_set_bytes"] == shallow
     assert {"cpu", "cores", "isa"} <= set(result["machine"]) and result["machine"]["isa"] == "numpy"
 
 
+def test_a_batch_shares_the_weights() -> None:
+    work = benchmark.Work(prompt=100, generate=20, batches=(1, 4))
+    one, four = benchmark.bench(BigramModel(), work, threads=(1,))["runs"][0]["decodes"]
+    assert (one["batch"], four["batch"]) == (1, 4)
+    assert four["decode_tokens_per_s"] == pytest.approx(4 / 14e-3)
+    read = 1e6 + 4 * 32 * (26 + 8)
+    assert four["decode_fraction_of_bandwidth"] == pytest.approx(read / 14e-3 / 2e9)
+
+
+def test_a_ceiling_is_told_what_was_reached() -> None:
+    benchmark.bench(BigramModel(), benchmark.Work(prompt=100, generate=20), threads=(1,))
+    working_set, threads, reached = KnownCeilings.asked[0]
+    assert threads == 1 and reached == pytest.approx(working_set * 100 / 1e9)
+
+
 def test_senseless_requests_are_refused() -> None:
-    for wrong in ({"prompt": 0}, {"generate": -1}, {"threads": ()}, {"threads": (0,)}, {"repeats": 0}):
+    for wrong in ({"prompt": 0}, {"generate": -1}, {"depths": (16, 0)}, {"batches": (0,)}, {"repeats": 0}):
         with pytest.raises(EngineError, match="must be positive"):
-            benchmark.bench(BigramModel(), **wrong)
-    with pytest.raises(ContextError, match="5000 tokens exceed the model's context of 4096"):
-        benchmark.bench(BigramModel(), prompt=5000)
+            benchmark.bench(BigramModel(), benchmark.Work(**wrong))
+    for threads in ((), (0,)):
+        with pytest.raises(EngineError, match="must be positive"):
+            benchmark.bench(BigramModel(), threads=threads)
+    for work in (benchmark.Work(prompt=5000), benchmark.Work(generate=4600, depths=(16, 400))):
+        with pytest.raises(ContextError, match="5000 tokens exceed the model's context of 4096"):
+            benchmark.bench(BigramModel(), work)
 
 
 def test_the_peak_of_memory_is_seen_and_reset() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 HEAVY = {"torch", "transformers", "numpy", "rich", "tokenizers", "gguf", "jinja2", "huggingface_hub"}
 
@@ -21,6 +22,14 @@ def test_importing_the_command_line_brings_nothing_heavy() -> None:
 def test_help_brings_nothing_heavy() -> None:
     for arguments in ("['--help']", "[]", "['eval', '--help']"):
         assert not loaded_after(f"from bitwright.cli import main\nassert main({arguments}) == 0") & HEAVY
+
+
+def test_running_an_artifact_brings_only_what_it_needs(artifact: Path) -> None:
+    found = loaded_after(
+        f"from bitwright.cli import main\nassert main(['run', {str(artifact)!r}, 'Hi', '--raw', '-n', '1']) == 0"
+    )
+    assert {"numpy", "tokenizers"} <= found
+    assert not found & (HEAVY - {"numpy", "tokenizers"} | {"argparse", "concurrent", "logging", "pydantic"})
 
 
 def test_module_and_command_are_one() -> None:

@@ -3,8 +3,9 @@
 // All kernels work on panels: 16 consecutive output rows side by side, one vector lane a row, so that no product
 // is ever added across lanes.
 //
-//   dense panel       [k][16]                          fp32, fp16, bf16 or int8 values
-//   quantized panel   [block of 32 k][code bytes]      see `code_bytes`, and kernels/codes.h for the order inside a block
+//   dense panel       [k][16]                                       fp32, fp16 or bf16 values
+//   quantized panel   scales, zero points, [block of 32 k][codes]   one record after the other, so that memory is read in
+//                                                                   one stream; see kernels/codes.h
 //
 // Activations come in tiles of up to `tile` tokens, the token running fastest: x[k][token].
 #pragma once
@@ -18,9 +19,9 @@ constexpr int kPanelRows = 16;
 constexpr int kBlock = 32;           // columns that share one activation scale
 constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
 
-enum class DenseType : int { fp32, fp16, bf16, int8 };
-enum class ScaleType : int { fp32, fp16 };
-enum class ZeroType : int { middle, uint8, fp32 };  // middle: 2^(bits-1) for all
+enum class DenseType : int { fp32, fp16, bf16 };
+enum class ScaleType : int { fp32, fp16, multiple };  // multiple: one fp32 scale a row, times an int8 for each group
+enum class ZeroType : int { middle, uint8, fp32 };    // middle: 2^(bits-1) for all
 
 // Bytes that one block (16 rows x 32 columns) of codes takes at this width: 2, 3, 4 or 8 bits.
 constexpr int code_bytes(int bits) { return kPanelRows * kBlock * bits / 8; }
@@ -31,12 +32,12 @@ struct DensePanels {
   int rows, columns;
 };
 
-// weight = scale * (code - zero_point), codes unsigned. A zero point need not be whole: GGUF's types with a minimum
-// have zero_point = -minimum / scale.
+// weight = scale * (level - zero_point): the level is the code, or what the table has for it. A zero point need not be
+// whole: GGUF's types with a minimum have zero_point = -minimum / scale.
 struct QuantizedPanels {
-  const uint8_t* codes;     // [panel][block][code_bytes(bits)]
-  const void* scales;       // [panel][group][16]
-  const void* zero_points;  // [panel][group][16], or null where all are in the middle
+  const uint8_t* records;  // [panel][record]: scales [group][16] (multiple: [16]), zero points or multiples [group][16], codes
+  const uint8_t* table;    // [16] levels of four-bit codes, 128 standing for zero; null where codes are levels
+  size_t record_bytes, zeros_at, codes_at;
   ScaleType scale_type;
   ZeroType zero_type;
   int bits;
@@ -44,15 +45,50 @@ struct QuantizedPanels {
   int blocks;            // ceil(columns / 32)
   int blocks_per_group;  // blocks that share a scale; `blocks` for one scale a row
   int groups() const { return (blocks + blocks_per_group - 1) / blocks_per_group; }
+  const uint8_t* record(int panel) const { return records + static_cast<size_t>(panel) * record_bytes; }
 };
 
-// Rows of int8 activations: x = scale * code, one scale for each block of 32, |code| <= 127
+// Rows of int8 activations: x = scale * code, |code| <= 127. Either one scale for each block of 32, or one for the whole
+// row: then sums stay whole over a group, and over the row where the weights allow it.
 struct QuantizedRows {
   int rows, blocks, tile;
-  const int32_t* codes;       // [tile index][block * 8][tile], four codes in each int32
-  const float* scales;        // [tile index][block][tile]
-  const float* negated_sums;  // [tile index][block][tile], minus the sum of the block's codes
+  bool whole;                   // one scale a row; codes can then be read up to a multiple of 16 rows
+  const int32_t* codes;         // [tile index][block * 8][tile], four codes in each int32
+  const float* scales;          // [tile index][block][tile]; whole: [tile index][tile]
+  const int32_t* negated_sums;  // [tile index][block][tile], minus the sum of the block's codes
 };
+
+// Where one row of activations goes: its first entries in the arrays of QuantizedRows, further ones `tile` apart.
+struct RowTarget {
+  int tile;
+  int32_t* codes;
+  float* scales;
+  int32_t* negated_sums;
+};
+
+// Bytes of scratch that quantized_matmul needs: a panel as bytes, with float scales and zero points.
+constexpr size_t matmul_scratch_bytes(int blocks) {
+  return static_cast<size_t>(blocks) * (code_bytes(8) + 2 * kPanelRows * sizeof(float));
+}
+
+// Cached keys (16 positions a panel, columns are channels) or values (16 channels a panel, columns are positions) as
+// unsigned codes of 4 or 8 bits: value = code - cached_zero(bits), times a scale of the position. See kernels/cached.h.
+struct CachedPanels {
+  const uint8_t* codes;  // [panel, `stride` bytes apart][block of 32 columns][code_bytes(bits)]
+  const float* scales;   // [panel][16], or null where the positions are columns: their scales are in the rows then
+  size_t stride;
+  int bits, blocks, panels;
+};
+
+// Rows that cached panels are multiplied by: x = unit * (254 * high + low), one unit for each block of 32.
+struct CachedRows {
+  int rows;
+  const int8_t* codes;  // [block][row][high, low][32]
+  const float* units;   // [block][row]
+  const float* sums;    // [block][row], the sum of the block's x / unit
+};
+
+constexpr float cached_zero(int bits) { return bits == 4 ? 7.5f : 128.0f; }  // four bits have no level at zero: 16 even ones
 
 // Activations of one tile: x(k, t) at values[k * stride + t], or at values[k + t * kAttentionSpan] if `by_row`.
 struct DenseInput {
@@ -73,25 +109,42 @@ struct PanelRange {
   int begin, end;
 };
 
+// 16 rows of weights that are being rounded, [column][16], columns in the order of rounding. Each column has one grid a row:
+// level = clip(rint(w / scale) + zero_point, low, high), those of group_of[column], [group][16].
+struct RoundingPanel {
+  int columns;
+  const int32_t* group_of;
+  const float* scales;
+  const float* zero_points;
+  int low, high;
+};
+
 struct Kernels {
   const char* name;
-  int tile;  // tokens in a full tile
+  int tile;        // tokens in a full tile
+  int whole_tile;  // the same for rows of one scale; 1 where the matrix unit reads them one after the other
 
   // One dense panel times up to `tile` tokens.
   void (*dense_panel)(DenseType, const void* panel, int k, DenseInput x, int tokens, Output out);
+  // Cached panels times up to tile / 2 rows: out[row][16 a panel].
+  void (*cached_panels)(const CachedPanels&, const CachedRows& x, Output out);
+  // Writes one of the rows: x, times `factors` unless they are null.
+  void (*cached_row)(const float* x, const float* factors, int columns, int row, const CachedRows& out);
   // Panels times all rows of x (tile layout [tile index][k][tile]).
   void (*dense_matmul)(const DensePanels&, const float* x, int tokens, PanelRange, Output out);
   // One row of x (tile 1): codes are decoded in registers.
   void (*quantized_vector)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out);
-  // Many rows of x: each panel is decoded once into `scratch` (blocks * 512 bytes) and reused.
+  // Many rows of x: each panel is decoded once into `scratch` (matmul_scratch_bytes(blocks)) and reused.
   void (*quantized_matmul)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out, uint8_t* scratch);
   // One panel to float: out[k][16].
   void (*dequantize_panel)(const QuantizedPanels&, int panel, float* out);
 
-  // One row to int8, into token 0 of a tile (the caller shifts the pointers for the others).
-  void (*quantize_row)(const float* x, int columns, int tile, int32_t* codes, float* scales, float* negated_sums);
-  // One row to 15 bits as two rows of int8, tokens 0 and 1: x = scale * (254 * first + second).
-  void (*quantize_row_wide)(const float* x, int columns, int tile, int32_t* codes, float* scales, float* negated_sums);
+  // One row to int8 with a scale for each block, or one in all.
+  void (*quantize_row)(const float* x, int columns, bool whole, RowTarget target);
+  // One row to 15 bits as two rows of int8, the second one entry further on: x = scale * (254 * first + second).
+  void (*quantize_row_wide)(const float* x, int columns, bool whole, RowTarget target);
+  // Orthonormal Hadamard transform (Sylvester's order) of each `block` of x, in place; a power of two, 2 to 64.
+  void (*hadamard)(float* x, int columns, int block);
 
   void (*rms_norm)(const float* x, const float* weight, int n, float epsilon, float* out);
   void (*gated_silu)(const float* gate, const float* up, int n, float* out);
@@ -111,6 +164,11 @@ struct Kernels {
   float (*squared_error)(const float* x, int n, float scale, float zero_point, int low, int high);
   // sum x q and sum q q over levels q of the group, for the least-squares scale
   void (*scale_sums)(const float* x, int n, float scale, float zero_point, int low, int high, float* xq, float* qq);
+
+  // GPTQ: weights become levels. `factor` (U) and `drift` (P, or null) are (columns, columns); see kernels/compensate.h.
+  void (*compensate_panel)(const RoundingPanel&, const float* factor, const float* drift, float* weights);
+  // One sweep of coordinate descent; `values` are rounded weights, `residuals` their difference to the true ones times H.
+  void (*descend_panel)(const RoundingPanel&, const float* gram, float* values, float* residuals, float* levels);
 };
 
 // Best first. The environment variable BITWRIGHT_ISA forces one by name; throws std::runtime_error if this machine

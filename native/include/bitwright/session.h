@@ -1,12 +1,17 @@
-// One sequence being read and written: the KV cache and the whole token step.
+// The whole token step, for the rows of any number of sequences at once.
+//
+// A row's result does not depend on the rows beside it nor on the number of threads: reading tokens one by one, in
+// pieces of any length or beside other sequences gives the same bits.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <vector>
 
 #include "bitwright/kernels.h"
+#include "bitwright/kv_cache.h"
 #include "bitwright/model.h"
 #include "bitwright/thread_team.h"
 
@@ -15,58 +20,43 @@ namespace bitwright {
 enum class Activations { int8, int16, fp32 };
 
 struct SessionOptions {
-  int context = 2048;
   int threads = 1;
   Activations activations = Activations::int8;
-  DenseType cache = DenseType::fp16;  // fp32, fp16 or int8
 };
 
-// Keys as panels of 16 positions, values as panels of 16 channels, so that both products of attention are
-// `dense_panel` calls. int8 has one scale for each position and head.
-class KvCache {
- public:
-  KvCache(const Model& model, int context, DenseType type);
-  void write(int layer, int head, int position, const float* key, const float* value);
-  const void* key_panel(int layer, int head, int position) const;               // [head_dim][16], position a multiple of 16
-  const void* value_panel(int layer, int head, int block, int position) const;  // [positions ..][16]
-  const float* key_scales(int layer, int head) const { return scales(layer, head, 0); }
-  const float* value_scales(int layer, int head) const { return scales(layer, head, 1); }
-  DenseType type() const { return type_; }
-  size_t bytes() const { return keys_.size() + values_.size() + scales_.size(); }
-
- private:
-  const float* scales(int layer, int head, int which) const;
-  int unit() const { return type_ == DenseType::fp32 ? 4 : type_ == DenseType::fp16 ? 2 : 1; }
-  size_t slot(int layer, int head) const { return static_cast<size_t>(layer) * heads_ + head; }
-
-  int heads_, head_dim_, padded_dim_, context_;
-  DenseType type_;
-  Buffer keys_, values_, scales_;
+// Tokens to read at a sequence's current position.
+struct Piece {
+  Sequence* sequence;
+  const int32_t* tokens;
+  int count;
 };
 
-// The rows that a matrix product reads, in every form its matrices need.
-struct RowBuffer {
-  RowBuffer(int rows, int columns, int tile);
+// The rows that a matrix product reads, in one basis: as floats and as int8, as its matrices need them.
+struct RowForm {
+  RowForm(int rows, int columns, int tile);
   Buffer dense, codes, scales, negated_sums;
+};
+
+// The same rows as they are, and rotated block by block for matrices that are; see `rotation_block`.
+struct RowBuffer {
+  RowBuffer(int rows, int columns, int tile) : plain(rows, columns, tile), rotated(rows, columns, tile) {}
+  RowForm plain, rotated;
+  const RowForm& form(const Matrix& matrix) const { return matrix.rotated() ? rotated : plain; }
 };
 
 class Session {
  public:
   Session(std::shared_ptr<const Model> model, const SessionOptions& options);
 
-  // Reads `count` tokens at the current position. `hidden`, if given, takes (count, hidden) rows after the final norm;
-  // `logits`, if given, takes the last token's (vocabulary,) logits. Throws std::length_error beyond the context and
-  // std::out_of_range for a token outside the vocabulary.
-  void forward(const int32_t* tokens, int count, float* hidden, float* logits);
+  // Reads every piece at the position of its sequence; no sequence may come twice. `hidden`, if given, takes the rows
+  // after the final norm, piece after piece: (all tokens, hidden). `logits`, if given, takes those of each piece's last
+  // token: (pieces, vocabulary). Throws std::length_error beyond a context, std::out_of_range for a token outside the
+  // vocabulary and std::invalid_argument for an empty or repeated piece, all before anything is read.
+  void forward(const std::vector<Piece>& pieces, float* hidden, float* logits);
   // Logits of rows that `forward` gave as hidden: (rows, vocabulary).
   void project(const float* hidden, int rows, float* logits);
-  // Forgets all but the first `position` tokens.
-  void rewind(int position);
 
-  int position() const { return position_; }
-  int context() const { return options_.context; }
   const Model& model() const { return *model_; }
-  size_t cache_bytes() const { return cache_.bytes(); }
   ThreadTeam& team() { return team_; }
 
  private:
@@ -79,37 +69,79 @@ class Session {
   };
   // What one thread owns.
   struct Scratch {
-    RowBuffer row;                             // this thread's own copy of a single row
-    std::vector<float> line;                   // one row of floats
-    std::vector<uint8_t> codes;                // a panel as bytes
-    std::vector<float> panel;                  // a panel as floats
-    std::vector<float> pairs;                  // products of the two halves of wide codes
-    std::vector<float> queries, scores, sums;  // attention
+    RowBuffer row;                     // this thread's own copy of a single row
+    std::vector<float> line, rotated;  // one row of floats
+    std::vector<uint8_t> codes;        // a panel as bytes
+    std::vector<float> panel;          // a panel as floats
+    std::vector<float> pairs;          // products of the two halves of wide codes
+    std::vector<float> scores;         // attention: (rows of a tile, kAttentionSpan)
+    std::vector<float> partials;       // (spans, rows of a tile, partial_stride)
+    std::vector<int8_t> weight_codes;  // the scores as CachedRows
+    std::vector<float> weight_units, weight_sums;
   };
+  // A piece's tokens that are in the chunk at hand.
+  struct Slice {
+    Sequence* sequence;
+    int row, count, position;  // first row of the chunk, number of rows, position of the first
+  };
+  // Rows that are attended together: query heads of one key head, for tokens that follow one another.
+  struct QueryTile {
+    int slice, row, tokens;  // first row of the chunk, number of tokens
+    int kv_head, first_head, heads;
+    size_t partials;  // where its partial results begin in `partials_`, or kWhole
+    int rows() const { return tokens * heads; }
+  };
+  struct Interval {
+    int begin, end;
+  };
+  static constexpr size_t kWhole = ~size_t{0};  // all spans of the tile are taken by one thread
 
-  void run_chunk(const int32_t* tokens, int count, float* hidden, float* logits);
+  void check(const std::vector<Piece>& pieces) const;
+  void run_chunk(const std::vector<int32_t>& tokens, float* hidden, float* logits);
+  void write_logits(int thread, float* logits);
+  void cap_logits(int thread, int rows, float* logits);
+  const float* final_row(int row, float* line) const;
   void run_layer(int thread, int index, int count);
   void run_mlp(int thread, const Layer& layer, int count);
-  void embed(int thread, const int32_t* tokens, int count);
-  void prepare_angles(int count);
-  void write_cache(int thread, int index, int count);
-  void attend(int thread, int index, int count);
-  void attend_rows(int thread, int index, int first_token, int tokens, int first_head, int heads);
-  int fill_queries(Scratch& scratch, const Layer& layer, int first_token, int tokens, int first_head, int heads);
-  void turn(float* head, const Rope& rope, const float* angles) const;
-  const float* angles(const Layer& layer, int token) const;
+  void embed(int thread, const std::vector<int32_t>& tokens);
+  void prepare_angles(int row);
+  void prepare_tiles();
+  void prepare_attention(int thread, const Layer& layer, int index);
+  void write_cache(int thread, const Layer& layer, int index);
+  void fill_queries(const QueryTile& tile, int at, const Layer& layer, float* line);
+  void attend(int thread, const Layer& layer, int index);
+  void attend_whole(int thread, int index, int tile, Interval seen);
+  void attend_span(int thread, int index, int tile, int span, float* partial);
+  void score(int index, int tile, int span, Interval positions, float* scores);
+  void weigh(Scratch& scratch, int index, int tile, int span, int count, float* sums);
+  void merge(const QueryTile& tile, int row, const float* partials, Interval spans, float* out) const;
+  const float* attended(int row, const Layer& layer, float* line) const;
+  Interval spans(const QueryTile& tile, const Layer& layer) const;
+  const KvCache& cache(const QueryTile& tile) const { return slices_[tile.slice].sequence->cache; }
+  int visible_from(int row, const Layer& layer) const;
+  int wide_head() const { return round_up(model_->head_dim, kPanelRows); }
+  int partial_stride() const { return wide_head() + 2; }  // sums, the highest score, sum of exponentials
+  size_t partials_size(const QueryTile& tile) const { return static_cast<size_t>(tile.rows()) * partial_stride(); }  // of a span
+  CachedRows query_codes(int tile, int rows) const;
+  void turn(float* head, const Layer& layer, int row) const;
   void finish_block(int thread, int count, const std::vector<float>& post_norm);
 
   // Puts rows 0 .. count-1, as `read(row, line)` gives them, into the form that the products need, then multiplies.
   // See products.h; the caller places the barrier behind it.
   template <class Read>
   void multiply(int thread, int count, int columns, std::initializer_list<Product> products, const Read& read);
-  void place_dense(RowBuffer& rows, int row, int count, int columns, const float* x);
-  void place_integer(RowBuffer& rows, int row, int count, int columns, const float* x);
+  // The forms that a set of matrices wants of its rows.
+  struct Wanted {
+    bool dense = false, integer = false, rotated_dense = false, rotated_integer = false;
+  };
+  Wanted wanted(std::initializer_list<Product> products) const;
+  void place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, int row, int count, int columns, const float* x);
+  void place_dense(RowForm& form, int row, int count, int columns, const float* x);
+  void place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x);
   void multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range);
-  void multiply_decoded(Scratch& scratch, const RowBuffer& rows, int count, const Matrix& matrix, PanelRange range, Output out);
+  void multiply_decoded(Scratch& scratch, const RowForm& rows, int count, const Matrix& matrix, PanelRange range, Output out);
   void multiply_wide(Scratch& scratch, const QuantizedRows& rows, const Matrix& matrix, PanelRange range, Output out);
-  QuantizedRows quantized_rows(const RowBuffer& rows, int count, int columns) const;
+  QuantizedRows quantized_rows(const RowForm& form, int count, int columns, bool whole) const;
   bool integer(const Matrix& matrix) const { return matrix.quantized() && options_.activations != Activations::fp32; }
   int width() const { return options_.activations == Activations::int16 ? 2 : 1; }  // int8 rows for a token
 
@@ -117,12 +149,20 @@ class Session {
   SessionOptions options_;
   const Kernels& kernels_;
   ThreadTeam team_;
-  KvCache cache_;
-  int position_ = 0;
   RowBuffer rows_;
   std::vector<Scratch> scratch_;
   std::vector<float> stream_, queries_, keys_, values_, attended_, gate_, up_, block_;
   std::vector<std::vector<float>> angles_;  // for each rope: (chunk, dim / 2, cosine and sine)
+
+  // The chunk at hand.
+  std::vector<Slice> slices_;
+  std::vector<int> positions_, ends_;  // of each row; rows whose logits are wanted
+  std::vector<QueryTile> tiles_;
+  std::vector<Interval> tiles_of_row_;  // the tiles that hold each row's heads
+  size_t query_stride_;                 // floats that a tile of queries takes
+  Buffer query_tiles_;
+  std::vector<float> partials_;
+  std::atomic<int> next_item_{0};  // attention's work is dealt out as threads come for it
 };
 
 }  // namespace bitwright

@@ -13,6 +13,9 @@ namespace bitwright {
 
 // Cores this process may run on.
 int available_cores();
+// Threads that decode fastest here: 1 to the available cores, tried for some milliseconds on work like a token's; measured
+// once in a process. Where cores are shared with other programs, fewer may be faster than all.
+int fastest_threads();
 
 class ThreadTeam {
  public:

@@ -1,18 +1,16 @@
 """How fast a model runs here, and how much of the machine that uses.
 
-Prefill: one prompt of `prompt` tokens, tokens per second. Decode: `generate` single-token steps after a short prompt.
-Each is warmed up once, then the median of the repeats is taken. Decoding reads every weight once a token, so
+Prefill: one prompt of `prompt` tokens, tokens per second. Decode: `generate` single-token steps after `depth` tokens.
+Each is warmed up once, then the median of the repeats is taken, and held against what the machine allows:
 
-    decode_fraction_of_bandwidth = weight bytes x tokens per second / read bandwidth
+    decode_fraction_of_bandwidth = bytes a token reads x tokens per second / read bandwidth
+    prefill_fraction_of_peak     = operations of the prompt / its seconds / peak of int8 operations
 
-where the bandwidth is measured on this machine just before, by the same number of threads, over as many bytes as the
-weights take: a working set that fits in the cache is read faster, and the ceiling must know. `prefill_fraction_of_peak`
-is null until the peak of the matrix units is measured.
+analysis/work.py counts bytes and operations, analysis/ceilings.py measures the machine, each with the same number of threads.
 """
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.analysis.ceilings import TYPES, Ceilings, machine, matrix_instruction
 from bitwright.analysis.memory import peak_rss_bytes, reset_peak
+from bitwright.analysis.work import cache_bytes_read, prompt_operations
 from bitwright.errors import ContextError, EngineError
 
 if TYPE_CHECKING:
@@ -32,46 +32,65 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-DECODE_AFTER = 16  # tokens in the context when decoding starts
-BANDWIDTH_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Run:
-    """The medians at one thread count. Speeds are tokens per second; `decode_fraction_of_bandwidth` is of 1."""
-
-    threads: int
-    prefill_tokens_per_s: float
-    decode_tokens_per_s: float
-    decode_fraction_of_bandwidth: float
-    prefill_fraction_of_peak: float | None
-    peak_rss_bytes: int
+SHALLOW = 16  # tokens in the context when decoding starts, unless told otherwise
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is timed: tokens read at once, tokens decoded, and how often each."""
+    """What is timed: tokens read at once; tokens decoded after each of `depths` tokens, in each of `batches` sequences at once;
+    how often each, and on which cache."""
 
-    prompt: int
-    generate: int
-    repeats: int
+    prompt: int = 512
+    generate: int = 128
+    depths: tuple[int, ...] = (SHALLOW,)
+    batches: tuple[int, ...] = (1,)
+    repeats: int = 3
+    kv_cache: str = "fp16"
+
+    @property
+    def context(self) -> int:
+        return max(self.prompt, max(self.depths) + self.generate)
+
+    @property
+    def decodes(self) -> list[tuple[int, int]]:
+        """(depth, batch) in the order of timing."""
+        return [(depth, batch) for depth in self.depths for batch in self.batches]
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """What the machine allows: GB/s that as many threads read from as many bytes as the weights take."""
+class Decode:
+    """Decoding `batch` sequences after `depth` tokens. Speed is tokens per second of all together; the fraction is of 1."""
 
-    isa: str
-    working_set_bytes: int
-    read_gb_per_s: float
+    depth: int
+    batch: int
+    decode_tokens_per_s: float
+    decode_fraction_of_bandwidth: float
 
 
-def bench(  # noqa: PLR0913 - the public face: every option by its name
+@dataclass(frozen=True)
+class Run:
+    """The medians at one thread count."""
+
+    threads: int
+    prefill_tokens_per_s: float
+    prefill_fraction_of_peak: float | None
+    peak_rss_bytes: int
+    decodes: tuple[Decode, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The first way of decoding stands among the other figures too."""
+        first = self.decodes[0]
+        named = {
+            "decode_tokens_per_s": first.decode_tokens_per_s,
+            "decode_fraction_of_bandwidth": first.decode_fraction_of_bandwidth,
+        }
+        return asdict(self) | named
+
+
+def bench(
     model: LanguageModel | str | Path,
-    prompt: int = 512,
-    generate: int = 128,
+    work: Work | None = None,
     threads: Sequence[int] = (1, 2),
-    repeats: int = 3,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Speeds for each thread count, JSON-ready: `machine`, `ceilings`, `runs` and the sizes of the work.
@@ -81,98 +100,96 @@ def bench(  # noqa: PLR0913 - the public face: every option by its name
     """
     from bitwright.models import load
 
-    if min(prompt, generate, repeats, *threads, 1) < 1 or not threads:
+    work = work or Work()
+    if not threads or min(work.prompt, work.generate, work.repeats, *work.depths, *work.batches, *threads) < 1:
         raise EngineError(
-            "prompt, generate, repeats and threads must be positive; write --prompt 512 --generate 128 --threads 1,2"
+            "prompt, generate, depth, batch, repeats and threads must be positive; write --prompt 512 --depth 16 --threads 1,2"
         )
     loaded = load(model) if isinstance(model, str | Path) else model
-    context, limit = max(prompt, DECODE_AFTER + generate), loaded.architecture.context_length
-    if context > limit:
-        raise ContextError(f"{context} tokens exceed the model's context of {limit}; ask for fewer with --prompt and --generate")
-    measured = []
+    limit = loaded.architecture.context_length
+    if work.context > limit:
+        cure = "ask for fewer with --prompt, --depth and --generate"
+        raise ContextError(f"{work.context} tokens exceed the model's context of {limit}; {cure}")
+    ceilings, measured = Ceilings.of_this_machine(), []
     for count in threads:
-        measured.append(measure(loaded, count, Work(prompt, generate, repeats)))
+        measured.append(_measure(loaded, count, work, ceilings))
         if progress is not None:
             progress(len(measured), len(threads))
-    ceiling = measured[0][1]
-    bandwidths = {str(run.threads): found.read_gb_per_s for run, found in measured}
+    read, isa = measured[0][1:]
+    operations = prompt_operations(loaded.architecture, work.prompt) / work.prompt
     return {
-        "machine": machine(ceiling.isa),
+        "machine": machine(isa),
         "ceilings": {
-            "working_set_bytes": ceiling.working_set_bytes,
-            "read_gb_per_s": bandwidths,
-            "matrix_ops_per_s": None,
+            "working_set_bytes": read,
+            "operations_per_prompt_token": operations,
+            "read_gb_per_s": {str(count): ceilings.read_gb_per_s(read, count) for count in threads},
+            "matrix_instruction": {kind: matrix_instruction(kind) for kind in TYPES},
+            "matrix_ops_per_s": {
+                kind: {str(count): ceilings.matrix_ops_per_s(kind, count) for count in threads} for kind in TYPES
+            },
         },
-        **asdict(Work(prompt, generate, repeats)),
-        "runs": [asdict(run) for run, _ in measured],
+        **asdict(work),
+        "runs": [run.to_dict() for run, _, _ in measured],
     }
 
 
-def measure(model: LanguageModel, threads: int, work: Work) -> tuple[Run, Ceiling]:
-    """One thread count, on an engine of its own, so that its peak of memory is its own too."""
+def _measure(model: LanguageModel, threads: int, work: Work, ceilings: Ceilings) -> tuple[Run, int, str]:
+    """One thread count, on an engine of its own, so that its peak of memory is its own too.
+
+    Also the bytes that a decoded token reads at the first depth, and the engine's instruction set.
+    """
     from bitwright.engine import Engine
 
     reset_peak()
-    engine = Engine.load(model, threads=threads, context=max(work.prompt, DECODE_AFTER + work.generate))
-    prefill, decode = _speeds(engine, work)
-    peak = peak_rss_bytes()
-    ceiling = Ceiling(engine.isa, engine.weight_bytes, read_bandwidth(engine.weight_bytes, threads))
-    fraction = engine.weight_bytes * decode / (ceiling.read_gb_per_s * 1e9)
-    return Run(threads, prefill, decode, fraction, None, peak), ceiling
+    engine = Engine.load(model, threads=threads, context=work.context, kv_cache=work.kv_cache)
+    prefill, speeds = _speeds(engine, work)
+    peak = peak_rss_bytes()  # before a bandwidth is measured, which takes memory too
+    operations = prompt_operations(model.architecture, work.prompt) / work.prompt * prefill
+    ceiling = ceilings.matrix_ops_per_s("int8", threads, operations)
+    decodes, reads = [], []
+    for (depth, batch), speed in zip(work.decodes, speeds, strict=True):
+        cached = cache_bytes_read(model.architecture, engine.cache_bytes / engine.context, depth + work.generate // 2)
+        read = engine.weight_bytes + batch * cached  # by one step, which makes `batch` tokens
+        reached = read * speed / batch
+        bandwidth = ceilings.read_gb_per_s(round(read), threads, reached / 1e9)
+        decodes.append(Decode(depth, batch, speed, reached / (bandwidth * 1e9)))
+        reads.append(round(read))
+    return Run(threads, prefill, operations / ceiling if ceiling else None, peak, tuple(decodes)), reads[0], engine.isa
 
 
-def machine(isa: str) -> dict[str, Any]:
-    """What the figures hold for: processor, cores this process may use, instruction set the engine chose."""
-    system = f"{platform.system()} {platform.machine()}"
-    return {"cpu": _processor_name(), "cores": usable_cores(), "isa": isa, "system": system}
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    from bitwright import _native
-
-    return int(_native.available_cores())
-
-
-def read_bandwidth(working_set: int, threads: int) -> float:
-    """GB/s at which `threads` threads read `working_set` bytes, the best of several passes."""
-    from bitwright import _native
-
-    return float(_native.read_bandwidth(working_set, threads, BANDWIDTH_SECONDS)) / 1e9
-
-
-def _speeds(engine: Engine, work: Work) -> tuple[float, float]:
-    """Median prefill and decode speed. The tokens are arbitrary: the time does not depend on them."""
-    count = max(work.prompt, DECODE_AFTER + work.generate)
-    tokens = np.random.default_rng(0).integers(0, engine.vocab_size, count).astype(np.int32)
-    prompt, decoded = tokens[: work.prompt], tokens[: DECODE_AFTER + work.generate]
+def _speeds(engine: Engine, work: Work) -> tuple[float, list[float]]:
+    """Median speed of prefill, and of decoding after each depth. The tokens are arbitrary: the time does not depend on them."""
+    tokens = np.random.default_rng(0).integers(0, engine.vocab_size, work.context).astype(np.int32)
+    prompt = tokens[: work.prompt]
     engine.prefill(prompt)  # warm-up: page in the weights, wake the threads
     prefill = statistics.median(work.prompt / _seconds(lambda: engine.prefill(prompt)) for _ in range(work.repeats))
-    decode = statistics.median(_decode_speed(engine, decoded) for _ in range(work.repeats))
-    return prefill, decode
+    rounds = [  # in turns, so that whatever else the machine does hits all alike
+        [_decode_speed(engine, tokens[: depth + work.generate], depth, batch) for depth, batch in work.decodes]
+        for _ in range(work.repeats)
+    ]
+    return prefill, [statistics.median(speeds) for speeds in zip(*rounds, strict=True)]
 
 
-def _decode_speed(engine: Engine, tokens: npt.NDArray[np.int32]) -> float:
-    engine.prefill(tokens[:DECODE_AFTER])
-    steps = [int(token) for token in tokens[DECODE_AFTER:]]
+def _decode_speed(engine: Engine, tokens: npt.NDArray[np.int32], depth: int, batch: int) -> float:
+    """Tokens a second of all sequences together, each reading the same tokens."""
+    steps = [int(token) for token in tokens[depth:]]
+    sequences = [engine.new_sequence() for _ in range(batch)] if batch > 1 else []
+    for sequence in sequences:
+        engine.read([(sequence, tokens[:depth])])
+    if batch == 1:
+        engine.prefill(tokens[:depth])
 
     def decode_all() -> None:
         for token in steps:
-            engine.decode(token)
+            if batch == 1:
+                engine.decode(token)
+            else:
+                engine.read([(sequence, [token]) for sequence in sequences])
 
-    return len(steps) / _seconds(decode_all)
+    return batch * len(steps) / _seconds(decode_all)
 
 
 def _seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -13,7 +13,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from bitwright.analysis.benchmark import bench, usable_cores
+from bitwright import _native
+from bitwright.analysis.benchmark import Work, bench
 from bitwright.analysis.evaluate import evaluate
 from bitwright.core import Recipe
 from bitwright.errors import ModelNotFoundError
@@ -82,7 +83,7 @@ def compare(source: Path, directory: Path, step: Step = lambda message, done, to
         step(f"{scheme}: measuring what was lost", done + 1, total)
         lost = evaluate(path, source, demo_text(), context=CONTEXT).to_dict()
         step(f"{scheme}: timing", done + 2, total)
-        speed = bench(path, PROMPT, GENERATE, (usable_cores(),), REPEATS)["runs"][0]
+        speed = bench(path, Work(PROMPT, GENERATE, repeats=REPEATS), (_native.available_cores(),))["runs"][0]
         figures = {field.name: (lost | speed)[field.name] for field in fields(Row)[2:]}
         yield Row(scheme, path, **figures)
 

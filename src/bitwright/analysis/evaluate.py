@@ -24,7 +24,9 @@ from bitwright.analysis.memory import peak_rss_bytes
 from bitwright.analysis.reference_cache import HiddenCache, hidden_states
 from bitwright.analysis.scored_text import Tokens, read_text, windows_of
 from bitwright.analysis.significance import Doubles, Resampling, percentile_interval, quantile, resample, units_of_windows
-from bitwright.errors import NonFiniteError, TokenizerError
+from bitwright.artifact import ArtifactModel
+from bitwright.calibration.marks import from_text, seen_share
+from bitwright.errors import NonFiniteError, TextError, TokenizerError
 
 if TYPE_CHECKING:
     from bitwright.engine import Engine
@@ -92,12 +94,13 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     tokens: int = 32768,
     activations: str = "int8",
     progress: Progress | None = None,
+    allow_seen: bool = False,
 ) -> Evaluation:
     """Measure `model` against `reference` (or alone, with None) on the first `tokens` tokens of a text.
 
     `text` is a `Path` or the name of an existing file (UTF-8), else the text itself. `progress` is told (done, total) tokens.
-    Raises `TextError`, `TokenizerError` where the two do not read the text alike, `NonFiniteError` where logits are not
-    finite, and whatever loading a model raises.
+    Raises `TextError`, also where `model` was calibrated on this text (unless `allow_seen`), `TokenizerError` where the two
+    do not read the text alike, `NonFiniteError` where logits are not finite, and whatever loading a model raises.
     """
     from bitwright.inspection import summary
 
@@ -105,6 +108,8 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     candidate, original = _loaded(model), None if reference is None else _loaded(reference)
     passage = read_text(text, tokens)
     windows = windows_of(candidate.tokenizer(), passage, context, tokens)
+    if not allow_seen:
+        _require_unseen(candidate, windows)
     if original is not None:
         _require_same_reading(candidate, original, windows, windows_of(original.tokenizer(), passage, context, tokens))
     scores = _joined(measure(candidate, original, windows, activations, progress))
@@ -208,6 +213,14 @@ def _require_same_reading(model: LanguageModel, reference: LanguageModel, window
         )
     if len(windows) != len(expected) or not all(map(np.array_equal, windows, expected)):
         raise TokenizerError("the model and the reference split this text into different tokens; give the model's own reference")
+
+
+def _require_unseen(model: LanguageModel, windows: list[Tokens]) -> None:
+    """A text that calibration saw would flatter the model."""
+    marks = model.manifest.source.get("calibration_marks", "") if isinstance(model, ArtifactModel) else ""
+    share = seen_share(windows, from_text(marks))
+    if share > 0:
+        raise TextError(f"calibration saw {100 * share:.0f} % of this text; evaluate on another text, or pass --allow-seen")
 
 
 def _loaded(model: LanguageModel | str | Path) -> LanguageModel:

@@ -25,6 +25,7 @@ from typing import BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.cache import cache_directory
 from bitwright.errors import OutputError
 
 Floats = npt.NDArray[np.float32]
@@ -45,13 +46,11 @@ class HiddenCache:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """$BITWRIGHT_CACHE, else $XDG_CACHE_HOME/bitwright or ~/.cache/bitwright; $BITWRIGHT_CACHE_BYTES bounds it."""
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        directory = Path(os.environ.get("BITWRIGHT_CACHE") or Path(home) / "bitwright")
+        """In Bitwright's cache directory; $BITWRIGHT_CACHE_BYTES bounds it."""
         limit = os.environ.get("BITWRIGHT_CACHE_BYTES", str(DEFAULT_LIMIT))
         if not limit.isdecimal():
             raise OutputError(f"BITWRIGHT_CACHE_BYTES must be a whole number of bytes, not {limit!r}; 0 turns the cache off")
-        return cls(directory, int(limit))
+        return cls(cache_directory(), int(limit))
 
     def find(self, key: str, shape: tuple[int, int]) -> Floats | None:
         """The rows of a sound entry, memory-mapped, marked as just used; None where there is none."""

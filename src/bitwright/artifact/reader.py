@@ -5,9 +5,9 @@ Nothing is read but headers; tensors are views of the mapped file.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,10 @@ class ArtifactModel:
         return self._roles
 
     def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
         from bitwright.models.tokenizer import Tokenizer
 
         return Tokenizer.from_directory(self.path)
@@ -88,6 +92,8 @@ class ArtifactModel:
 
     def fingerprint(self) -> str:
         """Of the manifest and of the tensor file's size and time of writing: cheap, and new whenever the artifact is."""
+        import hashlib  # here, because it brings OpenSSL, which running a model does not need
+
         status = self._tensors.path.stat()
         text = self.manifest.encode() + f"{status.st_size} {status.st_mtime_ns}".encode("ascii")
         return hashlib.sha256(text).hexdigest()[:16]

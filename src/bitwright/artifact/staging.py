@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ def staged(out: str | Path, size: int, may_replace: Callable[[Path], bool]) -> I
     whatever the file system refuses.
     """
     place = Path(os.path.realpath(out))  # through a link, so that it is the link's target that is replaced
-    partial = place.parent / f".{place.name}.partial-{secrets.token_hex(4)}"
+    partial = place.parent / f".{place.name}.partial-{os.urandom(4).hex()}"
     try:
         check_place(place, may_replace)
         try:
@@ -88,7 +87,7 @@ def _flush(path: Path) -> None:
 
 def _swap(partial: Path, place: Path) -> None:
     """Put `partial` in the place of `place`; whatever goes wrong, one of the two stands there afterwards."""
-    old = place.parent / f".{place.name}.replaced-{secrets.token_hex(4)}"
+    old = place.parent / f".{place.name}.replaced-{os.urandom(4).hex()}"
     replacing = place.exists()
     try:
         if replacing:

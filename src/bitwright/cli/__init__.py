@@ -1,7 +1,7 @@
 """The command line, a skin: one verb, one public call. Docs: docs/cli.md.
 
 Results go to stdout, all else to stderr. Whatever the input is to blame for ends as one line `error: ...` and exit code 2.
-Nothing heavier than typer is imported before a verb runs, so that `--help` answers at once.
+Nothing outside the standard library is imported before a verb runs, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-import typer
-
-from bitwright.cli.app import app
+from bitwright.cli.app import dispatch
 from bitwright.errors import BitwrightError
 
 BAD_INPUT = 2
@@ -31,15 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = app(given or ["--help"], prog_name="bitwright", standalone_mode=False)
+        dispatch(given)
         sys.stdout.flush()
-    except typer.TyperException as fault:
-        context = getattr(fault, "ctx", None)
-        return _failed(fault.format_message().rstrip("."), f"see {context.command_path if context else 'bitwright'} --help")
-    except (BrokenPipeError, SystemExit):  # the reader of our output, `head` say, has left: typer and rich exit then
+    except (BrokenPipeError, SystemExit):  # the reader of our output, `head` say, has left: rich exits then
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that nothing complains when the rest is flushed
         return 0
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return INTERRUPTED
     except Terminated:
         return TERMINATED
@@ -50,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(f"{where}{fault.strerror or fault}", "check the path, the permissions and the free space")
     except MemoryError:
         return _failed("out of memory", "close other programs or take a smaller model or context")
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

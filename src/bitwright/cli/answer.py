@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from bitwright.models.base import LanguageModel
     from bitwright.models.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+
+class Ahead(Generic[T]):
+    """Work begun on a thread of its own: reading a tokenizer and repacking weights both leave Python's lock free.
+
+    The thread is no daemon: one that is inside the tokenizer's own code must not be torn down with the interpreter.
+    """
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._results: list[T] = []
+        self._faults: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def result(self) -> T:
+        """Waits for it. Raises what the work raised."""
+        self._thread.join()
+        if self._faults:
+            raise self._faults[0]
+        return self._results[0]
+
+    def _run(self) -> None:
+        try:
+            self._results.append(self._work())
+        except BaseException as fault:  # noqa: BLE001 - all of it is raised again, on the thread that asks
+            self._faults.append(fault)
 
 
 @dataclass
@@ -40,6 +71,12 @@ def prompt_tokens(tokenizer: Tokenizer, prompt: str, raw: bool) -> list[int]:
     if raw or tokenizer.chat_template is None:
         return tokenizer.encode(prompt)
     return tokenizer.encode(tokenizer.chat([{"role": "user", "content": prompt}]), add_special=False)
+
+
+def read_prompt(model: LanguageModel, prompt: str, raw: bool) -> tuple[Tokenizer, list[int]]:
+    """A model's tokenizer, and the prompt in its tokens."""
+    tokenizer = model.tokenizer()
+    return tokenizer, prompt_tokens(tokenizer, prompt, raw)
 
 
 def text_of(tokens: Iterable[int], tokenizer: Tokenizer, stop: Sequence[str] = ()) -> Iterator[str]:

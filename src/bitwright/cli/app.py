@@ -1,50 +1,54 @@
-"""The table of commands."""
+"""The table of commands. A command's module is imported when it runs, so that no command waits for another's imports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
-
-import typer
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from bitwright import __version__
-from bitwright.cli.bench import bench
-from bitwright.cli.catalogue import formats, methods
-from bitwright.cli.chat import chat
-from bitwright.cli.demo import demo
-from bitwright.cli.evaluate import evaluate
-from bitwright.cli.inspect import inspect
-from bitwright.cli.quantize import quantize
-from bitwright.cli.run import run
+from bitwright.cli.command_line import UsageError, parse
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo,
-    "inspect": inspect,
-    "quantize": quantize,
-    "eval": evaluate,
-    "run": run,
-    "chat": chat,
-    "bench": bench,
-    "methods": methods,
-    "formats": formats,
+ABOUT = "Make a language model smaller and faster, measure what it lost, and run it."
+
+# Name -> module and function, under bitwright.cli
+COMMANDS = {
+    "demo": "demo.demo",
+    "inspect": "inspect.inspect",
+    "quantize": "quantize.quantize",
+    "eval": "evaluate.evaluate",
+    "run": "run.run",
+    "chat": "chat.chat",
+    "bench": "bench.bench",
+    "methods": "catalogue.methods",
+    "formats": "catalogue.formats",
 }
 
-# Plain help and plain tracebacks: typer's rich versions take longer to import than everything else together.
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+def command(name: str) -> Callable[..., None]:
+    """The function behind a command. Raises `UsageError`."""
+    if name not in COMMANDS:
+        what = "No such option:" if name.startswith("-") else "No such command"
+        raise UsageError(f"{what} {name}", "bitwright")
+    module, _, function = COMMANDS[name].partition(".")
+    found: Callable[..., None] = getattr(import_module(f"bitwright.cli.{module}"), function)
+    return found
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"bitwright {__version__}")
-        raise typer.Exit
+def dispatch(words: Sequence[str]) -> None:
+    """Run one command line. Raises `UsageError`, and whatever the command raises."""
+    if not words or words[0] == "--help":
+        from bitwright.cli.help_text import overview
 
+        sys.stdout.write(overview(ABOUT, [(name, command(name)) for name in COMMANDS]))
+    elif words[0] == "--version":
+        sys.stdout.write(f"bitwright {__version__}\n")
+    else:
+        function, title = command(words[0]), f"bitwright {words[0]}"
+        asked = words[1 : words.index("--")] if "--" in words else words[1:]
+        if "--help" in asked:
+            from bitwright.cli.help_text import of_command
 
-@app.callback()
-def bitwright(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version)] = False,
-) -> None:
-    """Make a language model smaller and faster, measure what it lost, and run it."""
-
-
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+            sys.stdout.write(of_command(title, function))
+        else:
+            function(**parse(function, words[1:], title))

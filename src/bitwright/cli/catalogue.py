@@ -14,7 +14,8 @@ def methods(as_json: Json = False) -> None:
     from bitwright.fitting import CALIBRATED, FITTING
     from bitwright.rounding import ROUNDING
 
-    kinds: dict[str, dict[str, Callable[..., Any]]] = {"rounding": dict(ROUNDING), "fitting": {**FITTING, **CALIBRATED}}
+    rounding: dict[str, Callable[..., Any]] = {name: method.round for name, method in ROUNDING.items()}
+    kinds: dict[str, dict[str, Callable[..., Any]]] = {"rounding": rounding, "fitting": {**FITTING, **CALIBRATED}}
     rows = [
         {"kind": kind, "name": name, "summary": first_sentence(function)}
         for kind, table in kinds.items()

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Threads, note, progress
-from bitwright.cli.run import Context, MinP, Overflow, Penalty, Seed, Temperature, TopK, TopP
+from bitwright.cli.run import Context, KvCache, Lookup, MinP, Overflow, Penalty, Seed, Temperature, TopK, TopP
 
 if TYPE_CHECKING:
     from bitwright.engine import Engine, Sampling
@@ -19,9 +18,9 @@ HELP = "/reset forgets the conversation, /exit or end of input (Ctrl-D) leaves, 
 
 
 def chat(  # noqa: PLR0913 - one parameter an option
-    path: Annotated[str, typer.Argument(metavar="PATH", help="The model to talk with.")],
-    tokens: Annotated[int, typer.Option("-n", "--tokens", help="Tokens of an answer at most.")] = 512,
-    system: Annotated[str | None, typer.Option("--system", help="What the model is told before the conversation.")] = None,
+    path: Annotated[str, Argument("PATH", help="The model to talk with.")],
+    tokens: Annotated[int, Option("-n", "--tokens", help="Tokens of an answer at most.")] = 512,
+    system: Annotated[str | None, Option("--system", help="What the model is told before the conversation.")] = None,
     temperature: Temperature = 0.0,
     top_k: TopK = 0,
     top_p: TopP = 1.0,
@@ -31,6 +30,8 @@ def chat(  # noqa: PLR0913 - one parameter an option
     threads: Threads = None,
     context: Context = None,
     overflow: Overflow = "slide",
+    kv_cache: KvCache = "fp16",
+    lookup: Lookup = 0,
 ) -> None:
     """Talk with a model.
 
@@ -43,9 +44,9 @@ def chat(  # noqa: PLR0913 - one parameter an option
     tokenizer = model.tokenizer()
     opening = [{"role": "system", "content": system}] if system else []
     tokenizer.chat([*opening, {"role": "user", "content": ""}])  # a model without a template is refused before it is loaded
-    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, (), overflow)
+    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, (), overflow, lookup)
     with progress(f"loading {path}"):
-        engine = Engine.load(model, threads=threads, context=context)
+        engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache)
     messages = list(opening)
     for line in typed_lines():
         if line == "/reset":

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from bitwright.cli.command_line import Option
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 Steps = Callable[[str, int, int], None]
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to compute with (default: all cores).")]
+Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Threads = Annotated[int | None, Option("--threads", least=1, help="Threads to compute with (default: the number that is fastest here).")]
 
 LEAST_WIDTH = 132  # columns that a table may take, even where the terminal has fewer: a wrapped line is better than a cut one
 SECONDS_BETWEEN_LINES = 5.0  # of progress, when stderr is no terminal

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from bitwright.cli.command_line import Option
 from bitwright.cli.console import Json, megabytes, note, print_json, print_table, steps
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ ANSWER_TOKENS = 80
 
 
 def demo(
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Keep the quantized models in this directory.")] = None,
-    prompt: Annotated[str, typer.Option("--prompt", help="What the best small model is asked at the end.")] = PROMPT,
+    output: Annotated[Path | None, Option("-o", "--output", help="Keep the quantized models in this directory.")] = None,
+    prompt: Annotated[str, Option("--prompt", help="What the best small model is asked at the end.")] = PROMPT,
     as_json: Json = False,
 ) -> None:
     """Quantize SmolLM2-135M four ways and compare with full precision.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
+from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, megabytes, print_json, print_table, progress
 
 LABELS = {
@@ -21,14 +20,15 @@ LABELS = {
 
 
 def evaluate(  # noqa: PLR0913 - one parameter an option
-    path: Annotated[str, typer.Argument(metavar="PATH", help="The model to measure.")],
-    text: Annotated[Path, typer.Option("--text", help="UTF-8 text to measure on.")],
+    path: Annotated[str, Argument("PATH", help="The model to measure.")],
+    text: Annotated[Path, Option("--text", help="UTF-8 text to measure on.")],
     reference: Annotated[
-        str | None, typer.Option("--reference", help="The model before quantization; without it, perplexity alone.")
+        str | None, Option("--reference", help="The model before quantization; without it, perplexity alone.")
     ] = None,
-    context: Annotated[int, typer.Option("--context", help="Tokens in a window.")] = 512,
-    tokens: Annotated[int, typer.Option("--tokens", help="Tokens of the text to use, from its beginning.")] = 32768,
-    activations: Annotated[str, typer.Option("--activations", help="The engine's activations: int8, int16 or fp32.")] = "int8",
+    context: Annotated[int, Option("--context", help="Tokens in a window.")] = 512,
+    tokens: Annotated[int, Option("--tokens", help="Tokens of the text to use, from its beginning.")] = 32768,
+    activations: Annotated[str, Option("--activations", help="The engine's activations: int8, int16 or fp32.")] = "int8",
+    allow_seen: Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure perplexity, KL and agreement against a reference.
@@ -38,7 +38,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     from bitwright.analysis.evaluate import evaluate as measure
 
     with progress("evaluating") as report:
-        result = measure(path, reference, text, context, tokens, activations, report).to_dict()
+        result = measure(path, reference, text, context, tokens, activations, report, allow_seen).to_dict()
     if as_json:
         print_json(result)
         return

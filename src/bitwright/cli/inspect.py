@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import typer
-
+from bitwright.cli.command_line import Argument
 from bitwright.cli.console import Json, megabytes, print_json, print_table
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Hugging Face directory or hub id, .gguf file or artifact.")],
+    path: Annotated[str, Argument("PATH", help="Hugging Face directory or hub id, .gguf file or artifact.")],
     as_json: Json = False,
 ) -> None:
     """List tensors, schemes, true bits per weight and bytes."""

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, megabytes, note, print_json, progress
 from bitwright.errors import RecipeError
 
 if TYPE_CHECKING:
+    from bitwright.calibration.forecast import Forecast
     from bitwright.core import Recipe
 
 DEFAULTS = {"scheme": "int4-g64", "method": "nearest", "fitting": "mse"}
 
 
 def quantize(  # noqa: PLR0913 - one parameter an option
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face directory or hub id, .gguf file or artifact.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write; an artifact there is replaced.")],
-    scheme: Annotated[
-        str | None, typer.Option("--scheme", help=f"Such as int4-g64 or int8-channel. [{DEFAULTS['scheme']}]")
-    ] = None,
-    method: Annotated[str | None, typer.Option("--method", help=f"See bitwright methods. [{DEFAULTS['method']}]")] = None,
-    fitting: Annotated[str | None, typer.Option("--fitting", help=f"See bitwright methods. [{DEFAULTS['fitting']}]")] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="A .json or .toml recipe, instead of these options.")] = None,
-    calibration: Annotated[str, typer.Option("--calibration", help="A text file, or self: text that the model writes.")] = "self",
-    head: Annotated[str | None, typer.Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
-    rotate: Annotated[bool | None, typer.Option("--rotate/--no-rotate", help="Turn inputs by a Hadamard matrix. [yes]")] = None,
+    model: Annotated[str, Argument("MODEL", help="Hugging Face directory or hub id, .gguf file or artifact.")],
+    output: Annotated[Path, Option("-o", "--output", help="Directory to write; an artifact there is replaced.")],
+    scheme: Annotated[str | None, Option("--scheme", help=f"Such as int4-g64 or int8-channel. [{DEFAULTS['scheme']}]")] = None,
+    method: Annotated[str | None, Option("--method", help=f"See bitwright methods. [{DEFAULTS['method']}]")] = None,
+    fitting: Annotated[str | None, Option("--fitting", help=f"See bitwright methods. [{DEFAULTS['fitting']}]")] = None,
+    recipe: Annotated[Path | None, Option("--recipe", help="A .json or .toml recipe, instead of these options.")] = None,
+    calibration: Annotated[
+        str, Option("--calibration", help="self: text that the model writes; or a text file, or a data set on the hub.")
+    ] = "self",
+    calibration_tokens: Annotated[int, Option("--calibration-tokens", least=1, help="How much of it is used.")] = 65536,
+    head: Annotated[str | None, Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
+    rotate: Annotated[bool | None, Option("--rotate/--no-rotate", help="Turn inputs by a Hadamard matrix. [yes]")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what it will take, and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Quantize a model into a directory of its own.
@@ -38,21 +41,43 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     """
     from bitwright import quantize as quantize_model
     from bitwright.analysis.memory import peak_rss_bytes
+    from bitwright.calibration.text import LENGTH, Source
     from bitwright.inspection import summary
     from bitwright.models import load
 
     begin = time.perf_counter()
     given = {"scheme": scheme, "method": method, "fitting": fitting, "head": head, "rotate": rotate}
     chosen = choose_recipe(recipe, {option: value for option, value in given.items() if value is not None})
-    quantized = quantize_model(load(model), chosen, calibration)
+    windows = max(1, calibration_tokens // LENGTH)
+    quantized = quantize_model(load(model), chosen, Source(calibration, windows, min(LENGTH, calibration_tokens)))
+    expected = quantized.forecast() if dry_run or quantized.calibrates else None
+    if dry_run and expected is not None:
+        _say_forecast(expected, as_json)
+        return
+    quantized.calibrate(output, progress)
     with progress("quantizing") as report:
         size = summary(quantized.save(output, lambda name, done, total: report(done, total)))
-    seconds = time.perf_counter() - begin
+    figures = {key: size[key] for key in ("size_bytes", "bits_per_weight")}
+    figures |= {"seconds": time.perf_counter() - begin, "peak_rss_bytes": peak_rss_bytes()}
     if as_json:
-        figures = {key: size[key] for key in ("size_bytes", "bits_per_weight")}
-        print_json({"path": str(output)} | figures | {"seconds": seconds, "peak_rss_bytes": peak_rss_bytes()})
-    else:
-        note(f"wrote {output}: {megabytes(size['size_bytes'])}, {size['bits_per_weight']:.3f} bits per weight, {seconds:.1f} s")
+        print_json({"path": str(output)} | figures | ({"forecast": asdict(expected)} if expected else {}))
+        return
+    note(
+        f"wrote {output}: {megabytes(figures['size_bytes'])}, {figures['bits_per_weight']:.3f} bits per weight, "
+        f"{figures['seconds']:.1f} s, {megabytes(figures['peak_rss_bytes'])} of memory at most"
+    )
+    if expected is not None:
+        note(f"forecast: {expected.seconds + expected.writing_seconds:.1f} s, {megabytes(expected.peak_rss_bytes)} of memory")
+
+
+def _say_forecast(expected: Forecast, as_json: bool) -> None:
+    if as_json:
+        print_json({"forecast": asdict(expected)})
+        return
+    note(
+        f"would write {megabytes(expected.size_bytes)} in about {expected.seconds:.0f} s, and take about "
+        f"{expected.writing_seconds:.0f} s more for calibration text; {megabytes(expected.peak_rss_bytes)} of memory at most"
+    )
 
 
 def choose_recipe(recipe: Path | None, given: Mapping[str, Any]) -> Recipe:

@@ -5,28 +5,29 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
-
+from bitwright.cli.answer import Ahead, Clock, read_prompt, text_of
+from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, Threads, print_json, progress
 from bitwright.errors import EngineError
 
-Context = Annotated[int | None, typer.Option("--context", help="Tokens that prompt and answer may take (default: the model's).")]
-Temperature = Annotated[float, typer.Option("--temperature", help="0 always takes the likeliest token; higher is more varied.")]
-TopK = Annotated[int, typer.Option("--top-k", help="Choose among the K likeliest tokens (0: all).")]
-TopP = Annotated[float, typer.Option("--top-p", help="Choose among the likeliest tokens that together have this probability.")]
-MinP = Annotated[float, typer.Option("--min-p", help="Drop tokens below this share of the likeliest one's probability.")]
-Penalty = Annotated[float, typer.Option("--repetition-penalty", help="Above 1 disfavours tokens that occurred already.")]
-Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same answer.")]
-Stop = Annotated[list[str] | None, typer.Option("--stop", help="End the answer before this text; may be given several times.")]
-Overflow = Annotated[
-    str, typer.Option("--overflow", help="When the context is full: error, or slide (forget the oldest tokens).")
-]
+Context = Annotated[int | None, Option("--context", help="Tokens that prompt and answer may take (default: the model's).")]
+Temperature = Annotated[float, Option("--temperature", help="0 always takes the likeliest token; higher is more varied.")]
+TopK = Annotated[int, Option("--top-k", help="Choose among the K likeliest tokens (0: all).")]
+TopP = Annotated[float, Option("--top-p", help="Choose among the likeliest tokens that together have this probability.")]
+MinP = Annotated[float, Option("--min-p", help="Drop tokens below this share of the likeliest one's probability.")]
+Penalty = Annotated[float, Option("--repetition-penalty", help="Above 1 disfavours tokens that occurred already.")]
+Seed = Annotated[int, Option("--seed", help="The same seed gives the same answer.")]
+Stop = Annotated[list[str] | None, Option("--stop", help="End the answer before this text; may be given several times.")]
+Overflow = Annotated[str, Option("--overflow", help="When the context is full: error, or slide (forget the oldest tokens).")]
+
+KvCache = Annotated[str, Option("--kv-cache", help="How keys and values are kept: fp16, fp32, int8 or int4 (least memory).")]
+Lookup = Annotated[int, Option("--lookup", help="Guess up to N tokens at a step from the text so far (0: none).")]
 
 
 def run(  # noqa: PLR0913 - one parameter an option
-    path: Annotated[str, typer.Argument(metavar="PATH", help="The model to run.")],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to answer.")],
-    tokens: Annotated[int, typer.Option("-n", "--tokens", help="Tokens to write at most.")] = 64,
+    path: Annotated[str, Argument("PATH", help="The model to run.")],
+    prompt: Annotated[str, Argument("PROMPT", help="What to answer.")],
+    tokens: Annotated[int, Option("-n", "--tokens", help="Tokens to write at most.")] = 64,
     temperature: Temperature = 0.0,
     top_k: TopK = 0,
     top_p: TopP = 1.0,
@@ -37,23 +38,25 @@ def run(  # noqa: PLR0913 - one parameter an option
     threads: Threads = None,
     context: Context = None,
     overflow: Overflow = "error",
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")] = False,
+    kv_cache: KvCache = "fp16",
+    lookup: Lookup = 0,
+    raw: Annotated[bool, Option("--raw", help="Continue the prompt as it is, without the chat template.")] = False,
     as_json: Json = False,
 ) -> None:
     """Answer a prompt."""
-    from bitwright.cli.answer import Clock, prompt_tokens, text_of
-    from bitwright.engine import Engine, Sampling
     from bitwright.models import load
 
-    model = load(path)
-    tokenizer = model.tokenizer()
     words = tuple(stop or ())
     if "" in words:
         raise EngineError("a stop string must not be empty; leave --stop out to stop nowhere")
-    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow)
-    asked = prompt_tokens(tokenizer, prompt, raw)
+    model = load(path)
+    reading = Ahead(lambda: read_prompt(model, prompt, raw))
+    from bitwright.engine import Engine, Sampling
+
+    sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow, lookup)
     with progress(f"loading {path}"):
-        engine = Engine.load(model, threads=threads, context=context)
+        engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache)
+    tokenizer, asked = reading.result()
     clock, answer = Clock(), []
     for piece in text_of(clock.watch(engine.generate(asked, sampling)), tokenizer, words):
         answer.append(piece)

@@ -6,7 +6,9 @@ Activations: "int8", the default, rounds them in blocks of 32, one scale a block
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,20 +17,24 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright import _native
-from bitwright.engine.generation import Sampling, generate
+from bitwright.engine.generation import Sampling, generate, generate_batch
+from bitwright.engine.sequence import Sequence
+from bitwright.engine.state import load_state, save_state
 from bitwright.engine.weights import native_model
 from bitwright.errors import ContextError, EngineError
+from bitwright.models.rope import inverse_frequencies
 
 if TYPE_CHECKING:
     from bitwright.models.base import LanguageModel
 
-__all__ = ["ACTIVATIONS", "CACHES", "Comparison", "Engine", "Sampling"]
+__all__ = ["ACTIVATIONS", "CACHES", "Comparison", "Engine", "Sampling", "Sequence"]
 
 Floats = npt.NDArray[np.float32]
-Tokens = Sequence[int] | npt.NDArray[np.int32]
+Tokens = Items[int] | npt.NDArray[np.int32]
 
 ACTIVATIONS = ("int8", "int16", "fp32")
-CACHES = ("fp16", "int8", "fp32")
+CACHES = ("fp16", "fp32", "int8", "int4")
+AT_ONCE = 8  # sequences that a batch decodes together
 DEFAULT_CONTEXT = 4096  # at most; a model's own limit where that is smaller
 
 
@@ -43,7 +49,7 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """`context` tokens at most in one sequence; `threads` None for all the cores this process may use."""
+    """`context` tokens at most in one sequence; `threads` None for the number that is fastest here."""
 
     threads: int | None = None
     context: int | None = None
@@ -52,15 +58,16 @@ class Options:
 
 
 class Engine:
-    """One model ready to run, and the one sequence it is reading or writing."""
+    """One model ready to run, and a sequence of its own that it reads or writes where no other is named."""
 
     def __init__(self, model: LanguageModel, options: Options) -> None:
         """Raises `EngineError` for options that cannot be and `ContextError` beyond the model's own context."""
         self.threads, self.context = _check(model, options)
         self.isa: str = _isa()
         self._native = native_model(model, self.context)
-        self._session = _native.Session(self._native, self.context, self.threads, options.activations, options.kv_cache)
-        self._model = model
+        self._session = _native.Session(self._native, self.threads, options.activations)
+        self._model, self._options = model, options
+        self.sequence = self.new_sequence()
         self._eos_ids: frozenset[int] | None = None
 
     @classmethod
@@ -89,12 +96,20 @@ class Engine:
 
     @property
     def cache_bytes(self) -> int:
-        return int(self._session.cache_bytes)
+        """Bytes that the KV cache of one full context takes; memory is taken as a sequence grows (`Sequence.cache_bytes`)."""
+        return int(self.sequence.native.cache_bytes(self.context))
 
     @property
     def position(self) -> int:
-        """Tokens of the current sequence that have been read."""
-        return int(self._session.position)
+        """Tokens of the engine's own sequence that have been read."""
+        return self.sequence.position
+
+    @property
+    def identity(self) -> str:
+        """Of what cached numbers depend on beside the tokens: the model, its rope frequencies and the activations."""
+        ropes = [inverse_frequencies(rope, self.context) for rope in self._model.architecture.ropes]
+        facts = [self._model.fingerprint(), self._options.activations, [(f.tolist(), factor) for f, factor in ropes]]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -103,19 +118,43 @@ class Engine:
             self._eos_ids = self._model.tokenizer().eos_ids
         return self._eos_ids
 
-    def prefill(self, tokens: Tokens) -> Floats:
-        """Read a new sequence from its start: (vocabulary,) logits after the last token."""
-        self._session.rewind(0)
-        return self._forward(tokens, hidden=False)
+    def new_sequence(self) -> Sequence:
+        """An empty sequence that this engine can read into. Its memory is taken as it grows."""
+        return Sequence(_native.Sequence(self._native, self.context, self._options.kv_cache))
+
+    def prefill(self, tokens: Tokens, reuse: bool = False) -> Floats:
+        """Read a new sequence: (vocabulary,) logits after the last token.
+
+        With `reuse`, what the engine's sequence and `tokens` begin with in common is kept, not read again. The logits are the
+        same, bit for bit.
+        """
+        ids = _int32(tokens)
+        if not reuse:
+            self.sequence.rewind(0)
+        kept = self.sequence.keep_common(ids.tolist())
+        return self.read([(self.sequence, ids[kept:])])[0]
 
     def decode(self, token: int) -> Floats:
-        """Read one more token of the current sequence: (vocabulary,) logits after it."""
-        return self._forward([token], hidden=False)
+        """Read one more token of the engine's sequence: (vocabulary,) logits after it."""
+        return self.read([(self.sequence, [token])])[0]
+
+    def read(self, pieces: Items[tuple[Sequence, Tokens]]) -> Floats:
+        """Read on in several sequences at once: (pieces, vocabulary) logits after the last token of each piece.
+
+        Weights are decoded once for all. No sequence may come twice. Each row is the one that reading alone would give.
+        """
+        return self._forward(pieces, hidden=False)
+
+    def read_rows(self, sequence: Sequence, tokens: Tokens, rows: int) -> Floats:
+        """Read on in a sequence: (rows, vocabulary) logits after the last `rows` tokens."""
+        if rows == 1:
+            return self.read([(sequence, tokens)])
+        return self.project(self._forward([(sequence, tokens)], hidden=True)[-rows:])
 
     def hidden(self, tokens: Tokens) -> Floats:
         """Read a new sequence: (tokens, hidden size) rows after the final norm, from which `project` gives logits."""
-        self._session.rewind(0)
-        return self._forward(tokens, hidden=True)
+        self.sequence.rewind(0)
+        return self._forward([(self.sequence, tokens)], hidden=True)
 
     def project(self, hidden: Floats) -> Floats:
         """(rows, vocabulary) logits of rows that `hidden` gave."""
@@ -127,8 +166,40 @@ class Engine:
         return self.project(self.hidden(tokens))
 
     def generate(self, prompt: Tokens, sampling: Sampling | None = None) -> Iterator[int]:
-        """Read a prompt as a new sequence and write on; see `generation.generate`."""
+        """Write on from a prompt, token by token; see `generation.generate`."""
         return generate(self, prompt, sampling or Sampling())  # type: ignore[arg-type]
+
+    def stream_batch(
+        self, prompts: Items[Tokens], sampling: Sampling | Items[Sampling] | None = None, at_once: int = AT_ONCE
+    ) -> Iterator[tuple[int, int]]:
+        """(number of the prompt, token) as the answers to several prompts are written together.
+
+        `at_once` sequences share a step; one that ends makes room for the next. `sampling` is one for all, or one for each.
+        Every answer is what `generate` gives for its prompt; `lookup` is not used.
+        """
+        if at_once < 1:
+            raise EngineError(f"a batch decodes at least 1 sequence at once, not {at_once}")
+        each = [sampling or Sampling()] * len(prompts) if isinstance(sampling, Sampling | None) else list(sampling)
+        if len(each) != len(prompts):
+            raise EngineError(f"{len(prompts)} prompts need as many samplings, not {len(each)}; or give one for all")
+        return generate_batch(self, prompts, each, at_once)  # type: ignore[arg-type]
+
+    def generate_batch(
+        self, prompts: Items[Tokens], sampling: Sampling | Items[Sampling] | None = None, at_once: int = AT_ONCE
+    ) -> list[list[int]]:
+        """The whole answers to several prompts, written together; see `stream_batch`."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        for number, token in self.stream_batch(prompts, sampling, at_once):
+            answers[number].append(token)
+        return answers
+
+    def save_state(self, path: str | Path) -> None:
+        """Write the engine's sequence to a file, which appears whole or not at all. Raises `OutputError`."""
+        save_state(self.sequence, self.identity, self._options.kv_cache, Path(path))
+
+    def load_state(self, path: str | Path) -> None:
+        """Go on from a file that `save_state` wrote for the same model. Raises `StateError`; see `engine/state.py`."""
+        load_state(self.sequence, self.identity, self._options.kv_cache, self.vocab_size, Path(path))
 
     def compare(self, reference_hidden: Floats, reference: Engine, hidden: Floats, targets: Tokens) -> Comparison:
         """Both models' distributions, row by row, from hidden rows and the tokens that came next.
@@ -142,22 +213,32 @@ class Engine:
         kl, nll, nll_reference, agree = self._session.compare(rows, _int32(targets), session, expected)
         return Comparison(kl, nll, nll, np.ones_like(agree)) if alone else Comparison(kl, nll, nll_reference, agree)
 
-    def _forward(self, tokens: Tokens, hidden: bool) -> Floats:
-        ids = _int32(tokens)
+    def _forward(self, pieces: Items[tuple[Sequence, Tokens]], hidden: bool) -> Floats:
+        ids = [_int32(tokens) for _, tokens in pieces]
+        for (sequence, _), tokens in zip(pieces, ids, strict=True):
+            sequence.rewind(sequence.position)
+            self._check_tokens(sequence, tokens)
+        if len({id(sequence) for sequence, _ in pieces}) != len(pieces):
+            raise EngineError("a sequence comes twice in one step; read its tokens as one piece")
+        sequences, counts = [sequence.native for sequence, _ in pieces], [len(tokens) for tokens in ids]
+        rows, logits = self._session.forward(sequences, np.concatenate(ids), counts, hidden, not hidden)
+        for (sequence, _), tokens in zip(pieces, ids, strict=True):
+            sequence.tokens.extend(tokens.tolist())
+        result: Floats = rows if hidden else logits
+        return result
+
+    def _check_tokens(self, sequence: Sequence, ids: npt.NDArray[np.int32]) -> None:
         if len(ids) == 0:
             raise ContextError("no tokens to read")
-        if len(ids) > self.context - self.position:
+        if len(ids) > sequence.context - sequence.position:
             raise ContextError(
-                f"{self.position + len(ids)} tokens do not fit a context of {self.context}; ask for a larger --context"
+                f"{sequence.position + len(ids)} tokens do not fit a context of {sequence.context}; ask for a larger --context"
             )
         outside = ids[(ids < 0) | (ids >= self.vocab_size)]
         if len(outside):
             raise EngineError(
                 f"token {int(outside[0])} is not in the model's vocabulary of {self.vocab_size}; use the model's own tokenizer"
             )
-        rows, logits = self._session.forward(ids, hidden, not hidden)
-        result: Floats = rows if hidden else logits
-        return result
 
 
 def _int32(tokens: Tokens) -> npt.NDArray[np.int32]:
@@ -175,7 +256,7 @@ def _check(model: LanguageModel, options: Options) -> tuple[int, int]:
     """Threads and context to run with."""
     limit = model.architecture.context_length
     context = min(limit, DEFAULT_CONTEXT) if options.context is None else options.context
-    threads = _native.available_cores() if options.threads is None else options.threads
+    threads = _native.fastest_threads() if options.threads is None else options.threads
     if not 1 <= threads <= 1024:
         raise EngineError(f"threads must be 1 to 1024, not {threads}")
     if context < 1:

@@ -1,7 +1,7 @@
 """From a model's files to the engine's own layout, one tensor at a time.
 
 Codes go to C++ as they lie on disk and are repacked there once. A scheme that has no integer kernel (a group that is
-no multiple of 32 columns, a table of levels) is decoded to fp32: slower, never different.
+no multiple of 32 columns, a table whose levels are no int8 numbers) is decoded to fp32: slower, never different.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from bitwright import _native
 from bitwright.core import Floats
 from bitwright.formats import FORMATS
 from bitwright.formats.scales import load_multiples, load_scale
+from bitwright.formats.table import Table
 from bitwright.formats.uniform import Uniform
 from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed, WithMinimum
 from bitwright.models.rope import inverse_frequencies
 
 BLOCK = 32  # columns that the integer kernels take at a time
+WHOLE = 127  # largest level that they take from a table
 NORMS = ("final_norm", "attention_norm", "mlp_norm", "q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")
 
 
@@ -66,11 +68,24 @@ def rows_of(stored: Packed | Dense, part: TensorSlice) -> Packed | Dense:
 
 
 def has_integer_kernel(packed: Packed) -> bool:
-    """Whether the engine multiplies these codes as integers. Tables of levels are decoded."""
+    """Whether the engine multiplies these codes as integers."""
     group = packed.scheme.group
-    if not isinstance(FORMATS[packed.scheme.format], Uniform):
+    if group > 0 and group != packed.shape[1] and group % BLOCK:
         return False
-    return group <= 0 or group == packed.shape[1] or group % BLOCK == 0
+    return isinstance(FORMATS[packed.scheme.format], Uniform) or whole_levels(packed) is not None
+
+
+def whole_levels(packed: Packed) -> npt.NDArray[np.uint8] | None:
+    """The (16,) levels of one table for the whole tensor, 128 standing for zero; None where they are no int8 numbers."""
+    form = FORMATS[packed.scheme.format]
+    if not isinstance(form, Table) or form.bits > 4 or packed.multiple is not None:
+        return None
+    table = form.table if packed.table is None else packed.table.astype(np.float32)
+    if len(table) != 1 or not (np.abs(table) <= WHOLE).all() or (table != np.rint(table)).any():
+        return None
+    levels = np.full(16, 128, np.uint8)
+    levels[: table.shape[1]] = (table[0] + 128).astype(np.uint8)
+    return levels
 
 
 def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | Dense) -> None:
@@ -90,8 +105,9 @@ def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | De
             FORMATS[stored.scheme.format].bits,
             stored.shape[1],
             stored.scheme.group if stored.scheme.group != 0 else stored.shape[1],
-            None if stored.multiple is None else load_multiples(stored.multiple, stored.groups_a_row).reshape(-1),
-            stored.rotation,
+            multiples=None if stored.multiple is None else load_multiples(stored.multiple, stored.groups_a_row).reshape(-1),
+            table=whole_levels(stored),
+            rotated=stored.rotation > 0,
         )
     else:
         native.set_dense(role, layer, np.ascontiguousarray(stored.dequantize()), False)
@@ -117,7 +133,7 @@ def dense_bits(stored: Dense) -> npt.NDArray[np.uint16] | Floats:
 
 
 def scale_bits(stored: Packed) -> npt.NDArray[np.uint16] | Floats:
-    """fp16 scales as uint16; bf16 and powers of two, which fp16 cannot hold, as float32."""
-    if stored.scheme.scale in ("fp16", "row5"):
+    """fp16 scales as uint16; others as float32."""
+    if stored.scheme.scale == "fp16":
         return np.ascontiguousarray(stored.scale).view(np.uint16)
     return load_scale(np.ascontiguousarray(stored.scale), stored.scheme.scale)

@@ -18,17 +18,18 @@ def load(path: str | Path) -> LanguageModel:
     Tensors stay on disk until they are asked for. Raises `ModelNotFoundError`, `ModelConfigError`,
     `UnknownFamilyError`, `ManifestError` and the subclasses of `TensorFileError`.
     """
-    from bitwright.models.huggingface import HuggingFaceModel, download, is_hub_id
-
     place = Path(path)
-    if os.path.isdir(place):  # unlike Path.is_dir, no error on a path too long to exist
-        if (place / "manifest.json").is_file():
-            from bitwright.artifact import open_artifact
+    is_directory = os.path.isdir(place)  # unlike Path.is_dir, no error on a path too long to exist
+    if is_directory and (place / "manifest.json").is_file():
+        from bitwright.artifact import open_artifact
 
-            return open_artifact(place)
-        return HuggingFaceModel(place)
+        return open_artifact(place)
     if os.path.isfile(place):
         return _load_file(place)
+    from bitwright.models.huggingface import HuggingFaceModel, download, is_hub_id
+
+    if is_directory:
+        return HuggingFaceModel(place)
     if is_hub_id(str(path)) and place.suffix != ".gguf":
         return HuggingFaceModel(download(str(path)))
     raise ModelNotFoundError(f"no model at {path}; give a model's directory, a .gguf file or a hub id such as org/name")

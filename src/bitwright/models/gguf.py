@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,10 @@ class GGUFModel:
 
     def tokenizer(self) -> Tokenizer:
         """From the metadata. Raises `TokenizerError`."""
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
         return read_tokenizer(self._file.metadata)
 
     def config(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,10 @@ class HuggingFaceModel:
         return dict(self._roles)
 
     def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
         return Tokenizer.from_directory(self.path)
 
     def config(self) -> dict[str, Any]:

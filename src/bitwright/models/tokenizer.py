@@ -11,7 +11,6 @@ from typing import Any
 import tokenizers
 
 from bitwright.errors import TokenizerError
-from bitwright.models.chat_template import render
 
 # Tokens that end an answer in some family; models often list only one of theirs in their configs.
 END_TOKENS = (
@@ -73,6 +72,8 @@ class Tokenizer:
             raise TokenizerError(
                 "this model has no chat template; use plain prompts (`bitwright run`) or an instruction-tuned model"
             )
+        from bitwright.models.chat_template import render  # brings jinja2, which most verbs do without
+
         return render(self.chat_template, messages, self._text_of(self.bos_id), self._text_of(self.eos_id))
 
     def save(self, directory: str | Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import tokenizers
 
 from bitwright.errors import TokenizerError
-from bitwright.models.json_file import read_json
+from bitwright.models.json_file import check_size, read_json
 from bitwright.models.tokenizer import END_TOKENS, Tokenizer
 
 
@@ -42,10 +42,11 @@ def _backend(path: Path) -> tokenizers.Tokenizer:
     if not path.is_file():
         cure = "save it with a fast tokenizer (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
         raise TokenizerError(f"{path.parent} has no tokenizer.json; {cure}")
-    read_json(path, TokenizerError)
+    check_size(path, TokenizerError)
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as fault:  # the library raises nothing more precise
+        read_json(path, TokenizerError)  # which names the fault where this is no JSON; the library reads the file but once
         raise TokenizerError(f"{path} describes no tokenizer: {str(fault)[:200]}; fetch the model again") from fault
     backend.no_truncation()  # settings of whoever saved it last, which would cut or fill texts
     backend.no_padding()

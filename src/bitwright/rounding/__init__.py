@@ -1,16 +1,52 @@
-"""Which code each weight gets: `round_weights(weights, scheme, fit) -> QTensor`, one row a method."""
+"""Which code each weight gets, one row a method: `ROUNDING[name](weights, scheme, fit)`, with moments where it needs them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from bitwright.core import QTensor, Scheme
 from bitwright.fitting import Fit
+from bitwright.rounding.gptaq import gptaq
+from bitwright.rounding.gptq import gptq
+from bitwright.rounding.moments import Moments
 from bitwright.rounding.nearest import nearest
+from bitwright.rounding.refine import refine
+from bitwright.rounding.stochastic import stochastic
 
-Rounding = Callable[[npt.NDArray[np.float32], Scheme, Fit], QTensor]
+Floats = npt.NDArray[np.float32]
 
-ROUNDING: dict[str, Rounding] = {"nearest": nearest}
+
+@dataclass(frozen=True)
+class Plain:
+    """A method that looks at the weights alone."""
+
+    round: Callable[[Floats, Scheme, Fit], QTensor]
+    needs: str = ""
+
+    def __call__(self, weights: Floats, scheme: Scheme, fit: Fit, moments: Moments | None = None) -> QTensor:
+        return self.round(weights, scheme, fit)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A method that looks at a layer's inputs: their "gram", or their "cross" moments, too. See observers/gram.py."""
+
+    round: Callable[[Floats, Scheme, Fit, Moments], QTensor]
+    needs: str = "gram"
+
+    def __call__(self, weights: Floats, scheme: Scheme, fit: Fit, moments: Moments | None = None) -> QTensor:
+        """Without moments the inputs are taken to be alike and independent."""
+        return self.round(weights, scheme, fit, moments or Moments.identity(weights.shape[1]))
+
+
+ROUNDING: dict[str, Plain | Calibrated] = {
+    "nearest": Plain(nearest),
+    "stochastic": Plain(stochastic),
+    "gptq": Calibrated(gptq),
+    "gptaq": Calibrated(gptaq, needs="cross"),
+    "refine": Calibrated(refine),
+}

@@ -1,0 +1,109 @@
+"""The table and the verdicts of engines.py, from its data alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from results import table, verdict, write
+
+Data = dict[str, Any]
+
+BANDWIDTH_BAR, PEAK_BAR = 0.65, 0.2
+DECODE_BARS = {4: 3.0, 8: 1.35}  # over the fastest llama.cpp of as many bits
+PREFILL_BARS = {"llama.cpp": 5.0, "OpenVINO GenAI": 2.0}
+AVX2_PREFILL_BAR = 1.3
+
+
+def report(data: Data) -> None:
+    """Write results/engines.md and .json."""
+    parts = [
+        table(
+            (
+                "engine",
+                "weights",
+                "threads",
+                "prefill tokens/s",
+                "of peak",
+                "decode tokens/s",
+                "of bandwidth",
+                "file MB",
+                "peak RSS MB",
+            ),
+            [_speed_row(run) for run in data["runs"]],
+        ),
+        table(
+            ("Bitwright", "peer", "threads", "prefill ratio", "decode ratio"),
+            [
+                (_ours(r), f"{r['engine']} {r['theirs']}{_suffix(r)}", r["threads"], r["prefill"], r["decode"])
+                for r in data["ratios"]
+            ],
+        ),
+        _ceilings(data),
+        *verdicts(data),
+    ]
+    write("engines", "Speed on the twin of SmolLM2-135M, beside its peers", data, parts)
+
+
+def verdicts(data: Data) -> list[str]:
+    """One line a bar."""
+    lines = []
+    for run in (run for run in data["runs"] if run["weight_bytes"] and run["group"] == "best"):
+        who = f"{run['kind']}, {run['threads']} thread(s)"
+        lines.append(verdict(f"decode, share of read bandwidth, {who}", run["decode_fraction_of_bandwidth"], BANDWIDTH_BAR, True))
+        if run["prefill_fraction_of_peak"] is not None:
+            lines.append(verdict(f"prefill, share of the int8 peak, {who}", run["prefill_fraction_of_peak"], PEAK_BAR, True))
+    for ratio in fastest(data["ratios"], "decode"):
+        if ratio["group"] == "best" and ratio["engine"] == "llama.cpp":
+            lines.append(_over("decode", ratio, DECODE_BARS[ratio["bits"]]))
+    for ratio in fastest(data["ratios"], "prefill"):
+        bars = PREFILL_BARS if ratio["group"] == "best" else {"llama.cpp": AVX2_PREFILL_BAR}
+        if ratio["engine"] in bars:
+            lines.append(_over("prefill", ratio, bars[ratio["engine"]]))
+    return lines
+
+
+def fastest(ratios: list[Data], what: str) -> list[Data]:
+    """Of each engine's kinds at as many bits as ours, the one that leaves us the lowest ratio."""
+    found: dict[tuple[Any, ...], Data] = {}
+    for ratio in ratios:
+        key = tuple(ratio[field] for field in ("group", "threads", "ours", "engine"))
+        if key not in found or ratio[what] < found[key][what]:
+            found[key] = ratio
+    return list(found.values())
+
+
+def _over(what: str, ratio: Data, bar: float) -> str:
+    peer = f"{ratio['engine']} {ratio['theirs']}"
+    return verdict(f"{what}, {_ours(ratio)} over {peer}, {ratio['threads']} thread(s)", ratio[what], bar, at_least=True)
+
+
+def _ours(ratio: Data) -> str:
+    return str(ratio["ours"]) + _suffix(ratio)
+
+
+def _suffix(line: Data) -> str:
+    return "" if line["group"] == "best" else f" ({line['group']})"
+
+
+def _speed_row(run: Data) -> tuple[str | float | int, ...]:
+    return (
+        run["engine"] + _suffix(run),
+        run["kind"],
+        run["threads"],
+        run["prefill_tokens_per_s"],
+        _percent(run.get("prefill_fraction_of_peak")),
+        run["decode_tokens_per_s"],
+        _percent(run.get("decode_fraction_of_bandwidth")),
+        run["file_bytes"] / 1e6,
+        run["peak_rss_bytes"] / 1e6,
+    )
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.0f} %"
+
+
+def _ceilings(data: Data) -> str:
+    figures = "; ".join(f"{value:.4g} {name}" for name, value in sorted(data["ceilings"].items()))
+    loads = ", ".join(map(str, data["load_averages"]))
+    return f"Ceilings: {figures}. Load averages before and after each contest: {loads}.\n"

@@ -1,0 +1,63 @@
+#include <nanobind/stl/optional.h>
+
+#include <optional>
+
+#include "arrays.h"
+#include "bitwright/compensate.h"
+#include "init.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using Floats2 = Array<float, 2>;
+using Indices = Array<int32_t, 1>;
+
+bitwright::RowGrids grids_of(const Floats2& weights, const Floats2& scales, const Floats2& zero_points, const Indices& group_of,
+                             int low, int high) {
+  const size_t rows = weights.shape(0), columns = weights.shape(1), groups = scales.shape(1);
+  require(rows > 0 && columns > 0 && scales.shape(0) == rows && zero_points.shape(0) == rows && zero_points.shape(1) == groups &&
+              group_of.shape(0) == columns,
+          "one scale and zero point for each row and group");
+  for (size_t j = 0; j < columns; j++)
+    require(group_of.data()[j] >= 0 && static_cast<size_t>(group_of.data()[j]) < groups, "a column's group does not exist");
+  return {scales.data(), zero_points.data(), group_of.data(), groups, low, high};
+}
+
+void require_square(const Floats2& matrix, size_t n) {
+  require(matrix.shape(0) == n && matrix.shape(1) == n, "the matrix must be (columns, columns)");
+}
+
+auto compensate(Floats2 weights, Floats2 scales, Floats2 zero_points, Indices group_of, int low, int high, Floats2 factor,
+                std::optional<Floats2> drift) {
+  const auto grids = grids_of(weights, scales, zero_points, group_of, low, high);
+  require_square(factor, weights.shape(1));
+  if (drift) require_square(*drift, weights.shape(1));
+  auto codes = make_array<uint8_t>({weights.shape(0), weights.shape(1)});
+  nb::gil_scoped_release release;
+  bitwright::compensate(weights.data(), weights.shape(0), weights.shape(1), grids, factor.data(), drift ? drift->data() : nullptr,
+                        codes.data());
+  return codes;
+}
+
+auto descend(Floats2 values, Floats2 residuals, Floats2 scales, Floats2 zero_points, Indices group_of, int low, int high,
+             Floats2 gram, int sweeps) {
+  const auto grids = grids_of(values, scales, zero_points, group_of, low, high);
+  require(residuals.shape(0) == values.shape(0) && residuals.shape(1) == values.shape(1), "one residual for each value");
+  require_square(gram, values.shape(1));
+  require(sweeps > 0, "at least one sweep");
+  auto codes = make_array<uint8_t>({values.shape(0), values.shape(1)});
+  nb::gil_scoped_release release;
+  bitwright::descend(values.data(), residuals.data(), values.shape(0), values.shape(1), grids, gram.data(), sweeps, codes.data());
+  return codes;
+}
+
+}  // namespace
+
+void init_rounding(nb::module_& m) {
+  m.def("compensate", &compensate, "weights"_a, "scales"_a, "zero_points"_a, "group_of"_a, "low"_a, "high"_a, "factor"_a,
+        "drift"_a.none());
+  m.def("descend", &descend, "values"_a, "residuals"_a, "scales"_a, "zero_points"_a, "group_of"_a, "low"_a, "high"_a, "gram"_a,
+        "sweeps"_a);
+}

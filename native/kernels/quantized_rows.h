@@ -1,0 +1,136 @@
+// Rows of activations as the integer products want them: rotated, and rounded to int8.
+//
+// The Hadamard transform spreads a row's outliers over its block, so that one scale serves the whole row (QuaRot, Ashkboos
+// et al. 2024, arXiv:2404.00456).
+#pragma once
+
+#include <cstring>
+
+#include "codes.h"
+#include "vector_math.h"
+
+namespace {
+
+// A block of 32, read through a zero-padded copy at the end of the row.
+struct Block32 {
+  float values[kBlock];
+  Block32(const float* x, int count) {
+    for (int i = 0; i < kBlock; i++) values[i] = i < count ? x[i] : 0.0f;
+  }
+};
+
+template <class Isa>
+inline float block_bound(const float* x) {
+  return Isa::highest(Isa::max(Isa::abs(Isa::load(x)), Isa::abs(Isa::load(x + kPanelRows))));
+}
+
+template <class Isa>
+inline float row_bound(const float* x, int n) {
+  auto bound = Isa::set1(0.0f);
+  for_each_vector<Isa>(x, n, 0.0f, [&](int, auto v, int) { bound = Isa::max(bound, Isa::abs(v)); });
+  return Isa::highest(bound);
+}
+
+inline void place_codes(const int8_t* codes, int tile, int32_t* out) {
+  for (int j = 0; j < kSteps; j++) std::memcpy(out + j * tile, codes + 4 * j, 4);
+}
+
+template <class Isa>
+void quantize_row(const float* x, int columns, bool whole, RowTarget target) {
+  auto [tile, codes, scales, negated_sums] = target;
+  float bound = whole ? row_bound<Isa>(x, columns) : 0.0f;
+  if (whole) *scales = bound / 127.0f;
+  for (int k = 0; k < columns; k += kBlock, codes += kSteps * tile, negated_sums += tile) {
+    const Block32 padded(x + k, columns - k);
+    if (!whole) {
+      bound = block_bound<Isa>(padded.values);
+      *scales = bound / 127.0f;
+      scales += tile;
+    }
+    const float inverse = bound > 0.0f ? 127.0f / bound : 0.0f;
+    const auto low = Isa::round(Isa::mul(Isa::load(padded.values), Isa::set1(inverse)));
+    const auto high = Isa::round(Isa::mul(Isa::load(padded.values + kPanelRows), Isa::set1(inverse)));
+    int8_t bytes[kBlock];
+    Isa::store_int8(bytes, low);
+    Isa::store_int8(bytes + kPanelRows, high);
+    place_codes(bytes, tile, codes);
+    *negated_sums = -static_cast<int32_t>(Isa::sum(Isa::add(low, high)));
+  }
+}
+
+template <class Isa>
+void quantize_row_wide(const float* x, int columns, bool whole, RowTarget target) {
+  constexpr float kBase = 254.0f, kMost = 127.0f * kBase + 126.0f;  // one more would round up to 128 * 254
+  auto [tile, codes, scales, negated_sums] = target;
+  const float row = whole ? row_bound<Isa>(x, columns) : 0.0f;
+  for (int k = 0; k < columns; k += kBlock, codes += kSteps * tile, negated_sums += tile) {
+    const Block32 padded(x + k, columns - k);
+    const float bound = whole ? row : block_bound<Isa>(padded.values), unit = bound / kMost;
+    const float inverse = bound > 0.0f ? kMost / bound : 0.0f;
+    if (!whole || k == 0) {
+      scales[0] = unit * kBase;
+      scales[1] = unit;
+      scales += tile;
+    }
+    int8_t first[kBlock], second[kBlock];
+    auto first_sum = Isa::set1(0.0f), second_sum = Isa::set1(0.0f);
+    for (int half = 0; half < kBlock; half += kPanelRows) {
+      const auto code = Isa::round(Isa::mul(Isa::load(padded.values + half), Isa::set1(inverse)));
+      const auto high = Isa::round(Isa::mul(code, Isa::set1(1.0f / kBase)));
+      const auto low = Isa::sub(code, Isa::mul(high, Isa::set1(kBase)));
+      Isa::store_int8(first + half, high);
+      Isa::store_int8(second + half, low);
+      first_sum = Isa::add(first_sum, high);
+      second_sum = Isa::add(second_sum, low);
+    }
+    place_codes(first, tile, codes);
+    place_codes(second, tile, codes + 1);
+    negated_sums[0] = -static_cast<int32_t>(Isa::sum(first_sum));
+    negated_sums[1] = -static_cast<int32_t>(Isa::sum(second_sum));
+  }
+}
+
+// Lane i and lane i ^ kDistance become their sum (lower) and difference (upper).
+template <class Isa, int kDistance>
+inline typename Isa::F lane_butterfly(typename Isa::F v) {
+  static const float kSigns[] = {1, -1};
+  alignas(64) float signs[kPanelRows];
+  for (int i = 0; i < kPanelRows; i++) signs[i] = kSigns[(i & kDistance) != 0];
+  return Isa::fma(v, Isa::load(signs), Isa::template swap_lanes<kDistance>(v));
+}
+
+// One vector's own part of the transform, for blocks up to 16.
+template <class Isa>
+inline typename Isa::F lane_hadamard(typename Isa::F v, int block) {
+  v = lane_butterfly<Isa, 1>(v);
+  if (block > 2) v = lane_butterfly<Isa, 2>(v);
+  if (block > 4) v = lane_butterfly<Isa, 4>(v);
+  if (block > 8) v = lane_butterfly<Isa, 8>(v);
+  return v;
+}
+
+template <class Isa>
+void hadamard(float* x, int columns, int block) {
+  const auto factor = Isa::set1(1.0f / __builtin_sqrtf(static_cast<float>(block)));
+  if (block <= kPanelRows) {
+    for_each_vector<Isa>(x, columns, 0.0f, [&](int i, auto v, int count) {
+      write_lanes<Isa>(x + i, Isa::mul(lane_hadamard<Isa>(v, block), factor), count, false);
+    });
+    return;
+  }
+  const int vectors = block / kPanelRows;  // 2 or 4, and no tail
+  for (int k = 0; k < columns; k += block) {
+    typename Isa::F v[4];
+    for (int i = 0; i < vectors; i++) v[i] = lane_hadamard<Isa>(Isa::load(x + k + i * kPanelRows), kPanelRows);
+    for (int distance = 1; distance < vectors; distance *= 2)
+      for (int i = 0; i < vectors; i++)
+        if ((i & distance) == 0) {
+          const auto low = v[i], high = v[i + distance];
+          v[i] = Isa::add(low, high);
+          v[i + distance] = Isa::sub(low, high);
+        }
+    for (int i = 0; i < vectors; i++) Isa::store(x + k + i * kPanelRows, Isa::mul(v[i], factor));
+  }
+}
+
+}  // namespace

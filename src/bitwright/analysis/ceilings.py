@@ -1,0 +1,120 @@
+"""What this machine allows, measured: how fast it reads memory, and how fast its matrix units multiply.
+
+    read bandwidth   the best pass of `threads` threads over as many bytes as the work reads, in huge pages: a working set
+                     that fits the cache is read faster, and the ceiling must know
+    matrix peak      the best pass of the machine's best int8 (or bf16) dot product on registers alone, whatever kernels the
+                     engine chose: what an engine leaves unused is its own loss. A multiply-add is two operations.
+
+Measured once for each machine and kept in `ceilings.json` where evaluations are cached too; another processor, another
+count of cores or another host makes it invalid. A ceiling taken while others used the machine is too low, so one that
+is beaten is measured again, and the highest figure stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from bitwright import _native
+from bitwright.analysis.reference_cache import HiddenCache
+
+FILE = "ceilings.json"
+BANDWIDTH_SECONDS = 0.25  # of measuring, for each thread count
+PEAK_SECONDS = 0.1  # for each thread count and type
+MEBIBYTE = 1 << 20
+LARGEST_WORKING_SET = 1 << 30  # bytes: beyond every cache, more makes no difference
+TYPES = ("int8", "bf16")
+
+
+@dataclass
+class Ceilings:
+    """Figures by their names, measured when they are first asked for; `path` None keeps them in memory alone."""
+
+    path: Path | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_this_machine(cls) -> Self:
+        """What earlier runs measured on this very machine, or nothing yet."""
+        cache = HiddenCache.from_environment()
+        if cache.limit == 0:
+            return cls()
+        path = cache.directory / FILE
+        return cls(path, _read(path))
+
+    def read_gb_per_s(self, working_set: int, threads: int, reached: float = 0.0) -> float:
+        """GB/s that `threads` threads read from `working_set` bytes. `reached` is what was seen, in the same unit."""
+        size = max(1, min(round(working_set / MEBIBYTE), LARGEST_WORKING_SET // MEBIBYTE))
+        name = f"GB/s read from {size} MiB by {threads} threads"
+        return self._figure(name, reached, lambda: _native.read_bandwidth(size * MEBIBYTE, threads, BANDWIDTH_SECONDS) / 1e9)
+
+    def matrix_ops_per_s(self, kind: str, threads: int, reached: float = 0.0) -> float | None:
+        """Operations a second of `threads` threads on "int8" or "bf16"; None where the machine has no such instruction."""
+        instruction = matrix_instruction(kind)
+        if instruction is None:
+            return None
+        name = f"{kind} operations/s of {instruction} by {threads} threads"
+        return self._figure(name, reached, lambda: _native.matrix_peak(kind, threads, PEAK_SECONDS))
+
+    def _figure(self, name: str, reached: float, measure: Callable[[], float]) -> float:
+        if self.figures.get(name, 0.0) <= reached:
+            self.figures[name] = max(self.figures.get(name, 0.0), measure())
+            if self.path is not None:
+                _write(self.path, self.figures)
+        return self.figures[name]
+
+
+def matrix_instruction(kind: str) -> str | None:
+    """The instruction behind a matrix peak: "avx512 vpdpbusd", say."""
+    return _native.matrix_instruction(kind)
+
+
+def machine(isa: str) -> dict[str, Any]:
+    """What the figures hold for: processor, cores this process may use, instruction set the engine chose."""
+    system = f"{platform.system()} {platform.machine()}"
+    return {"cpu": processor_name(), "cores": _native.available_cores(), "isa": isa, "system": system}
+
+
+def processor_name() -> str:
+    """As the system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _identity() -> dict[str, Any]:
+    return {"host": platform.node(), "cpu": processor_name(), "cores": _native.available_cores()}
+
+
+def _read(path: Path) -> dict[str, float]:
+    """Figures of this machine; a file of another machine, or none that we would write, holds none."""
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(stored, dict) or stored.get("machine") != _identity() or not isinstance(stored.get("figures"), dict):
+        return {}
+    listed = stored["figures"].items()
+    return {name: float(value) for name, value in listed if type(value) is float and math.isfinite(value) and value > 0}
+
+
+def _write(path: Path, figures: dict[str, float]) -> None:
+    """Beside, then renamed. A folder that cannot be written costs the next run a second, not this one its result."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({"machine": _identity(), "figures": figures}, indent=1) + "\n", "utf-8")
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -1,0 +1,116 @@
+"""A decoder's blocks in torch, many windows at a time: models/architecture.py once more, for calibration.
+
+Its slow twin is engine/reference.py. The residual stream is float32; products take their operands in `dtype`: bfloat16
+where this processor multiplies it natively, which is two to three times faster, else float32. Shapes are
+(windows, tokens, channels).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bitwright.models.architecture import Architecture
+from bitwright.models.rope import inverse_frequencies
+
+Read = Callable[[str, int], npt.NDArray[np.float32] | None]  # (role, layer) -> tensor, None where the model has none
+Weights = Mapping[str, Tensor]  # by role; matrices in the dtype of products, vectors in float32
+
+
+def product_dtype() -> torch.dtype:
+    """bfloat16 where the processor has instructions for it."""
+    if platform.machine() in ("x86_64", "AMD64") and Path("/proc/cpuinfo").exists():
+        flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "").split()
+        return torch.bfloat16 if {"avx512_bf16", "amx_bf16"} & set(flags) else torch.float32
+    return torch.float32
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """One architecture at one window length."""
+
+    architecture: Architecture
+    length: int
+    dtype: torch.dtype
+
+    def normed(self, x: Tensor, gain: Tensor) -> Tensor:
+        """X / rms(x) * (offset + gain), in the dtype of products."""
+        return self._norm(x, gain).to(self.dtype)
+
+    def attended(self, h: Tensor, weights: Weights, layer: int) -> Tensor:
+        """What the output projection reads: (windows, tokens, heads * head_dim)."""
+        architecture = self.architecture
+        q, k, v = (self._heads(linear(h, weights, role)) for role in ("q", "k", "v"))
+        if architecture.qk_norm:
+            q, k = self._norm(q.float(), weights["q_norm"]), self._norm(k.float(), weights["k_norm"])
+        turns = self._turns(architecture.rope_of_layer[layer])
+        q, k = rotate(q.float(), turns).to(self.dtype), rotate(k.float(), turns).to(self.dtype)
+        window = architecture.window_of_layer[layer]
+        limited = 0 < window < self.length
+        if architecture.attention_softcap:
+            mixed = self._capped(q, k, v, self._mask(window))
+        else:
+            mask = self._mask(window) if limited else None
+            mixed = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=not limited, scale=architecture.attention_scale, enable_gqa=True
+            )
+        return mixed.transpose(1, 2).flatten(2)
+
+    def gated(self, h: Tensor, weights: Weights) -> Tensor:
+        """What the down projection reads: activation(gate) * up."""
+        gate, up = linear(h, weights, "gate"), linear(h, weights, "up")
+        if self.architecture.activation == "silu":
+            return functional.silu(gate) * up
+        return functional.gelu(gate, approximate="tanh") * up
+
+    def added(self, x: Tensor, read: Tensor, weights: Weights, role: str) -> None:
+        """Project what `attended` or `gated` gave and add it to the residual stream, in place."""
+        y = linear(read, weights, role).float()
+        gain = weights.get("post_attention_norm" if role == "o" else "post_mlp_norm")
+        x += y if gain is None else self._norm(y, gain)
+
+    def _norm(self, x: Tensor, gain: Tensor) -> Tensor:
+        root = torch.sqrt(x.square().mean(-1, keepdim=True) + self.architecture.norm_epsilon)
+        return x / root * (self.architecture.norm_offset + gain)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], -1, self.architecture.head_dim).transpose(1, 2)
+
+    def _turns(self, index: int) -> tuple[Tensor, Tensor]:
+        frequencies, factor = inverse_frequencies(self.architecture.ropes[index], self.length)
+        angles = torch.arange(self.length, dtype=torch.float32)[:, None] * torch.from_numpy(np.asarray(frequencies, np.float32))
+        return angles.cos() * factor, angles.sin() * factor
+
+    def _mask(self, window: int) -> Tensor:
+        position = torch.arange(self.length)
+        distance = position[:, None] - position[None, :]
+        return (distance >= 0) & ((distance < window) | (window == 0))
+
+    def _capped(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        sharing, cap = self.architecture.heads // self.architecture.kv_heads, self.architecture.attention_softcap
+        k, v = k.repeat_interleave(sharing, 1), v.repeat_interleave(sharing, 1)
+        scores = (q @ k.transpose(-1, -2)).float() * self.architecture.attention_scale
+        scores = (cap * torch.tanh(scores / cap)).masked_fill(~mask, -torch.inf)
+        return torch.softmax(scores, -1).to(self.dtype) @ v
+
+
+def linear(x: Tensor, weights: Weights, role: str) -> Tensor:
+    """X W^T + b, in the dtype of x."""
+    bias = weights.get(f"{role}_bias")
+    return functional.linear(x, weights[role], None if bias is None else bias.to(x.dtype))
+
+
+def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    """Channel i of the first dim / 2 turns with channel i + dim / 2; those beyond dim stay."""
+    cosine, sine = turns
+    half = cosine.shape[-1]
+    left, right, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat([left * cosine - right * sine, right * cosine + left * sine, rest], -1)

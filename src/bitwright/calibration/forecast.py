@@ -1,0 +1,120 @@
+"""What calibrating a model will take, before it is done: seconds and peak memory, from the work and this machine's pace.
+
+    products    2 * tokens * weights of the blocks, for each stream of activations
+    moments     tokens * columns^2 for each input (a symmetric product), twice that more where drift is observed
+    rounding    rows * columns^2 a matrix, times what the method does with it
+    writing     tokens that the model has still to write, at the pace of reading its weights
+
+Each pace is measured for a fraction of a second. Memory is the residual stream, the widest input and what one layer takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitwright import _native
+from bitwright.models.architecture import LAYER_MATRICES
+from bitwright.models.base import LanguageModel
+
+BASE_BYTES = 450_000_000  # Python, torch and their working memory
+PASSES = {"gptq": 1.0, "gptaq": 2.0, "refine": 12.0}  # multiply-adds over those of GPTQ
+PROBE_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes of tensors written; `seconds` without the writing of text, `writing_seconds` for it; peak resident bytes."""
+
+    size_bytes: int
+    seconds: float
+    writing_seconds: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Which matrices are rounded by their inputs: name -> method, and what is observed ("gram" or "cross")."""
+
+    methods: Mapping[str, str]
+    needs: Mapping[str, str]
+    shape: tuple[int, int]  # windows, tokens in each
+    unwritten: int  # tokens
+    size_bytes: int
+
+
+def forecast(model: LanguageModel, work: Work) -> Forecast:
+    """Raises nothing of its own."""
+    if not work.methods:  # tensor by tensor, at the pace of the disk
+        return Forecast(work.size_bytes, 0.0, 0.0, _largest_bytes(model) * 4)
+    streams = 2 if "cross" in work.needs.values() else 1
+    tokens = work.shape[0] * work.shape[1]
+    columns = {place.name: model.shape(place.name)[1] for place in model.roles().values() if len(model.shape(place.name)) == 2}
+    body = sum(rows * n for rows, n in _layer_shapes(model))
+    inputs = _input_widths(model)
+    product, moment, compensate = _paces(model)
+    observed = tokens * sum(n * n for n in inputs) * (1 if streams == 1 else 3)
+    rounding = sum(model.shape(name)[0] * columns[name] ** 2 * PASSES.get(method, 1.0) for name, method in work.methods.items())
+    seconds = 2 * tokens * body * streams / product + observed / moment + rounding / compensate
+    return Forecast(work.size_bytes, seconds, work.unwritten * _token_seconds(body), _peak_bytes(model, tokens, streams))
+
+
+def _layer_shapes(model: LanguageModel) -> list[tuple[int, int]]:
+    names = {place.name for (role, _), place in model.roles().items() if role in LAYER_MATRICES}
+    return [(model.shape(name)[0], model.shape(name)[1]) for name in names]
+
+
+def _input_widths(model: LanguageModel) -> list[int]:
+    """Columns of each input that is observed, for all layers."""
+    architecture = model.architecture
+    layer = [architecture.hidden_size, architecture.heads * architecture.head_dim, architecture.hidden_size]
+    return (layer + [architecture.intermediate_size]) * architecture.layers + [architecture.hidden_size]
+
+
+def _peak_bytes(model: LanguageModel, tokens: int, streams: int) -> int:
+    architecture = model.architecture
+    widest = max(architecture.intermediate_size, architecture.heads * architecture.head_dim)
+    stream = tokens * (4 * architecture.hidden_size + 2 * widest)
+    return BASE_BYTES + streams * stream + 3 * _largest_bytes(model) + 6 * 8 * widest**2
+
+
+def _largest_bytes(model: LanguageModel) -> int:
+    """Of one tensor as float32."""
+    return max(4 * int(np.prod(model.shape(name))) for name in model.names())
+
+
+def _paces(model: LanguageModel) -> tuple[float, float, float]:
+    """Operations a second: products of activations and weights, symmetric products, GPTQ's steps."""
+    import torch
+
+    from bitwright.calibration.decoder import product_dtype
+
+    n = min(model.architecture.hidden_size, 1024)
+    x, w = torch.randn(PROBE_TOKENS, n).to(product_dtype()), torch.randn(n, n).to(product_dtype())
+    plain = x.float().numpy()
+    product = 2 * PROBE_TOKENS * n * n / _seconds(lambda: torch.nn.functional.linear(x, w))
+    moment = PROBE_TOKENS * n * n / _seconds(lambda: plain.T @ plain)
+    scale, group_of, rows = np.ones((512, 1), np.float32), np.zeros(n, np.int32), np.ascontiguousarray(plain[:512])
+    factor = np.eye(n, dtype=np.float32)
+    steps = _seconds(lambda: _native.compensate(rows, scale, 0 * scale, group_of, -8, 7, factor, None))
+    return product, moment, 512 * n * n / steps
+
+
+def _token_seconds(body: int) -> float:
+    """One token reads all weights, a byte each."""
+    block = np.ones(2**23, np.float32)
+    return body / (block.nbytes / _seconds(block.sum))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of one call: the median of five, after one to warm up."""
+    work()
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return max(sorted(times)[2], 1e-9)

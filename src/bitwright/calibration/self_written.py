@@ -1,0 +1,131 @@
+"""Calibration text that the model writes itself, so that none has to be found, and none is seen that a test will ask about.
+
+Window i depends on the seed and on i alone. Every tenth holds tokens drawn at random from the vocabulary. The others are
+sampled, at temperatures .5, .8, 1.1 and 1.4 in turn, from a beginning that is a first token (BOS) or, in every second
+group of four, a token drawn at random; where the model ends its text, the next begins in the same window.
+Data from the model itself: LLM-QAT, Liu et al. 2023, arXiv:2305.17888.
+
+Each window is kept in a file of its own as soon as it is written, so an interrupted run goes on where it stopped, and a
+later one that wants more windows writes only those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright import _native
+from bitwright.cache import cache_directory
+
+if TYPE_CHECKING:
+    from bitwright.engine import Engine
+    from bitwright.models.base import LanguageModel
+
+Tokens = npt.NDArray[np.int32]
+Progress = Callable[[int, int], None]
+
+TEMPERATURES = (0.5, 0.8, 1.1, 1.4)
+RANDOM_EVERY = 10  # one window in ten is random tokens
+_LAYOUT = 1  # raise it when the same seed would write another text
+
+
+def self_written(
+    model: LanguageModel, shape: tuple[int, int], seed: int, writer: Callable[[], LanguageModel], progress: Progress | None
+) -> Tokens:
+    """(windows, length) tokens. `writer` gives the model that writes: `model` itself, or a faster form of it.
+
+    `progress` is told (tokens done, tokens in all).
+    """
+    windows, length = shape
+    directory = _directory(model, length, seed)
+    result = np.zeros(shape, np.int32)
+    missing = []
+    for index in range(windows):
+        kept = _read(directory / f"{index}.npy", length, model.architecture.vocab_size)
+        if kept is None:
+            missing.append(index)
+        else:
+            result[index] = kept
+    done = windows - len(missing)
+    for index, tokens in _write(writer, missing, length, seed) if missing else ():
+        result[index] = tokens
+        _keep(directory / f"{index}.npy", tokens)
+        done += 1
+        if progress is not None:
+            progress(done * length, windows * length)
+    return result
+
+
+def missing_tokens(model: LanguageModel, shape: tuple[int, int], seed: int) -> int:
+    """How many tokens `self_written` would have to write."""
+    directory = _directory(model, shape[1], seed)
+    return shape[1] * sum(not (directory / f"{index}.npy").is_file() for index in range(shape[0]))
+
+
+def _write(writer: Callable[[], LanguageModel], indices: Iterable[int], length: int, seed: int) -> Iterator[tuple[int, Tokens]]:
+    """The windows of these numbers, each as soon as it is complete."""
+    from bitwright.engine import Engine
+
+    model = writer()
+    vocabulary = min(model.tokenizer().vocab_size, model.architecture.vocab_size)
+    engine = Engine.load(model, context=length)
+    for index in indices:
+        random = np.random.default_rng((seed, index))
+        if index % RANDOM_EVERY == RANDOM_EVERY - 1:
+            yield index, random.integers(0, vocabulary, length).astype(np.int32)
+        else:
+            yield index, _sampled(engine, model.tokenizer().bos_id, length, index, random)
+
+
+def _sampled(engine: Engine, bos: int | None, length: int, index: int, random: np.random.Generator) -> Tokens:
+    """One window in the model's own words."""
+    temperature = TEMPERATURES[index % len(TEMPERATURES)]
+    sampler = _native.Sampler(temperature, 0, 1.0, 0.0, 1.0, int(random.integers(2**63)))
+    begins_with_bos = index // len(TEMPERATURES) % 2 == 0
+    tokens: list[int] = []
+    logits = None
+    while len(tokens) < length:
+        if logits is None:  # a text begins
+            first = bos if bos is not None and begins_with_bos else int(random.integers(engine.vocab_size))
+            start = [first] if bos is None or first == bos else [bos, first]
+            tokens += start
+            logits = engine.prefill(start) if len(tokens) < length else None
+            continue
+        token = sampler.pick(logits, [])
+        tokens.append(token)
+        ended = token in engine.eos_ids
+        logits = None if ended or len(tokens) >= length else engine.decode(token)
+    return np.asarray(tokens[:length], np.int32)
+
+
+def _directory(model: LanguageModel, length: int, seed: int) -> Path:
+    key = hashlib.sha256(repr((_LAYOUT, model.fingerprint(), length, seed)).encode()).hexdigest()[:24]
+    return cache_directory() / f"written-{key}"
+
+
+def _read(path: Path, length: int, vocabulary: int) -> Tokens | None:
+    """A window that was kept; None where there is none, or no sound one."""
+    try:
+        tokens = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    sound = tokens.shape == (length,) and tokens.dtype == np.int32 and tokens.min() >= 0 and tokens.max() < vocabulary
+    return tokens if sound else None
+
+
+def _keep(path: Path, tokens: Tokens) -> None:
+    """Write beside, then rename. A cache that cannot be written costs time later, not this run."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as file:
+            np.save(file, tokens)
+        part.rename(path)
+    except OSError:
+        return

@@ -1,0 +1,188 @@
+"""The walk through a decoder, block by block, that shows each layer its inputs as the quantized model makes them.
+
+    x = embedding of all windows
+    for each block:   h = norm(x)     -> moments of h  -> round q, k, v    -> a = attention(h)
+                      a               -> moments of a  -> round o          -> x += o(a)
+                      h = norm(x)     -> moments of h  -> round gate, up   -> m = activation(gate(h)) * up(h)
+                      m               -> moments of m  -> round down       -> x += down(m)
+    h = norm(x)       -> moments of h -> round the head
+
+Layers are rounded inside the block they stand in, each after those before it ("true sequential" in GPTQ's code), so one
+forward pass in all is enough. Where a method asks how far the inputs have drifted, a second, unquantized stream of
+activations walks beside the first. Memory: the residual stream, the inputs of one layer, and one block's weights.
+
+What a layer becomes is decided by a `Rounder`; one that already knows a layer's weights needs no moments, so an
+interrupted run catches up by walking alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bitwright.calibration.decoder import Decoder, product_dtype
+from bitwright.models.architecture import LAYER_VECTORS, TensorSlice
+from bitwright.models.base import LanguageModel
+from bitwright.observers.gram import Gram
+
+Floats = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
+Progress = Callable[[int, int], None]
+
+STAGES = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # layers that read the same input
+CHUNK_TOKENS = 4096  # that are computed at a time
+
+
+class Rounder(Protocol):
+    """Decides what each matrix becomes."""
+
+    def needs(self, name: str) -> str:
+        """What must be known of this matrix's inputs: nothing "", the "gram", or the "cross" moments, too."""
+        ...
+
+    def rounded(self, name: str, moments: Gram | None) -> Floats:
+        """The matrix as the quantized model multiplies by it, (rows, columns) float32."""
+        ...
+
+
+def walk(model: LanguageModel, windows: Tokens, rounder: Rounder, progress: Progress | None = None) -> None:
+    """Show `rounder` every matrix of `model` once, in the order of computation, on `windows` (windows, tokens).
+
+    `progress` is told (stages done, stages in all).
+    """
+    with torch.inference_mode():
+        _Walk(model, windows, rounder).run(progress or (lambda done, total: None))
+
+
+class _Stream:
+    """Activations of all windows under one set of weights."""
+
+    def __init__(self, decoder: Decoder, x: Tensor, read: Callable[[str, TensorSlice], Floats]) -> None:
+        self.decoder, self.x, self.read = decoder, x, read  # x: (windows, tokens, hidden_size) float32
+        self.weights: dict[str, Tensor] = {}
+        self.held: Tensor | None = None  # what the next projection reads, where that is not norm(x)
+
+    def inputs(self, chunk: slice, stage: int) -> Tensor:
+        """What the layers of this stage read, (windows, tokens, columns)."""
+        if self.held is not None:
+            return self.held[chunk]
+        return self.decoder.normed(self.x[chunk], self.weights["attention_norm" if stage == 0 else "mlp_norm"])
+
+    def advance(self, chunks: Sequence[slice], stage: int, layer: int) -> None:
+        """Through the layers of this stage."""
+        if stage in (1, 3):
+            for chunk in chunks:
+                self.decoder.added(self.x[chunk], self.inputs(chunk, stage), self.weights, STAGES[stage][0])
+            self.held = None
+            return
+        held = None
+        for chunk in chunks:
+            h = self.inputs(chunk, stage)
+            out = self.decoder.attended(h, self.weights, layer) if stage == 0 else self.decoder.gated(h, self.weights)
+            if held is None:
+                held = torch.empty((*self.x.shape[:2], out.shape[-1]), dtype=out.dtype)
+            held[chunk] = out
+        self.held = held
+
+
+class _Walk:
+    def __init__(self, model: LanguageModel, windows: Tokens, rounder: Rounder) -> None:
+        self.model, self.rounder, self.roles = model, rounder, model.roles()
+        self.decoder = Decoder(model.architecture, windows.shape[1], product_dtype())
+        step = max(1, CHUNK_TOKENS // windows.shape[1])
+        self.chunks = [slice(begin, begin + step) for begin in range(0, len(windows), step)]
+        self.known: dict[str, Floats] = {}  # matrices of the stage at hand, as they became
+        self.quantized = self._stream(windows, self._known)
+        drifts = any(rounder.needs(name) == "cross" for name in self._matrices())
+        self.original = self._stream(windows, self._source) if drifts else None
+
+    def run(self, progress: Progress) -> None:
+        layers = self.model.architecture.layers
+        for layer in range(layers):
+            for stream in self._streams():
+                stream.weights = {role: self._vector(role, layer) for role in LAYER_VECTORS if (role, layer) in self.roles}
+            for stage, roles in enumerate(STAGES):
+                self._round([self.roles[role, layer].name for role in roles], stage)
+                for stream in self._streams():
+                    stream.weights |= {role: self._matrix(stream, self.roles[role, layer]) for role in roles}
+                    stream.advance(self.chunks, stage, layer)
+                    for role in roles:
+                        del stream.weights[role]
+                progress(layer * len(STAGES) + stage + 1, layers * len(STAGES))
+        if self.roles["head", -1].name != self.roles["embedding", -1].name:
+            for stream in self._streams():
+                stream.weights = {"mlp_norm": self._vector("final_norm", -1)}
+            self._round([self.roles["head", -1].name], 2)
+
+    def _round(self, names: Sequence[str], stage: int) -> None:
+        """Have these matrices rounded, which read the same input: their moments are observed once."""
+        needs = {self.rounder.needs(name) for name in names}
+        moments = None
+        if needs != {""}:
+            moments = self._observed(stage, asymmetric="cross" in needs)
+        self.known = {name: self.rounder.rounded(name, moments) for name in dict.fromkeys(names)}
+
+    def _observed(self, stage: int, asymmetric: bool) -> Gram:
+        gram: Gram | None = None
+        for chunk in self.chunks:
+            x = rows_of(self.quantized.inputs(chunk, stage))
+            original = None
+            if asymmetric and self.original is not None:
+                original = rows_of(self.original.inputs(chunk, stage))
+            gram = gram or Gram(x.shape[1], asymmetric)
+            gram.update(x, original)
+        assert gram is not None
+        return gram
+
+    def _stream(self, windows: Tokens, read: Callable[[str, TensorSlice], Floats]) -> _Stream:
+        place = self.roles["embedding", -1]
+        embedding = self.rounder.rounded(place.name, None) if read == self._known else self.model.read(place.name)
+        x = torch.from_numpy(embedding)[torch.from_numpy(windows.astype(np.int64))]
+        return _Stream(self.decoder, x * self.model.architecture.embedding_scale, read)
+
+    def _streams(self) -> Iterator[_Stream]:
+        yield self.quantized
+        if self.original is not None:
+            yield self.original
+
+    def _matrices(self) -> Iterator[str]:
+        for (role, _), place in self.roles.items():
+            if any(role in roles for roles in STAGES) or role == "head":
+                yield place.name
+
+    def _matrix(self, stream: _Stream, place: TensorSlice) -> Tensor:
+        values = stream.read(place.name, place)
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.decoder.dtype)
+
+    def _vector(self, role: str, layer: int) -> Tensor:
+        place = self.roles[role, layer]
+        return torch.from_numpy(np.ascontiguousarray(part_of(self.model.read(place.name), place)))
+
+    def _known(self, name: str, place: TensorSlice) -> Floats:
+        return part_of(self.known[name], place)
+
+    def _source(self, name: str, place: TensorSlice) -> Floats:
+        return part_of(self.model.read(name), place)
+
+
+def part_of(tensor: Floats, place: TensorSlice) -> Floats:
+    """The rows of a stored tensor that play a role."""
+    return tensor[place.begin : place.end if place.end >= 0 else None]
+
+
+def rows_of(x: Tensor) -> Floats:
+    """(windows, tokens, columns) to (tokens of all windows, columns) float32."""
+    rows: Floats = x.flatten(0, 1).float().numpy()
+    return rows
+
+
+def same_inputs(roles: Mapping[tuple[str, int], TensorSlice], layers: int) -> Iterator[tuple[str, ...]]:
+    """The names of matrices that read one input, in the order of the walk."""
+    for layer in range(layers):
+        for stage in STAGES:
+            yield tuple(dict.fromkeys(roles[role, layer].name for role in stage))

@@ -1,0 +1,82 @@
+"""Second moments of a layer's inputs: all that error-compensating rounding needs to know of the data.
+
+With x~ the inputs as the quantized model makes them and x as the float model does, both (tokens, columns):
+
+    gram  H = mean over tokens of s_t x~_t x~_t^T          cross  D = mean over tokens of s_t (x_t - x~_t) x~_t^T
+
+The layer's squared output error for a change E of its weights is trace(E H E^T) a token. D says how far the inputs have
+drifted already (asymmetric calibration, GPTAQ, Li et al. 2025, arXiv:2504.02692). s_t weighs tokens: 1, or how much the
+model's loss depends on this token's output (end-loss guidance, GuidedQuant, Kim et al. 2025, arXiv:2505.07004).
+
+Products are formed in float32 over a few thousand tokens at a time and summed up in float64, so that two observers
+added give what one that saw all data would, up to rounding. Memory: one (columns, columns) matrix, two with D.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.errors import NonFiniteError
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+CHUNK = 8192  # tokens whose products are summed in float32
+
+
+@dataclass
+class Gram:
+    """The running sums. `update` and `+` are all that changes them."""
+
+    columns: int
+    asymmetric: bool = False
+
+    def __post_init__(self) -> None:
+        self.count = 0.0  # tokens seen, or the sum of their weights
+        self._gram = np.zeros((self.columns, self.columns))
+        self._cross = np.zeros((self.columns, self.columns)) if self.asymmetric else None
+
+    def update(self, x: Floats, original: Floats | None = None, weights: Floats | None = None) -> None:
+        """Take in `x` (tokens, columns) float32; `original`, of the same shape, where D is wanted; `weights` (tokens,) >= 0.
+
+        Raises `NonFiniteError` on NaN or infinity, which would spoil all that was summed before.
+        """
+        assert (original is not None) == self.asymmetric
+        for begin in range(0, len(x), CHUNK):
+            part = slice(begin, begin + CHUNK)
+            self._add(x[part], None if original is None else original[part], None if weights is None else weights[part])
+
+    def _add(self, x: Floats, original: Floats | None, weights: Floats | None) -> None:
+        scaled = x if weights is None else x * np.sqrt(weights)[:, None]
+        product = scaled.T @ scaled  # numpy sees the one operand and does half the work
+        if not np.isfinite(product.diagonal()).all():
+            raise NonFiniteError("a layer's inputs are NaN or infinite on the calibration text; mend the model")
+        self._gram += product
+        if self._cross is not None and original is not None:
+            drift = original - x if weights is None else (original - x) * weights[:, None]
+            self._cross += drift.T @ x
+        self.count += float(len(x) if weights is None else weights.sum(dtype=np.float64))
+
+    def __add__(self, other: Self) -> Self:
+        """What one observer would hold that had seen both."""
+        assert self.columns == other.columns and self.asymmetric == other.asymmetric
+        total = type(self)(self.columns, self.asymmetric)
+        total.count = self.count + other.count
+        total._gram = self._gram + other._gram
+        if self._cross is not None and other._cross is not None:
+            total._cross = self._cross + other._cross
+        return total
+
+    @property
+    def gram(self) -> Doubles:
+        """H, (columns, columns), exactly symmetric."""
+        return (self._gram + self._gram.T) / (2 * max(self.count, np.finfo(np.float64).tiny))
+
+    @property
+    def cross(self) -> Doubles | None:
+        """D, (columns, columns), or None where it was not asked for."""
+        return None if self._cross is None else self._cross / max(self.count, np.finfo(np.float64).tiny)

@@ -1,0 +1,88 @@
+"""What error-compensating rounding knows of a layer's inputs, and the matrices that follow from it.
+
+    H + damping * mean(diag H) * I = V V^T, V upper triangular;   U = V^-1, so that (H + ...)^-1 = U^T U
+    P = alpha * triu(D U^T, 1) U                                  where the drift D of the inputs is known
+
+all in the order in which columns are rounded: those with the largest inputs first, while there is most left to make up
+for an error ("act order", Frantar's GPTQ code; with equal diagonals the order is the storage order).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.formats.hadamard import rotate_reference as rotate_exactly
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+SMALL = 96  # columns up to which a triangle is inverted at once
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """`gram` H and `cross` D are (columns, columns); see observers/gram.py. `damping` and `alpha` as above."""
+
+    gram: Doubles
+    cross: Doubles | None = None
+    damping: float = 0.02
+    alpha: float = 0.25
+
+    @classmethod
+    def identity(cls, columns: int) -> Moments:
+        """Inputs of equal size that have nothing to do with each other: compensation then does nothing."""
+        return cls(np.eye(columns), np.zeros((columns, columns)))
+
+    def rotated(self, block: int) -> Moments:
+        """The moments of H x, where columns are turned by blocks of `block`: formats/hadamard.py; 0 leaves them."""
+        if block == 0:
+            return self
+
+        def turned(x: Doubles) -> Doubles:
+            return np.asarray(rotate_exactly(rotate_exactly(x, block).T, block).T)
+
+        return replace(self, gram=turned(self.gram), cross=None if self.cross is None else turned(self.cross))
+
+    @cached_property
+    def order(self) -> npt.NDArray[np.intp]:
+        """Columns in the order of rounding."""
+        return np.argsort(-self.gram.diagonal(), kind="stable")
+
+    @cached_property
+    def damped(self) -> Doubles:
+        """H with its diagonal raised, in storage order; the identity where no input was ever other than zero."""
+        mean = float(self.gram.diagonal().mean())
+        return self.gram + (self.damping * mean if mean > 0 else 1.0) * np.eye(len(self.gram))
+
+    @cached_property
+    def factor(self) -> Floats:
+        """U, upper triangular, rows and columns in the order of rounding."""
+        ordered = self.damped[np.ix_(self.order, self.order)]
+        root = np.asarray(np.linalg.cholesky(ordered[::-1, ::-1]))[::-1, ::-1]  # the Cholesky factor of the reverse is lower
+        return np.ascontiguousarray(inverse_upper(root.astype(np.float64, copy=False)), np.float32)
+
+    @cached_property
+    def drift(self) -> Floats | None:
+        """P, strictly upper triangular, rows and columns in the order of rounding."""
+        if self.cross is None:
+            return None
+        ordered = self.cross[np.ix_(self.order, self.order)]
+        factor = self.factor.astype(np.float64)
+        return np.ascontiguousarray(self.alpha * np.triu(ordered @ factor.T, 1) @ factor, np.float32)
+
+
+def inverse_upper(triangle: Doubles) -> Doubles:
+    """The inverse of an upper triangle, by halves: [[A, B], [0, C]]^-1 = [[A^-1, -A^-1 B C^-1], [0, C^-1]]."""
+    n = len(triangle)
+    if n <= SMALL:
+        return np.triu(np.linalg.inv(triangle))
+    half = n // 2
+    result = np.zeros_like(triangle)
+    result[:half, :half] = inverse_upper(triangle[:half, :half])
+    result[half:, half:] = inverse_upper(triangle[half:, half:])
+    result[:half, half:] = -result[:half, :half] @ triangle[:half, half:] @ result[half:, half:]
+    return result

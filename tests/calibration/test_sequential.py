@@ -1,0 +1,116 @@
+"""The walk computes what the slow twin computes, and shows each layer exactly its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+pytest.importorskip("torch", exc_type=ImportError)
+
+import tiny
+from bitwright.calibration import sequential
+from bitwright.engine import reference
+from bitwright.models import load
+from bitwright.models.base import LanguageModel
+from bitwright.observers.gram import Gram
+
+Floats = npt.NDArray[np.float32]
+LENGTH = 40  # beyond all windows and trained positions
+
+
+class Unchanged:
+    """Rounds nothing, and keeps what it is shown."""
+
+    def __init__(self, model: LanguageModel, needs: str = "gram", noise: float = 0.0) -> None:
+        self.model, self._needs, self.noise = model, needs, noise
+        self.seen: dict[str, Gram | None] = {}
+        self.given: dict[str, Floats] = {}
+
+    def needs(self, name: str) -> str:
+        return self._needs
+
+    def rounded(self, name: str, moments: Gram | None) -> Floats:
+        assert name not in self.given, f"{name} is shown twice"
+        weights = self.model.read(name)
+        if self.noise and "embed" not in name:
+            weights = weights + self.noise * np.random.default_rng(len(name)).standard_normal(weights.shape).astype(np.float32)
+        self.seen[name], self.given[name] = moments, weights
+        return weights
+
+
+def windows(count: int = 3) -> npt.NDArray[np.int32]:
+    return np.random.default_rng(3).integers(0, tiny.VOCABULARY, (count, LENGTH)).astype(np.int32)
+
+
+def inputs_by_reference(model: LanguageModel, ids: npt.NDArray[np.int32], monkeypatch: pytest.MonkeyPatch) -> dict[str, Floats]:
+    """Tensor's name -> what it multiplies, all windows below each other, by the slow twin."""
+    seen: dict[str, list[Floats]] = {}
+    linear, places = reference._linear, model.roles()
+
+    def spy(x: Floats, weight: reference.Weight, role: str, layer: int) -> Floats:
+        seen.setdefault(places[role, layer].name, []).append(x)
+        return linear(x, weight, role, layer)
+
+    monkeypatch.setattr(reference, "_linear", spy)
+    last = [reference.forward_hidden(model, window) for window in ids]
+    result = {name: np.concatenate(parts) for name, parts in seen.items()}  # of a fused tensor: once for each of its roles
+    result[places["head", -1].name] = np.concatenate(last)
+    return result
+
+
+@pytest.mark.parametrize("case", tiny.FAMILY_CASES)
+def test_moments_are_those_of_the_inputs(
+    case: str, tiny_directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(sequential, "product_dtype", lambda: torch.float32)
+    model, ids = load(tiny_directory(case)), windows()
+    watcher = Unchanged(model)
+    sequential.walk(model, ids, watcher)
+    roles = model.roles()
+    tied = roles["head", -1] == roles["embedding", -1]
+    for name, rows in inputs_by_reference(model, ids, monkeypatch).items():
+        if name == roles["head", -1].name and tied:
+            continue
+        moments = watcher.seen[name]
+        assert moments is not None and moments.count == ids.size
+        expected = rows.T.astype(np.float64) @ rows / len(rows)
+        assert np.allclose(moments.gram, expected, rtol=1e-3, atol=1e-3 * expected.diagonal().max()), name
+
+
+def test_drift_is_the_difference_of_two_walks(tiny_directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(sequential, "product_dtype", lambda: torch.float32)
+    model, ids = load(tiny_directory("llama")), windows()
+    watcher = Unchanged(model, "cross", noise=0.05)
+    sequential.walk(model, ids, watcher)
+    first = watcher.seen[model.roles()["q", 0].name]
+    assert first is not None and first.cross is not None and not first.cross.any()  # nothing was rounded before it
+
+    original = inputs_by_reference(model, ids, monkeypatch)
+    monkeypatch.undo()
+    noisy = _Replaced(model, watcher.given)
+    drifted = inputs_by_reference(noisy, ids, monkeypatch)  # type: ignore[arg-type]
+    name = model.roles()["down", 1].name
+    last = watcher.seen[name]
+    assert last is not None and last.cross is not None
+    expected = (original[name] - drifted[name]).T.astype(np.float64) @ drifted[name] / ids.size
+    assert np.allclose(last.cross, expected, atol=1e-4 * np.abs(expected).max() + 1e-5)
+    assert np.abs(expected).max() > 1e-3
+
+
+class _Replaced:
+    def __init__(self, model: LanguageModel, weights: dict[str, Floats]) -> None:
+        self.model, self.weights, self.architecture = model, weights, model.architecture
+
+    def roles(self) -> object:
+        return self.model.roles()
+
+    def read(self, name: str) -> Floats:
+        return self.weights[name] if name in self.weights else self.model.read(name)
