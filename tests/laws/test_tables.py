@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bitwright import _native
 from bitwright.core import QParams, Scheme
-from bitwright.fitting import FITTING
+from bitwright.fitting import FITTING, learning
 from bitwright.fitting.cells import Cells
 from bitwright.fitting.compander import compander, curve, first_guess
 from bitwright.fitting.kmeans import kmeans, kmeans_reference
@@ -243,6 +243,15 @@ def test_learned_levels_lose_less_than_given_ones(name: str) -> None:
         for spelling in (name, "nf4")
     ]
     assert errors[0] < errors[1]
+
+
+def test_a_sample_of_many_values_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.random.default_rng(8).standard_t(5, (64, 512)).astype(np.float32)
+    errors = []
+    for enough in (1 << 18, 1 << 12):
+        monkeypatch.setattr(learning, "ENOUGH", enough)
+        errors.append(((ROUNDING["nearest"](weights, Scheme("kmeans4", 64), FITTING["mse"]).dequantize() - weights) ** 2).sum())
+    assert errors[0] != errors[1] and errors[1] < 1.02 * errors[0]
 
 
 def test_codes_of_a_learned_table_are_decoded_by_it() -> None:

@@ -21,6 +21,7 @@ from bitwright.models.rope import inverse_frequencies
 
 BLOCK = 32  # columns that the integer kernels take at a time
 WHOLE = 127  # largest level that they take from a table
+UNITS = (1.0, 0.5)  # in which a table's levels may be whole
 NORMS = ("final_norm", "attention_norm", "mlp_norm", "q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")
 
 
@@ -75,17 +76,22 @@ def has_integer_kernel(packed: Packed) -> bool:
     return isinstance(FORMATS[packed.scheme.format], Uniform) or whole_levels(packed) is not None
 
 
-def whole_levels(packed: Packed) -> npt.NDArray[np.uint8] | None:
-    """The (16,) levels of one table for the whole tensor, 128 standing for zero; None where they are no int8 numbers."""
+def whole_levels(packed: Packed) -> tuple[npt.NDArray[np.uint8], float] | None:
+    """The (16,) levels of one table for the whole tensor, in a unit that makes them whole, 128 standing for zero; and the unit.
+
+    None where they are no int8 numbers even then. fp4 counts in halves.
+    """
     form = FORMATS[packed.scheme.format]
     if not isinstance(form, Table) or form.bits > 4 or packed.multiple is not None:
         return None
     table = form.table if packed.table is None else packed.table.astype(np.float32)
-    if len(table) != 1 or not (np.abs(table) <= WHOLE).all() or (table != np.rint(table)).any():
-        return None
-    levels = np.full(16, 128, np.uint8)
-    levels[: table.shape[1]] = (table[0] + 128).astype(np.uint8)
-    return levels
+    for unit in UNITS:
+        whole = table / np.float32(unit)
+        if len(table) == 1 and (np.abs(whole) <= WHOLE).all() and (whole == np.rint(whole)).all():
+            levels = np.full(16, 128, np.uint8)
+            levels[: table.shape[1]] = (whole[0] + 128).astype(np.uint8)
+            return levels, unit
+    return None
 
 
 def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | Dense) -> None:
@@ -96,17 +102,18 @@ def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | De
     elif isinstance(stored, Dense):
         native.set_dense(role, layer, dense_bits(stored), stored.dtype == "bf16")
     elif has_integer_kernel(stored):
+        levels, unit = whole_levels(stored) or (None, 1.0)
         native.set_packed(
             role,
             layer,
             np.ascontiguousarray(stored.codes),
-            scale_bits(stored),
+            scale_bits(stored, unit),
             None if stored.zero_point is None else np.ascontiguousarray(stored.zero_point),
             FORMATS[stored.scheme.format].bits,
             stored.shape[1],
             stored.scheme.group if stored.scheme.group != 0 else stored.shape[1],
             multiples=None if stored.multiple is None else load_multiples(stored.multiple, stored.groups_a_row).reshape(-1),
-            table=whole_levels(stored),
+            table=levels,
             rotated=stored.rotation > 0,
         )
     else:
@@ -132,8 +139,8 @@ def dense_bits(stored: Dense) -> npt.NDArray[np.uint16] | Floats:
     return values.view(np.uint16) if values.dtype.itemsize == 2 else values.astype(np.float32, copy=False)
 
 
-def scale_bits(stored: Packed) -> npt.NDArray[np.uint16] | Floats:
-    """fp16 scales as uint16; others as float32."""
-    if stored.scheme.scale == "fp16":
+def scale_bits(stored: Packed, unit: float = 1.0) -> npt.NDArray[np.uint16] | Floats:
+    """Scales of levels that count in `unit`: fp16 as uint16 where they stay what they are, others as float32."""
+    if stored.scheme.scale == "fp16" and unit == 1:
         return np.ascontiguousarray(stored.scale).view(np.uint16)
-    return load_scale(np.ascontiguousarray(stored.scale), stored.scheme.scale)
+    return load_scale(np.ascontiguousarray(stored.scale), stored.scheme.scale) * np.float32(unit)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bitwright.core import QParams, Scheme
 from bitwright.fitting.finish import finish
 from bitwright.fitting.measure import Measure
-from bitwright.fitting.mse import search
+from bitwright.fitting.mse import mse, search
 
 Floats = npt.NDArray[np.float32]
 
@@ -22,14 +22,16 @@ class HessianFit:
     """`mse` for one layer: called with weights (rows, columns) and a scheme, as every fitting is."""
 
     def __init__(self, importance: Floats) -> None:
-        """`importance` (columns,), the diagonal of H, at least 0. What is never multiplied may take any error."""
+        """`importance` (columns,), the diagonal of H, at least 0. Where all are equal, they change nothing."""
         values = np.ascontiguousarray(importance, np.float32)
         if not (np.isfinite(values).all() and (values >= 0).all()):
             raise ValueError("importances are finite and not negative")
-        self.importance = values if values.any() else np.ones_like(values)
+        self.importance = values if (values != values[0]).any() else None
 
     def __call__(self, weights: Floats, scheme: Scheme) -> QParams:
         """Raises `SchemeError` where a scale is beyond its type's range."""
+        if self.importance is None:
+            return mse(weights, scheme)
         groups = weights.reshape(-1, scheme.group_size(weights.shape))
         measure = Measure(scheme, (weights.shape[0], weights.shape[1]), self.importance)
         return finish(groups, search(groups, measure), measure)

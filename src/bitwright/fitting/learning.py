@@ -18,6 +18,8 @@ from bitwright.formats.table import WHOLE, Table
 Floats = npt.NDArray[np.float32]
 Learner = Callable[[Cells, Doubles], Doubles]  # values and (tables, levels) to start from -> (tables, levels)
 
+ENOUGH = 1 << 18  # values to learn one table from; of more, every so many is taken
+
 LEARNERS: dict[str, Learner] = {"kmeans": kmeans, "piecewise": piecewise, "compander": compander}
 
 
@@ -30,8 +32,12 @@ def learn_table(groups: Floats, scale: Floats, measure: Measure) -> Floats | Non
     if not isinstance(format, Table) or not format.learned:
         return None
     tables = scheme.tables(measure.shape)
-    x = (groups / (scale * np.float32(format.largest))[:, None]).reshape(tables, -1)
-    weights = np.broadcast_to(scale[:, None] ** 2 * measure.weights_of(groups), groups.shape).reshape(tables, -1)
+    weights = np.broadcast_to(scale[:, None] ** 2 * measure.weights_of(groups), groups.shape)
+    x = groups / (scale * np.float32(format.largest))[:, None]
+    if tables == 1 and groups.size > ENOUGH:
+        step = -(-groups.size // ENOUGH)
+        x, weights = (array.reshape(-1)[:: step + (step % 2 == 0)][None, :] for array in (x, weights))
+    x, weights = x.reshape(tables, -1), weights.reshape(tables, -1)
     start = np.repeat(format.table.astype(np.float64) / format.largest, tables, axis=0)
     learned = LEARNERS[format.learner](Cells.of(x, weights), start) * format.largest
     if format.whole:

@@ -1,0 +1,59 @@
+"""Every format runs: its own codes where they are integers, decoded elsewhere, with the logits of the dequantized model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bitwright
+from bitwright.core import Recipe
+from bitwright.engine import Engine
+from bitwright.engine.weights import has_integer_kernel
+from bitwright.models.base import Dense, LanguageModel, Packed
+from handmade import make_handmade
+
+TOKENS = list(range(5, 40))
+AS_INTEGERS = (
+    *("int8-channel", "int4-g32", "int3-g32-affine", "fixed4-tensor", "int4-g32-srow5", "int3-g32-srow5", "int2-g32-srow5"),
+    *("kmeans4-g64", "kmeans3-g32", "kmeans2-tensor", "neural4-g32", "pwl4-g64", "pot4-g32", "pot3-channel", "apot4-g64"),
+    *("mxfp4", "fp4e2m1-g32", "fp4e2m1-channel"),
+)
+DECODED = ("int4-g16-srow5", "nvfp4", "nf4-g64", "any4-g64", "local3-g32", "apot5-g64", "pwl8-g64", "fp8e4m3-channel", "mxfp6")
+
+
+class Dequantized:
+    """A quantized model as its numbers in fp32."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def stored(self, name: str) -> Packed | Dense:
+        return Dense("fp32", self._model.stored(name).dequantize())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    return bitwright.load(make_handmade(tmp_path_factory.mktemp("models") / "untied"))
+
+
+def logits(model: Any, activations: str, tokens: Sequence[int] = TOKENS) -> np.ndarray[Any, Any]:
+    return Engine.load(model, activations=activations, kv_cache="fp32").prefill(tokens)
+
+
+@pytest.mark.parametrize("rotate", [True, False])
+@pytest.mark.parametrize("spelling", [*AS_INTEGERS, *DECODED])
+def test_logits_are_those_of_the_dequantized_model(model: LanguageModel, tmp_path: Path, spelling: str, rotate: bool) -> None:
+    recipe = Recipe.uniform(spelling, fitting="minmax", head=spelling, rotate=rotate)
+    saved = bitwright.quantize(model, recipe).save(tmp_path / "out")
+    packed = saved.stored("model.layers.0.self_attn.q_proj.weight")
+    assert isinstance(packed, Packed) and has_integer_kernel(packed) == (spelling in AS_INTEGERS)
+    expected = logits(Dequantized(saved), "fp32")
+    assert np.abs(logits(saved, "fp32") - expected).max() < 5e-5 * np.abs(expected).max()
+    assert np.abs(logits(saved, "int8") - expected).max() < 0.05 * np.abs(expected).max()
