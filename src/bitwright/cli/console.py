@@ -22,7 +22,9 @@ Progress = Callable[[int, int], None]
 Steps = Callable[[str, int, int], None]
 
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Threads = Annotated[int | None, Option("--threads", least=1, help="Threads to compute with (default: the number that is fastest here).")]
+Threads = Annotated[
+    int | None, Option("--threads", least=1, help="Threads to compute with (default: the number that is fastest here).")
+]
 
 LEAST_WIDTH = 132  # columns that a table may take, even where the terminal has fewer: a wrapped line is better than a cut one
 SECONDS_BETWEEN_LINES = 5.0  # of progress, when stderr is no terminal

@@ -132,11 +132,13 @@ class Engine:
         if not reuse:
             self.sequence.rewind(0)
         kept = self.sequence.keep_common(ids.tolist())
-        return self.read([(self.sequence, ids[kept:])])[0]
+        logits: Floats = self.read([(self.sequence, ids[kept:])])[0]
+        return logits
 
     def decode(self, token: int) -> Floats:
         """Read one more token of the engine's sequence: (vocabulary,) logits after it."""
-        return self.read([(self.sequence, [token])])[0]
+        logits: Floats = self.read([(self.sequence, [token])])[0]
+        return logits
 
     def read(self, pieces: Items[tuple[Sequence, Tokens]]) -> Floats:
         """Read on in several sequences at once: (pieces, vocabulary) logits after the last token of each piece.

@@ -42,7 +42,7 @@ def save_state(sequence: Sequence, identity: str, kv_cache: str, path: Path) -> 
     payload = sequence.native.state()
     facts = {"identity": identity, "kv_cache": kv_cache, "tokens": sequence.position, "payload_bytes": payload.nbytes}
     header = json.dumps(facts).encode()
-    parts = (PREFIX.pack(MAGIC, VERSION, len(header)), header, np.array(sequence.tokens, "<i4").tobytes(), memoryview(payload))
+    parts = (PREFIX.pack(MAGIC, VERSION, len(header)), header, np.array(sequence.tokens, "<i4").tobytes(), payload.data)
     checksum, beside = hashlib.sha256(), path.parent / f".{path.name}.partial-{secrets.token_hex(4)}"
     try:
         try:

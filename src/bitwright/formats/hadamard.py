@@ -7,6 +7,8 @@ sqrt(n). Against outliers: QuIP (arXiv:2307.13304), QuaRot (arXiv:2404.00456). F
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -43,7 +45,7 @@ def rotate(weights: Floats, block: int) -> Floats:
     return (x * np.float32(block**-0.5)).reshape(weights.shape)
 
 
-def rotate_reference(weights: Floats, block: int) -> npt.NDArray[np.float64]:
+def rotate_reference(weights: npt.NDArray[np.floating[Any]], block: int) -> npt.NDArray[np.float64]:
     """The slow twin of `rotate`: a product with the matrix itself, in double precision."""
     matrix = np.ones((1, 1))
     while len(matrix) < block:
