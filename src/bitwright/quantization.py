@@ -227,7 +227,7 @@ class QuantizedModel:
 
 
 def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice, moments: Moments | None = None) -> Packed | Dense:
-    """(rows, columns) -> the same weights as `choice` stores them. Without `moments`, methods that need them round to nearest.
+    """(rows, columns) -> the same weights as `choice` stores them. Methods that need `moments` round to nearest without.
 
     Raises `NonFiniteError` and `SchemeError` naming the tensor.
     """
@@ -251,11 +251,10 @@ def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice, moments: 
 
 
 def fitting_for(choice: Choice, moments: Moments | None) -> Fit:
-    """The choice's fitting, made for a layer where it looks at the layer's inputs."""
+    """The choice's fitting, made for a layer where it looks at the layer's inputs; mse where nothing is known of them."""
     if choice.fitting not in CALIBRATED:
         return FITTING[choice.fitting]
-    importance = np.ones(1, np.float32) if moments is None else moments.gram.diagonal()
-    return CALIBRATED[choice.fitting](np.asarray(importance, np.float32))
+    return FITTING["mse"] if moments is None else CALIBRATED[choice.fitting](moments.gram.diagonal().astype(np.float32))
 
 
 def rotation_of(choice: Choice, shape: Sequence[int]) -> int:
@@ -314,7 +313,7 @@ def _check_recipe(recipe: Recipe, model: LanguageModel) -> None:
         if choice.fitting in CALIBRATED and not ROUNDING[choice.method].needs:
             raise RecipeError(f"fitting {choice.fitting!r} needs a method that calibrates; choose from {', '.join(FITTING)}")
         if choice.fitting not in {**FITTING, **CALIBRATED}:
-            raise RecipeError(f"unknown fitting {choice.fitting!r}; choose from {', '.join(FITTING)}")
+            raise RecipeError(f"unknown fitting {choice.fitting!r}; choose from {', '.join({**FITTING, **CALIBRATED})}")
         if not set(choice.pattern) & set("*?[") and choice.pattern not in names:
             raise RecipeError(f"the model has no tensor {choice.pattern!r}; `bitwright inspect` lists those it has")
 

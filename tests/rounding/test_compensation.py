@@ -9,6 +9,10 @@ import pytest
 from bitwright.core import QTensor, Scheme
 from bitwright.fitting import FITTING
 from bitwright.formats import FORMATS
+from bitwright.formats.hadamard import rotate, rotate_reference
+from bitwright.formats.scales import group_scales, store_multiples
+from bitwright.formats.table import Table
+from bitwright.formats.uniform import Uniform
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.gptq import compensate, compensate_reference
 from bitwright.rounding.grids import Grids
@@ -29,6 +33,14 @@ SCHEMES = [
         "int8-tensor",
         "fixed8-g64",
         "int4-g48-sbf16",
+        "int4-g32-srow5",
+        "nf4-g32",
+        "any3-g48",
+        "local2-g32",
+        "kmeans4-g64",
+        "mxfp4",
+        "nvfp4",
+        "fp8e4m3-channel",
     )
 ]
 CALIBRATED = [name for name, method in ROUNDING.items() if method.needs]
@@ -57,6 +69,24 @@ def test_inputs_that_say_nothing_leave_nearest(method: str, scheme: Scheme) -> N
         assert np.array_equal(found.dequantize(), expected.dequantize()), name
 
 
+def nearest_level(x: np.float32, tensor: QTensor, place: tuple[int, int]) -> tuple[int, np.float32]:
+    """(code, level less the zero point) for the weight at `place` over its scale: ties to even."""
+    (rows, columns), grid, params = tensor.shape, FORMATS[tensor.scheme.format], tensor.params
+    index = place[0] * columns + place[1]
+    assert params is not None
+    if isinstance(grid, Uniform):
+        zero_point = (
+            np.float32(0) if params.zero_point is None else params.zero_point[index // tensor.scheme.group_size(tensor.shape)]
+        )
+        level = min(max(np.rint(x) + zero_point, grid.lowest), grid.highest)
+        return int(level) - grid.lowest, level - zero_point
+    assert isinstance(grid, Table)
+    tables = grid.table if params.table is None else params.table
+    table = tables[index * len(tables) // (rows * columns)]
+    _, _, code = min((abs(float(x) - float(level)), code % 2, code) for code, level in enumerate(table) if level == level)
+    return code, table[code]
+
+
 def textbook(matrix: Floats, tensor: QTensor, known: Moments, alpha: float) -> npt.NDArray[np.uint8]:
     """GPTQ's and GPTAQ's own recursion, one weight at a time, in float32; nothing of the code under test but the scales."""
     n, order = matrix.shape[1], sorted(range(matrix.shape[1]), key=lambda j: (-known.gram[j, j], j))
@@ -67,7 +97,6 @@ def textbook(matrix: Floats, tensor: QTensor, known: Moments, alpha: float) -> n
     assert known.cross is not None and tensor.params is not None
     drift = alpha * np.triu(known.cross[np.ix_(order, order)] @ factor.astype(np.float64).T, 1) @ factor.astype(np.float64)
     drift = drift.astype(np.float32)
-    grid = FORMATS[tensor.scheme.format]
     size = tensor.scheme.group_size(matrix.shape)
     codes = np.zeros(matrix.shape, np.uint8)
     for r in range(len(matrix)):
@@ -75,11 +104,9 @@ def textbook(matrix: Floats, tensor: QTensor, known: Moments, alpha: float) -> n
         for j, column in enumerate(order):
             group = (r * n + column) // size
             scale = tensor.params.scale[group]
-            zero_point = np.float32(0) if tensor.params.zero_point is None else tensor.params.zero_point[group]
-            level = min(max(np.rint(row[j] / scale) + zero_point, grid.lowest), grid.highest)  # type: ignore[attr-defined]
-            codes[r, column] = level - grid.lowest  # type: ignore[attr-defined]
+            codes[r, column], level = nearest_level(row[j] / scale, tensor, (r, column))
             w = row[j]
-            error = (w - (level - zero_point) * scale) / factor[j, j]
+            error = (w - level * scale) / factor[j, j]
             for k in range(j + 1, n):
                 row[k] = row[k] - error * factor[j, k]
                 if alpha:
@@ -193,3 +220,43 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
     nothing = Moments(np.zeros((64, 64)), np.zeros((64, 64)))
     for method in CALIBRATED:
         assert np.isfinite(ROUNDING[method](matrix, Scheme("int4", 32), FIT, nothing).dequantize()).all()
+
+
+@pytest.mark.parametrize("spelling", ["int4-g32-srow5", "nvfp4"])
+def test_scales_stay_multiples_of_the_shared_one(spelling: str) -> None:
+    """Refinement gives back the fitted scales, which alone can be stored."""
+    scheme, matrix, known = Scheme.parse(spelling), weights(20, 192), moments(192)
+    fitted, tensor = FIT(matrix, scheme), ROUNDING["refine"](matrix, scheme, FIT, known)
+    assert tensor.params is not None and tensor.params.row_scale is not None and fitted.row_scale is not None
+    assert np.array_equal(tensor.params.scale, fitted.scale) and np.array_equal(tensor.params.row_scale, fitted.row_scale)
+    by_row, shared = tensor.params.scale.reshape(20, -1), tensor.params.row_scale
+    stored = store_multiples(by_row, shared, scheme.scale)
+    assert np.array_equal(group_scales(shared, stored, scheme.scale, by_row.shape[1]), tensor.params.scale)
+
+
+@pytest.mark.parametrize("method", CALIBRATED)
+@pytest.mark.parametrize("block", [4, 64])
+def test_rotated_moments_are_those_of_rotated_inputs(method: str, block: int) -> None:
+    random = np.random.default_rng(8)
+    mixing = random.standard_normal((192, 192)) * np.exp(random.standard_normal(192))
+    x, drift = random.standard_normal((600, 192)) @ mixing, random.standard_normal((600, 192))
+    turned = rotate_reference(x, block)
+    known = Moments(x.T @ x / 600, drift.T @ x / 600).rotated(block)
+    expected = Moments(turned.T @ turned / 600, rotate_reference(drift, block).T @ turned / 600)
+    assert known.cross is not None and expected.cross is not None
+    assert np.allclose(known.gram, expected.gram, rtol=1e-9, atol=1e-9 * known.gram.max())
+    assert np.allclose(known.cross, expected.cross, rtol=1e-9, atol=1e-9 * known.gram.max())
+    matrix, scheme = rotate(weights(12, 192), block), Scheme("int4", 32)
+    found = ROUNDING[method](matrix, scheme, FIT, known)
+    assert np.array_equal(found.codes, ROUNDING[method](matrix, scheme, FIT, expected).codes)
+    assert not np.array_equal(found.codes, ROUNDING[method](matrix, scheme, FIT, Moments(x.T @ x / 600, drift.T @ x / 600)).codes)
+
+
+def test_rotation_leaves_the_identity_and_is_done_once() -> None:
+    assert np.array_equal(Moments.identity(192).rotated(64).gram, np.eye(192))
+    assert np.allclose(Moments.identity(96).rotated(32).gram, np.eye(96), atol=1e-14)
+    known = moments(192)
+    assert known.rotated(0) is known and known.rotated(64) is known.rotated(64)
+    assert known.rotated(64).damping == known.damping and known.rotated(64).alpha == known.alpha
+    back = known.rotated(64).rotated(64).gram
+    assert np.allclose(back, known.gram, atol=1e-9 * known.gram.max())

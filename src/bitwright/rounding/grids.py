@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.core import Format, QParams, QTensor, Scheme
-from bitwright.errors import SchemeError
+from bitwright import _native
+from bitwright.core import QParams, QTensor, Scheme
 from bitwright.fitting import Fit
 from bitwright.formats import FORMATS
-from bitwright.formats.table import Table
+from bitwright.formats.table import Ordering, Table, decode_with
 from bitwright.formats.uniform import Uniform
 
 Floats = npt.NDArray[np.float32]
@@ -56,33 +57,50 @@ class Grids:
         return grid if isinstance(grid, Uniform) else None
 
     @property
-    def grid(self) -> Format:
-        """The levels, learned ones where the scheme learns them for the whole tensor. Raises `SchemeError` where it does for less."""
-        grid, table = FORMATS[self.scheme.format], self.params.table
-        if table is None or not isinstance(grid, Table):
-            return grid
-        if len(table) > 1:
-            raise SchemeError(f"{self.scheme} has a table for each row or group; only nearest and stochastic round to it")
-        return replace(grid, levels=tuple(float(level) for level in table[0]))
+    def tables(self) -> Floats | None:
+        """(1, rows or groups, 2^bits) level of each code, learned or the format's own; None where the grid is even."""
+        grid = FORMATS[self.scheme.format]
+        return (grid.table if self.params.table is None else self.params.table) if isinstance(grid, Table) else None
+
+    @cached_property
+    def ordering(self) -> Ordering:
+        """The tables in ascending order."""
+        assert self.tables is not None
+        return Ordering.of(self.tables)
+
+    def serving(self, column: int, count: int) -> slice:
+        """Which of `count` tables serve the rows of this column: the one there is, or one for each row."""
+        a_row = max(1, count // len(self.scale))
+        return slice(int(self.group_of[column]) % a_row, None, a_row)
 
     def encode(self, x: Floats, column: int) -> Codes:
-        """(rows,) weights of one column, or (rows, 1), to codes: nearest level, ties to even."""
+        """(rows,) weights of one column to codes: nearest level, ties to even."""
         scale, zero_point = self.scale[:, self.group_of[column]], self.zero_point[:, self.group_of[column]]
         if self.uniform is None:
-            return np.asarray(self.grid.encode(x / scale), np.uint8)
+            order, part = self.ordering, self.serving(column, len(self.ordering.levels))
+            return _native.encode_tables(
+                np.ascontiguousarray(x[:, None]),
+                np.ascontiguousarray(scale),
+                np.ascontiguousarray(order.thresholds[part]),
+                np.ascontiguousarray(order.levels[part]),
+                np.ascontiguousarray(order.codes[part]),
+            )[:, 0]
         levels = np.clip(np.rint(x / scale) + zero_point, self.uniform.lowest, self.uniform.highest)
         return np.asarray(levels - np.float32(self.uniform.lowest), np.uint8)
 
     def decode(self, codes: Codes, column: int) -> Floats:
         """(rows,) codes of one column to the weights they stand for."""
-        levels = self.grid.decode(codes)
+        levels = self._levels(codes, None if self.tables is None else self.tables[self.serving(column, len(self.tables))])
         values: Floats = (levels - self.zero_point[:, self.group_of[column]]) * self.scale[:, self.group_of[column]]
         return values
 
     def levels(self, codes: Codes) -> Floats:
         """(rows, columns) codes to levels, zero points taken off: what the scales multiply."""
-        levels: Floats = self.grid.decode(codes) - self.zero_point[:, self.group_of]
+        levels: Floats = self._levels(codes, self.tables) - self.zero_point[:, self.group_of]
         return levels
+
+    def _levels(self, codes: Codes, tables: Floats | None) -> Floats:
+        return FORMATS[self.scheme.format].decode(codes) if tables is None else decode_with(tables, codes)
 
     def values(self, codes: Codes) -> Floats:
         """(rows, columns) codes to the weights they stand for."""

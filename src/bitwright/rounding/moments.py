@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.formats.hadamard import rotate_reference as rotate_exactly
+from bitwright.formats.hadamard import rotate_reference
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -38,14 +38,20 @@ class Moments:
         return cls(np.eye(columns), np.zeros((columns, columns)))
 
     def rotated(self, block: int) -> Moments:
-        """The moments of H x, where columns are turned by blocks of `block`: formats/hadamard.py; 0 leaves them."""
+        """The moments of R x, R the rotation of columns by blocks of `block` (formats/hadamard.py); 0 leaves them.
+
+        They are kept, so that all that read one input share what follows from them.
+        """
         if block == 0:
             return self
+        if block not in self._rotated:
+            cross = None if self.cross is None else conjugated(self.cross, block)
+            self._rotated[block] = replace(self, gram=conjugated(self.gram, block), cross=cross)
+        return self._rotated[block]
 
-        def turned(x: Doubles) -> Doubles:
-            return np.asarray(rotate_exactly(rotate_exactly(x, block).T, block).T)
-
-        return replace(self, gram=turned(self.gram), cross=None if self.cross is None else turned(self.cross))
+    @cached_property
+    def _rotated(self) -> dict[int, Moments]:
+        return {}
 
     @cached_property
     def order(self) -> npt.NDArray[np.intp]:
@@ -73,6 +79,11 @@ class Moments:
         ordered = self.cross[np.ix_(self.order, self.order)]
         factor = self.factor.astype(np.float64)
         return np.ascontiguousarray(self.alpha * np.triu(ordered @ factor.T, 1) @ factor, np.float32)
+
+
+def conjugated(matrix: Doubles, block: int) -> Doubles:
+    """R M R, which is the second moments of R x where M is that of x."""
+    return np.ascontiguousarray(rotate_reference(rotate_reference(matrix, block).T, block).T)
 
 
 def inverse_upper(triangle: Doubles) -> Doubles:

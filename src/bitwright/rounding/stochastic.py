@@ -12,10 +12,13 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
+from bitwright import _native
 from bitwright.core import QTensor, Scheme
 from bitwright.fitting import Fit
+from bitwright.fitting.measure import Measure
 from bitwright.formats import FORMATS
 from bitwright.formats.checks import require_finite
+from bitwright.formats.table import Ordering
 from bitwright.formats.uniform import Uniform
 from bitwright.rounding.nearest import nearest
 
@@ -38,16 +41,18 @@ def stochastic(weights: Floats, scheme: Scheme, fit: Fit) -> QTensor:
         levels = np.clip(np.floor(scaled + draws) + zero_point, grid.lowest, grid.highest)
         codes = (levels - np.float32(grid.lowest)).astype(np.uint8)
     else:
-        codes = between_levels(scaled, draws, grid.decode(np.arange(1 << grid.bits, dtype=np.uint8)))
+        codes = between_levels(scaled, draws, Measure(scheme, (values.shape[0], values.shape[1]), None, params.table).ordering)
     return QTensor(codes.reshape(values.shape), params, scheme)
 
 
-def between_levels(x: Floats, draws: Floats, levels: Floats) -> npt.NDArray[np.uint8]:
-    """Codes of the level below or above each x, by chance; `levels` are those of the codes 0, 1, ..., in any order."""
-    order = np.argsort(levels, kind="stable")
-    table = levels[order]
-    above = np.clip(np.searchsorted(table, x, side="right"), 1, len(table) - 1)
-    low, high = table[above - 1], table[above]
-    step = np.where(high > low, high - low, np.float32(1))
-    up = draws < (x - low) / step
-    return order[np.where(up, above, above - 1)].astype(np.uint8)
+def between_levels(x: Floats, draws: Floats, order: Ordering) -> npt.NDArray[np.uint8]:
+    """Codes of the level below or above each x (groups, n), by chance. Each table serves an equal share of the groups."""
+    last = order.levels.shape[1] - 2  # of the levels that have one above
+    places = np.broadcast_to(np.arange(last + 2, dtype=np.uint8), order.levels.shape)
+    ones, above = np.ones(len(x), np.float32), np.ascontiguousarray(order.levels[:, 1:])  # an x goes up where it is above them
+    place = _native.encode_tables(x, ones, above, order.levels, np.ascontiguousarray(places))
+    shares = np.minimum(place, last).reshape(len(order.levels), -1).astype(np.intp)
+    low, high = (np.take_along_axis(order.levels, shares + up, axis=1).reshape(x.shape) for up in (0, 1))
+    chosen = shares.reshape(x.shape) + (draws < (x - low) / np.where(high > low, high - low, np.float32(1)))
+    codes: npt.NDArray[np.uint8] = np.take_along_axis(order.codes, chosen.reshape(shares.shape), axis=1).reshape(x.shape)
+    return codes
