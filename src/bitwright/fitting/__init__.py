@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.core import QParams, Scheme
+from bitwright.fitting.hqq import hqq
 from bitwright.fitting.minmax import minmax
 from bitwright.fitting.mse import mse
 
 Fit = Callable[[npt.NDArray[np.float32], Scheme], QParams]
 
-FITTING: dict[str, Fit] = {"minmax": minmax, "mse": mse}
+FITTING: dict[str, Fit] = {"minmax": minmax, "mse": mse, "hqq": hqq}
