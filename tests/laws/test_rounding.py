@@ -23,11 +23,11 @@ FULL_PRECISION = [name for name, format in FORMATS.items() if not format.scaled]
 
 
 def methods_and_schemes() -> list[tuple[str, Scheme]]:
-    """All schemes for the quick methods; every eighth for those that learn from moments, with another one first for each."""
+    """All schemes for the quick methods; every 32nd for those that take moments, with another one first for each."""
     pairs = []
     for position, (name, method) in enumerate(ROUNDING.items()):
         schemes = every_scheme(groups=(-1, 0, 32))
-        pairs += [(name, scheme) for scheme in (schemes[position % 8 :: 8] if method.needs else schemes)]
+        pairs += [(name, scheme) for scheme in (schemes[3 * position :: 32] if method.needs else schemes)]
     return pairs
 
 

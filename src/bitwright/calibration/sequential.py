@@ -17,7 +17,7 @@ interrupted run catches up by walking alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -179,10 +179,3 @@ def rows_of(x: Tensor) -> Floats:
     """(windows, tokens, columns) to (tokens of all windows, columns) float32."""
     rows: Floats = x.flatten(0, 1).float().numpy()
     return rows
-
-
-def same_inputs(roles: Mapping[tuple[str, int], TensorSlice], layers: int) -> Iterator[tuple[str, ...]]:
-    """The names of matrices that read one input, in the order of the walk."""
-    for layer in range(layers):
-        for stage in STAGES:
-            yield tuple(dict.fromkeys(roles[role, layer].name for role in stage))
