@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bitwright.calibration.decoder import Decoder, product_dtype
+from bitwright.calibration.decoder import Decoder, product_dtype, transposed_product
 from bitwright.models.architecture import LAYER_VECTORS, TensorSlice
 from bitwright.models.base import LanguageModel
 from bitwright.observers.gram import Gram
@@ -134,7 +134,7 @@ class _Walk:
             original = None
             if asymmetric and self.original is not None:
                 original = rows_of(self.original.inputs(chunk, stage))
-            gram = gram or Gram(x.shape[1], asymmetric)
+            gram = gram or Gram(x.shape[1], asymmetric, transposed_product)
             gram.update(x, original)
         assert gram is not None
         return gram
