@@ -1,49 +1,62 @@
-"""Every example in the pages on formats and fittings runs, and every format and fitting has a page."""
+"""Every method has a page of the same form, its example runs, and no page is about a method that does not exist."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from bitwright.fitting import CALIBRATED, FITTING
-from bitwright.formats import FORMATS, NAMED
+from bitwright.cli import main
+from bitwright.rounding import ROUNDING
+from cli.helpers import tensors, write_model
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = sorted([*DOCS.glob("formats/*.md"), DOCS / "fitting.md"])
-SECTIONS = ("**What it does.**", "**When to use it.**", "**The maths.**", "**Source.**")
+METHODS = [*ROUNDING, "hqq"]  # other fittings share a page: tests/test_format_pages.py
+SECTIONS = ["When to use it", "Maths", "Source", "Example"]
 
 
-def examples(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with path/to/model and text.txt."""
+    directory = tmp_path_factory.mktemp("pages")
+    write_model(directory / "path" / "to" / "model", tensors())
+    (directory / "text.txt").write_text(" ".join(f"{n} times {n} is {n * n}." for n in range(200)), "utf-8")
+    return directory
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_examples_run(page: Path) -> None:
-    assert examples(page)
-    for code in examples(page):
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            exec(compile(code, str(page), "exec"), {})
-        assert printed.getvalue().strip() and "nan" not in printed.getvalue()
+def indented(text: str) -> list[str]:
+    """The blocks of code of a page."""
+    return [re.sub("^    ", "", block, flags=re.MULTILINE) for block in re.findall(r"(?:^(?:    .*)?\n)+", text, re.MULTILINE)]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "formats"], ids=lambda page: page.name)
-def test_a_page_says_what_when_how_and_whence(page: Path) -> None:
-    assert all(section in page.read_text("utf-8") for section in SECTIONS)
+def needs_torch(text: str) -> bool:
+    return any(f'method="{name}"' in text for name, method in ROUNDING.items() if method.needs)
 
 
-@pytest.mark.parametrize("name", [name for name, format in FORMATS.items() if format.scaled] + list(NAMED))
-def test_every_format_has_a_page(name: str) -> None:
-    """By its name, or by the first and the last of its family in the title: `nf2` to `nf4`."""
-    family = re.sub(r"[0-9]+$", "", name)
-    titles = [page.read_text("utf-8").partition("\n")[0] for page in PAGES]
-    texts = [page.read_text("utf-8") for page in PAGES]
-    assert any(f"`{name}`" in text for text in texts) or any(re.search(rf"\b{family}[0-9]*\b", title) for title in titles)
+def test_there_is_one_page_for_each_method() -> None:
+    assert sorted(path.stem for path in (DOCS / "methods").iterdir()) == sorted(METHODS)
 
 
-def test_every_fitting_is_on_its_page() -> None:
-    text = (DOCS / "fitting.md").read_text("utf-8")
-    assert all(f"`{name}`" in text for name in (*FITTING, *CALIBRATED))
+@pytest.mark.parametrize("name", METHODS)
+def test_pages_have_one_form(name: str) -> None:
+    text = (DOCS / "methods" / f"{name}.md").read_text("utf-8")
+    assert text.startswith(f"# {name}: ")
+    assert re.findall("^## (.*)", text, re.MULTILINE) == SECTIONS
+
+
+@pytest.mark.parametrize("page", [*(f"methods/{name}.md" for name in METHODS), "calibration.md"])
+def test_examples_run(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (DOCS / page).read_text("utf-8")
+    if needs_torch(text):
+        pytest.importorskip("torch", exc_type=ImportError)
+    monkeypatch.chdir(place)
+    programs = [block for block in indented(text) if "import bitwright" in block]
+    commands = [block.strip() for block in indented(text) if block.startswith("bitwright ")]
+    assert programs
+    for program in programs:
+        exec(compile(program, page, "exec"), {})
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0
+    assert (place / "out" / "manifest.json").is_file()

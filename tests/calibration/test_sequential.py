@@ -13,6 +13,7 @@ pytest.importorskip("torch", exc_type=ImportError)
 
 import tiny
 from bitwright.calibration import sequential
+from bitwright.calibration.decoder import transposed_product
 from bitwright.engine import reference
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
@@ -81,6 +82,13 @@ def test_moments_are_those_of_the_inputs(
         assert moments is not None and moments.count == ids.size
         expected = rows.T.astype(np.float64) @ rows / len(rows)
         assert np.allclose(moments.gram, expected, rtol=1e-3, atol=1e-3 * expected.diagonal().max()), name
+
+
+@pytest.mark.parametrize("columns", [5, 384, 400, 1000])
+def test_products_are_numpys(columns: int) -> None:
+    a, b = np.random.default_rng(1).standard_normal((2, 33, columns)).astype(np.float32)
+    assert np.allclose(transposed_product(a, a), a.T @ a, rtol=1e-5, atol=1e-4)
+    assert np.allclose(transposed_product(a, b), a.T @ b, rtol=1e-5, atol=1e-4)
 
 
 def test_drift_is_the_difference_of_two_walks(tiny_directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ from bitwright.models.rope import inverse_frequencies
 Read = Callable[[str, int], npt.NDArray[np.float32] | None]  # (role, layer) -> tensor, None where the model has none
 Weights = Mapping[str, Tensor]  # by role; matrices in the dtype of products, vectors in float32
 
+PRODUCT_BLOCK = 384  # columns
+
 
 def product_dtype() -> torch.dtype:
     """bfloat16 where the processor has instructions for it."""
@@ -114,3 +116,19 @@ def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     half = cosine.shape[-1]
     left, right, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return torch.cat([left * cosine - right * sine, right * cosine + left * sine, rest], -1)
+
+
+def transposed_product(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A^T B of (tokens, columns) matrices, by torch: numpy's threads would keep spinning into torch's next product.
+
+    Of a matrix with itself only the blocks on and above the diagonal are multiplied.
+    """
+    left, right = torch.from_numpy(a), torch.from_numpy(b)
+    if a is not b:
+        return (left.T @ right).numpy()
+    result = torch.zeros(a.shape[1], a.shape[1])
+    for begin in range(0, a.shape[1], PRODUCT_BLOCK):
+        part = slice(begin, begin + PRODUCT_BLOCK)
+        torch.mm(left[:, part].T, left[:, begin:], out=result[part, begin:])
+    upper = result.triu()
+    return (upper + upper.triu(1).T).numpy()

@@ -1,8 +1,10 @@
 """Calibration text that the model writes itself, so that none has to be found, and none is seen that a test will ask about.
 
 Window i depends on the seed and on i alone. Every tenth holds tokens drawn at random from the vocabulary. The others are
-sampled, at temperatures .5, .8, 1.1 and 1.4 in turn, from a beginning that is a first token (BOS) or, in every second
-group of four, a token drawn at random; where the model ends its text, the next begins in the same window.
+sampled at temperatures around 1, which is what the model takes text to be like: colder text repeats itself, hotter text is
+noise, and layers rounded by either do worse on real text. A beginning is a token drawn at random, after BOS where the
+tokenizer opens a text with it, or in every second group of four windows BOS alone; where the model ends its text, the next
+begins in the same window.
 Data from the model itself: LLM-QAT, Liu et al. 2023, arXiv:2305.17888.
 
 Each window is kept in a file of its own as soon as it is written, so an interrupted run goes on where it stopped, and a
@@ -26,13 +28,14 @@ from bitwright.cache import cache_directory
 if TYPE_CHECKING:
     from bitwright.engine import Engine
     from bitwright.models.base import LanguageModel
+    from bitwright.models.tokenizer import Tokenizer
 
 Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
-TEMPERATURES = (0.5, 0.8, 1.1, 1.4)
+TEMPERATURES = (0.9, 1.0, 1.1, 1.2)
 RANDOM_EVERY = 10  # one window in ten is random tokens
-_LAYOUT = 1  # raise it when the same seed would write another text
+_LAYOUT = 2  # raise it when the same seed would write another text
 
 
 def self_written(
@@ -74,26 +77,31 @@ def _write(writer: Callable[[], LanguageModel], indices: Iterable[int], length: 
 
     model = writer()
     vocabulary = min(model.tokenizer().vocab_size, model.architecture.vocab_size)
+    opening = opening_of(model.tokenizer())
     engine = Engine.load(model, context=length)
     for index in indices:
         random = np.random.default_rng((seed, index))
         if index % RANDOM_EVERY == RANDOM_EVERY - 1:
             yield index, random.integers(0, vocabulary, length).astype(np.int32)
         else:
-            yield index, _sampled(engine, model.tokenizer().bos_id, length, index, random)
+            yield index, _sampled(engine, opening, length, index, random)
 
 
-def _sampled(engine: Engine, bos: int | None, length: int, index: int, random: np.random.Generator) -> Tokens:
+def opening_of(tokenizer: Tokenizer) -> list[int]:
+    """BOS, where the tokenizer opens a text with it."""
+    return [token for token in tokenizer.encode("", add_special=True)[:1] if token == tokenizer.bos_id]
+
+
+def _sampled(engine: Engine, opening: list[int], length: int, index: int, random: np.random.Generator) -> Tokens:
     """One window in the model's own words."""
     temperature = TEMPERATURES[index % len(TEMPERATURES)]
     sampler = _native.Sampler(temperature, 0, 1.0, 0.0, 1.0, int(random.integers(2**63)))
-    begins_with_bos = index // len(TEMPERATURES) % 2 == 0
+    only_opening = bool(opening) and index // len(TEMPERATURES) % 2 == 0
     tokens: list[int] = []
     logits = None
     while len(tokens) < length:
         if logits is None:  # a text begins
-            first = bos if bos is not None and begins_with_bos else int(random.integers(engine.vocab_size))
-            start = [first] if bos is None or first == bos else [bos, first]
+            start = opening if only_opening else [*opening, int(random.integers(engine.vocab_size))]
             tokens += start
             logits = engine.prefill(start) if len(tokens) < length else None
             continue

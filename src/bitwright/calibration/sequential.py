@@ -17,7 +17,7 @@ interrupted run catches up by walking alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bitwright.calibration.decoder import Decoder, product_dtype
+from bitwright.calibration.decoder import Decoder, product_dtype, transposed_product
 from bitwright.models.architecture import LAYER_VECTORS, TensorSlice
 from bitwright.models.base import LanguageModel
 from bitwright.observers.gram import Gram
@@ -134,7 +134,7 @@ class _Walk:
             original = None
             if asymmetric and self.original is not None:
                 original = rows_of(self.original.inputs(chunk, stage))
-            gram = gram or Gram(x.shape[1], asymmetric)
+            gram = gram or Gram(x.shape[1], asymmetric, transposed_product)
             gram.update(x, original)
         assert gram is not None
         return gram
@@ -179,10 +179,3 @@ def rows_of(x: Tensor) -> Floats:
     """(windows, tokens, columns) to (tokens of all windows, columns) float32."""
     rows: Floats = x.flatten(0, 1).float().numpy()
     return rows
-
-
-def same_inputs(roles: Mapping[tuple[str, int], TensorSlice], layers: int) -> Iterator[tuple[str, ...]]:
-    """The names of matrices that read one input, in the order of the walk."""
-    for layer in range(layers):
-        for stage in STAGES:
-            yield tuple(dict.fromkeys(roles[role, layer].name for role in stage))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.calibration.self_written import self_written
+from bitwright.calibration.self_written import opening_of, self_written
 from bitwright.errors import TextError
 from bitwright.models.huggingface import is_hub_id
 
@@ -68,7 +68,7 @@ def cut(model: LanguageModel, text: str, shape: tuple[int, int], place: str) -> 
     """(windows, length) tokens of a text, evenly spaced. Raises `TextError` where it has not one window."""
     windows, length = shape
     tokenizer = model.tokenizer()
-    opening = [token for token in tokenizer.encode("", add_special=True)[:1] if token == tokenizer.bos_id]
+    opening = opening_of(tokenizer)
     ids = np.asarray(tokenizer.encode(text, add_special=False), np.int32)
     step = length - len(opening)
     count = len(ids) // step

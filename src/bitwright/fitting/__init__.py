@@ -14,11 +14,12 @@ import numpy.typing as npt
 from bitwright.core import QParams, Scheme
 from bitwright.fitting.entropy import entropy
 from bitwright.fitting.hessian import HessianFit
+from bitwright.fitting.hqq import hqq
 from bitwright.fitting.minmax import minmax
 from bitwright.fitting.mse import mse
 from bitwright.fitting.percentile import percentile
 
 Fit = Callable[[npt.NDArray[np.float32], Scheme], QParams]
 
-FITTING: dict[str, Fit] = {"minmax": minmax, "mse": mse, "percentile": percentile, "entropy": entropy}
+FITTING: dict[str, Fit] = {"minmax": minmax, "mse": mse, "percentile": percentile, "entropy": entropy, "hqq": hqq}
 CALIBRATED: dict[str, Callable[[npt.NDArray[np.float32]], Fit]] = {"hessian": HessianFit}  # the diagonal of H -> a fitting

@@ -14,6 +14,7 @@ added give what one that saw all data would, up to rounding. Memory: one (column
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -28,12 +29,19 @@ Doubles = npt.NDArray[np.float64]
 CHUNK = 8192  # tokens whose products are summed in float32
 
 
+def transposed_product(a: Floats, b: Floats) -> Floats:
+    """A^T B of (tokens, columns) matrices; numpy sees where they are the same one and does half the work."""
+    product: Floats = a.T @ b
+    return product
+
+
 @dataclass
 class Gram:
-    """The running sums. `update` and `+` are all that changes them."""
+    """The running sums. `update` and `+` are all that changes them. `product` is who multiplies."""
 
     columns: int
     asymmetric: bool = False
+    product: Callable[[Floats, Floats], Floats] = transposed_product
 
     def __post_init__(self) -> None:
         self.count = 0.0  # tokens seen, or the sum of their weights
@@ -52,19 +60,19 @@ class Gram:
 
     def _add(self, x: Floats, original: Floats | None, weights: Floats | None) -> None:
         scaled = x if weights is None else x * np.sqrt(weights)[:, None]
-        product = scaled.T @ scaled  # numpy sees the one operand and does half the work
+        product = self.product(scaled, scaled)
         if not np.isfinite(product.diagonal()).all():
             raise NonFiniteError("a layer's inputs are NaN or infinite on the calibration text; mend the model")
         self._gram += product
         if self._cross is not None and original is not None:
             drift = original - x if weights is None else (original - x) * weights[:, None]
-            self._cross += drift.T @ x
+            self._cross += self.product(drift, x)
         self.count += float(len(x) if weights is None else weights.sum(dtype=np.float64))
 
     def __add__(self, other: Self) -> Self:
         """What one observer would hold that had seen both."""
         assert self.columns == other.columns and self.asymmetric == other.asymmetric
-        total = type(self)(self.columns, self.asymmetric)
+        total = type(self)(self.columns, self.asymmetric, self.product)
         total.count = self.count + other.count
         total._gram = self._gram + other._gram
         if self._cross is not None and other._cross is not None:

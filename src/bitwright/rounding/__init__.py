@@ -10,11 +10,13 @@ import numpy.typing as npt
 
 from bitwright.core import QTensor, Scheme
 from bitwright.fitting import Fit
+from bitwright.rounding.adaround import adaround
 from bitwright.rounding.gptaq import gptaq
 from bitwright.rounding.gptq import gptq
 from bitwright.rounding.moments import Moments
 from bitwright.rounding.nearest import nearest
 from bitwright.rounding.refine import refine
+from bitwright.rounding.signround import signround
 from bitwright.rounding.stochastic import stochastic
 
 Floats = npt.NDArray[np.float32]
@@ -49,4 +51,6 @@ ROUNDING: dict[str, Plain | Calibrated] = {
     "gptq": Calibrated(gptq),
     "gptaq": Calibrated(gptaq, needs="cross"),
     "refine": Calibrated(refine),
+    "adaround": Calibrated(adaround),
+    "signround": Calibrated(signround),
 }
