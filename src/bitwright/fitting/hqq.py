@@ -35,7 +35,7 @@ def hqq(weights: Floats, scheme: Scheme) -> QParams:
     groups = weights.reshape(-1, scheme.group_size(weights.shape))
     low, high = groups.min(axis=1), groups.max(axis=1)
     start = params_of_range(low, high, scheme)
-    scale = np.where(start.scale == 0, np.float32(1), start.scale)
+    scale = np.where(start.scale == 0, np.float32(1), start.scale).astype(np.float32)
     zero_point = np.zeros_like(scale) if start.zero_point is None else start.zero_point.copy()
     best, best_scale, best_zero = np.full(len(groups), np.inf, np.float32), scale, zero_point
     for step in range(STEPS + 1):
