@@ -26,10 +26,12 @@ class Bitwright:
 
 
 def quantize(source: str, target: str, kind: str) -> None:
-    """Nearest rounding with the MSE fit; `kind` is a scheme such as int4-g32."""
+    """Nearest rounding with the MSE fit; `kind` is a scheme such as int4-g32, or "int4-g32 unrotated"."""
     import bitwright
 
-    bitwright.quantize(bitwright.load(source), bitwright.Recipe.uniform(kind)).save(target)
+    scheme, _, basis = kind.partition(" ")
+    recipe = bitwright.Recipe.uniform(scheme, rotate=basis != "unrotated")
+    bitwright.quantize(bitwright.load(source), recipe).save(target)
 
 
 if __name__ == "__main__":

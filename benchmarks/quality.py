@@ -27,15 +27,24 @@ from worker import Worker, bitwright_worker, llama_cpp_worker
 CONTEXT = 512
 OURS = (
     ("int8-channel", "fp32"),
+    ("int8-channel", "int16"),
     ("int8-channel", "int8"),
     ("int4-g32", "fp32"),
     ("int4-g32", "int8"),
-    ("int4-g32-affine", "int8"),
+    ("int4-g32 unrotated", "int8"),
+    ("int4-g32-srow5", "int8"),
     ("int4-g64", "int8"),
+    ("int4-g64 unrotated", "int8"),
+    ("int4-g64-srow5", "int8"),
+    ("int4-channel", "int8"),
+    ("int4-g64-affine", "int8"),
+    ("nf4-g64", "int8"),
+    ("kmeans4-g64", "int8"),
     ("int3-g64", "int8"),
 )
 THEIRS = ("Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL")
 INT8_BAR, INT8_AS_RUN_BAR = 0.008, 0.015
+ADDED_BARS = {"int8": 0.005, "int16": 1e-5}  # KL that activations of so many bits may add to the weights' own
 
 
 @dataclass
@@ -117,6 +126,10 @@ def report(data: dict[str, Any]) -> None:
         verdict("KL of int4-g32 as it runs, beside Q4_0", int4["kl_mean"], q4["kl_mean"]),
         verdict("bits of int4-g32, beside Q4_0", int4["bits_per_weight"], q4["bits_per_weight"]),
     ]
+    exact = rows["Bitwright int8-channel, fp32 activations"]["kl_mean"]
+    for kind, bar in ADDED_BARS.items():
+        added = rows[f"Bitwright int8-channel, {kind} activations"]["kl_mean"] - exact
+        bars.append(verdict(f"KL that {kind} activations add to int8-channel", added, bar))
     perplexity = data["rows"][0]["perplexity_reference"]
     note = f"{data['windows']} windows of {data['context']} tokens; perplexity of the twin {perplexity:.2f}; 95 % intervals.\n"
     header = ("model", "bits per weight", "KL", "interval", "perplexity", "top-1")
