@@ -23,11 +23,22 @@ std::shared_ptr<void> map_region(size_t bytes) {
   return std::shared_ptr<void>(whole, reinterpret_cast<void*>(begin));
 }
 
-// The region that small buffers are cut from, front to back.
+// The region that small buffers are cut from, front to back. It is kept when its last buffer goes, and begun anew.
 struct Open {
   std::mutex mutex;
-  std::weak_ptr<void> region;
+  std::shared_ptr<void> region;
   size_t used = 0;
+
+  // At least `bytes` that nobody has used, all of them zero.
+  void make_room(size_t bytes) {
+    if (region != nullptr && region.use_count() == 1 && used > 0) {
+      madvise(region.get(), kRegion, MADV_DONTNEED);
+      used = 0;
+    }
+    if (region != nullptr && used + bytes <= kRegion) return;
+    region = map_region(kRegion);
+    used = 0;
+  }
 };
 
 }  // namespace
@@ -42,12 +53,8 @@ Buffer::Buffer(size_t bytes) : bytes_(bytes) {
   static Open open;
   const std::lock_guard lock(open.mutex);
   const size_t padded = (bytes + kLine - 1) / kLine * kLine;
-  mapping_ = open.region.lock();
-  if (mapping_ == nullptr || open.used + padded > kRegion) {
-    mapping_ = map_region(kRegion);
-    open.region = mapping_;
-    open.used = 0;
-  }
+  open.make_room(padded);
+  mapping_ = open.region;
   data_ = static_cast<uint8_t*>(mapping_.get()) + open.used;
   open.used += padded;
 }
