@@ -15,8 +15,11 @@ import bitwright
 from bitwright import quantization
 from bitwright.calibration.store import Store
 from bitwright.calibration.text import Source
-from bitwright.core import Recipe, Scheme
+from bitwright.core import Choice, Recipe, Scheme
 from bitwright.errors import TextError
+from bitwright.fitting import FITTING
+from bitwright.fitting.hessian import HessianFit
+from bitwright.formats.hadamard import rotate
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
 from bitwright.rounding import ROUNDING
@@ -25,6 +28,11 @@ from cli.helpers import tensors, write_model
 
 SOURCE = Source("self", windows=10, length=32)
 RECIPE = Recipe.uniform("int4-g32", method="gptq")
+OTHERS = [
+    RECIPE,
+    Recipe.uniform("int4-g32-srow5", method="gptq", fitting="hessian"),
+    Recipe.uniform("any3-g32", method="refine", rotate=False),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -97,10 +105,54 @@ def test_layers_get_the_moments_of_quantized_inputs(model: LanguageModel, monkey
     assert not np.allclose(seen["int8-g32"][second], seen["int2-g32"][second], rtol=0.1, atol=0.02)
 
 
-def test_an_interrupted_run_goes_on(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bitwright.quantize(model, RECIPE, SOURCE).save(tmp_path / "whole")
+@pytest.mark.parametrize("rotate_inputs", [False, True], ids=["as they are", "rotated"])
+@pytest.mark.parametrize("method", [name for name, method in ROUNDING.items() if method.needs])
+def test_the_outputs_are_nearer_than_with_nearest(
+    method: str, rotate_inputs: bool, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """trace((W - Q) H (W - Q)^T) for the inputs as they come and the weights as they are read: the basis is the right one."""
+    grams: dict[str, np.ndarray] = {}
+    real = quantization.quantize_matrix
+
+    def spy(name: str, tensor: object, choice: object, moments: Moments | None = None) -> object:
+        if moments is not None:
+            grams.setdefault(name, moments.gram)
+        return real(name, tensor, choice, moments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(quantization, "quantize_matrix", spy)
+    quantized = bitwright.quantize(model, Recipe.uniform("int3-g32", method=method, rotate=rotate_inputs), SOURCE)
+    nearest = bitwright.quantize(model, Recipe.uniform("int3-g32", rotate=rotate_inputs))
+    quantized.calibrate()
+    assert len(grams) == 14
+    for name, gram in grams.items():
+        change = [one.read(name) - model.read(name) for one in (quantized, nearest)]
+        error, of_nearest = (np.einsum("ij,ij->", each @ gram, each) for each in change)
+        assert error < 0.95 * of_nearest, name
+
+
+def test_the_fitting_sees_the_inputs_as_they_are_multiplied(model: LanguageModel) -> None:
+    name, random = "model.layers.0.mlp.gate_proj.weight", np.random.default_rng(4)
+    weights = model.read(name)
+    x = random.standard_normal((500, weights.shape[1])) * np.exp(2 * random.standard_normal(weights.shape[1]))
+    known, scheme = Moments(x.T @ x / 500), Scheme("int4", 32)
+    choice = Choice("*", scheme, "gptq", "hessian", rotate=True)
+    found = quantization.quantize_matrix(name, model.stored(name), choice, known)
+    turned = rotate(x.astype(np.float32), 64).astype(np.float64)
+    fit = HessianFit((turned**2).mean(axis=0).astype(np.float32))
+    expected = ROUNDING["gptq"](rotate(weights, 64), scheme, fit, Moments(turned.T @ turned / 500))
+    assert np.allclose(rotate(found.dequantize(), 64), expected.dequantize(), atol=1e-5)
+    unknown = quantization.quantize_matrix(name, model.stored(name), choice)
+    nearest = ROUNDING["nearest"](rotate(weights, 64), scheme, FITTING["mse"])
+    assert np.allclose(rotate(unknown.dequantize(), 64), nearest.dequantize(), atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", OTHERS, ids=lambda recipe: str(recipe.choices[0].scheme))
+def test_an_interrupted_run_goes_on(
+    recipe: Recipe, model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bitwright.quantize(model, recipe, SOURCE).save(tmp_path / "whole")
     with pytest.raises(Stop):
-        bitwright.quantize(model, RECIPE, SOURCE).calibrate(tmp_path / "out", watch_until(5))  # type: ignore[arg-type]
+        bitwright.quantize(model, recipe, SOURCE).calibrate(tmp_path / "out", watch_until(5))  # type: ignore[arg-type]
     (kept,) = [path for path in tmp_path.iterdir() if path.name.startswith(".out.rounded-")]
     rounded: list[str] = []
     real = quantization.quantize_matrix
@@ -110,7 +162,7 @@ def test_an_interrupted_run_goes_on(model: LanguageModel, tmp_path: Path, monkey
         return real(name, tensor, choice, moments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(quantization, "quantize_matrix", spy)
-    bitwright.quantize(model, RECIPE, SOURCE).save(tmp_path / "out")
+    bitwright.quantize(model, recipe, SOURCE).save(tmp_path / "out")
     assert not any("layers.0" in name for name in rounded) and any("layers.1.mlp" in name for name in rounded)
     assert not kept.exists()
     for file in ("model.safetensors", "manifest.json"):

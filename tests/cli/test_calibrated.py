@@ -10,9 +10,14 @@ pytest.importorskip("torch", exc_type=ImportError)
 
 from cli.helpers import Command
 
+CHOICES = [("--scheme", "int4-g32", "--no-rotate"), ("--scheme", "int4-g32-srow5", "--fitting", "hessian")]
 
-def test_gptq_from_end_to_end(bitwright: Command, model_directory: Path, text_file: Path, tmp_path: Path) -> None:
-    options = ("-o", tmp_path / "out", "--method", "gptq", "--scheme", "int4-g32", "--calibration-tokens", 300)
+
+@pytest.mark.parametrize("choice", CHOICES, ids=" ".join)
+def test_gptq_from_end_to_end(
+    bitwright: Command, model_directory: Path, text_file: Path, tmp_path: Path, choice: tuple[str, ...]
+) -> None:
+    options = ("-o", tmp_path / "out", "--method", "gptq", *choice, "--calibration-tokens", 300)
     dry = bitwright("quantize", model_directory, *options, "--dry-run", "--json")
     assert dry.code == 0 and not (tmp_path / "out").exists()
     done = bitwright("quantize", model_directory, *options, "--json")
