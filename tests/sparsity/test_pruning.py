@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bitwright
@@ -38,6 +38,7 @@ def matrix(seed: int, ties: bool = False) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @given(seed=st.integers(0, 2**32), ties=st.booleans())
+@settings(deadline=None, max_examples=5)
 def test_a_mask_is_its_slow_twin_s(spelling: str, seed: int, ties: bool) -> None:
     weights, pattern = matrix(seed, ties), Pattern.parse(spelling)
     kept = mask(weights, pattern)

@@ -33,11 +33,11 @@ def huffman_bits(counts: list[int]) -> int:
 
 
 def arithmetic_code(symbols: list[int], counts: list[int]) -> tuple[int, int]:
-    """(code, its length in bits): the shortest binary fraction that lies in the interval of all symbols."""
+    """(code, its length in bits): the shortest binary fraction all of whose continuations lie in the symbols' interval."""
     low, width = Fraction(0), Fraction(1)
     for symbol in symbols:
         low, width = low + width * Fraction(sum(counts[:symbol]), sum(counts)), width * Fraction(counts[symbol], sum(counts))
-    bits = next(bits for bits in itertools.count(1) if Fraction(-(-(low * 2**bits) // 1), 2**bits) < low + width)
+    bits = next(bits for bits in itertools.count() if Fraction(-(-(low * 2**bits) // 1) + 1, 2**bits) <= low + width)
     return int(-(-(low * 2**bits) // 1)), bits
 
 
@@ -50,13 +50,13 @@ def arithmetic_decode(code: Fraction, counts: list[int], length: int) -> list[in
     return symbols
 
 
-@given(symbols=st.lists(st.integers(0, 5), min_size=1, max_size=120))
-@settings(deadline=None, max_examples=40)
+@given(symbols=st.lists(st.integers(0, 5), min_size=1, max_size=60))
+@settings(deadline=None, max_examples=20)
 def test_the_entropy_is_what_coders_reach(symbols: list[int]) -> None:
     counts = np.bincount(symbols, minlength=6)
     code, bits = arithmetic_code(symbols, counts.tolist())
     assert arithmetic_decode(Fraction(code, 2**bits), counts.tolist(), len(symbols)) == symbols
-    assert bits - 2 <= ideal_bits(counts) <= bits
+    assert bits - 2 <= ideal_bits(counts) <= bits + 1e-9
     if np.count_nonzero(counts) > 1:
         assert ideal_bits(counts) <= huffman_bits(counts[counts > 0].tolist()) <= ideal_bits(counts) + len(symbols)
 
@@ -70,7 +70,10 @@ def undo_runs(sent: Codes, runs: Codes, length: int) -> list[int]:
     return codes + [0] * (length - len(codes))
 
 
-@given(st.lists(st.tuples(st.sampled_from([0, 1, 3, 254, 255, 256, 511, 700]), st.integers(1, 9)), max_size=6), st.integers(0, 600))
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 1, 3, 254, 255, 256, 511, 700]), st.integers(1, 9)), max_size=6), st.integers(0, 600)
+)
+@settings(deadline=None, max_examples=30)
 def test_runs_of_zeros_say_it_all(parts: list[tuple[int, int]], tail: int) -> None:
     """Also when codes come in blocks. Runs are there to be counted, so their order is left open."""
     codes = np.array([c for run, code in parts for c in [0] * run + [code]] + [0] * tail, np.uint8)
@@ -80,8 +83,8 @@ def test_runs_of_zeros_say_it_all(parts: list[tuple[int, int]], tail: int) -> No
     assert sorted(ordered) == sorted(runs.tolist())
     assert undo_runs(sent, np.array(ordered, np.uint8), len(codes)) == codes.tolist()
     blocks, pending = [], 0
-    for begin in range(0, len(codes), 100):
-        block = codes[begin : begin + 100]
+    for begin in range(0, len(codes), 300):
+        block = codes[begin : begin + 300]
         *found, pending = runs_of_zeros(block, block == 0, pending)
         blocks.append(found)
     assert pending == tail
@@ -90,8 +93,8 @@ def test_runs_of_zeros_say_it_all(parts: list[tuple[int, int]], tail: int) -> No
         assert sorted(np.concatenate([block[1] for block in blocks]).tolist()) == sorted(runs.tolist())
 
 
-def quantized(spelling: str, prune: str, rotate: bool = False) -> Packed:
-    weights = np.random.default_rng(2).standard_normal((64, 128)).astype(np.float32)
+def quantized(spelling: str, prune: str, rotate: bool = False, rows: int = 64) -> Packed:
+    weights = np.random.default_rng(2).standard_normal((rows, 128)).astype(np.float32)
     stored = quantize_matrix("x", Dense("fp32", weights), Choice("*", Scheme.parse(spelling), rotate=rotate, prune=prune))
     assert isinstance(stored, Packed)
     return stored
@@ -119,7 +122,7 @@ def test_a_tensor_is_counted_from_its_codes(spelling: str, prune: str, monkeypat
 
 
 def test_zeros_make_tensors_small() -> None:
-    sizes = [quantized("int8-channel", prune) for prune in ("", "2:4", "block8x8:0.9")]
+    sizes = [quantized("int8-channel", prune, rows=1024) for prune in ("", "2:4", "block8x8:0.9")]
     found = [coded_size(tensor, tensor.scheme.stored_bits(tensor.shape)) for tensor in sizes]
     assert found[0].entropy_bits > found[1].entropy_bits > found[2].entropy_bits
     assert found[2].run_bits < found[2].order_zero_bits  # zeros in blocks come in runs
