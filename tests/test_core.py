@@ -24,6 +24,7 @@ choices = st.builds(
     fitting=st.sampled_from(list(FITTING)),
     reason=st.text(max_size=20),
     rotate=st.booleans(),
+    prune=st.sampled_from(["", "2:4", "row:0.5"]),
 )
 recipes = st.builds(Recipe, choices=st.lists(choices, min_size=1, max_size=4).map(tuple), head=st.none() | schemes)
 

@@ -1,4 +1,4 @@
-"""Every example in the pages on formats and fittings runs, and every format and fitting has a page."""
+"""Every example in the pages on formats, fittings and sparsity runs, and every format and fitting has a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bitwright.fitting import CALIBRATED, FITTING
 from bitwright.formats import FORMATS, NAMED
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = sorted([*DOCS.glob("formats/*.md"), DOCS / "fitting.md"])
+PAGES = sorted([*DOCS.glob("formats/*.md"), DOCS / "fitting.md", DOCS / "sparsity.md"])
 SECTIONS = ("**What it does.**", "**When to use it.**", "**The maths.**", "**Source.**")
 
 

@@ -25,18 +25,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "observers": BASE,
     "fitting": BASE,
     "rounding": BASE | {"fitting"},
+    "sparsity": READERS | {"fitting"},
     "calibration": READERS | {"cache", "engine", "observers", "rounding"},
     "artifact": READERS,
     "models": READERS,
     "inspection": READERS,
     "engine": READERS,
-    "quantization": READERS | {"fitting", "rounding", "calibration"},
+    "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration"},
     "analysis": READERS | {"cache", "inspection", "engine", "quantization", "calibration"},
-    "cli": READERS | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "calibration"},
+    "cli": READERS | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration"},
     "__main__": {"cli"},
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins
-ALGORITHMS = {"observers", "fitting", "rounding", "calibration", "quantization"}
+ALGORITHMS = {"observers", "fitting", "rounding", "sparsity", "calibration", "quantization"}
 RUNTIME = ("errors", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
 HEAVY = {"torch", "transformers"}
 

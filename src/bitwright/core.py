@@ -252,7 +252,8 @@ class Choice:
     """What happens to the tensors whose names match `pattern` (shell style, `*` and `?`).
 
     `rotate` turns the columns by a Hadamard matrix before they are quantized, the engine then turns the inputs alike. What
-    is only looked up (an embedding of its own) and what stays in full precision is not turned.
+    is only looked up (an embedding of its own) and what stays in full precision is not turned. `prune` makes the smallest
+    weights zero before that, as sparsity/pruning.py spells it; turned columns would not keep zeros, so one excludes the other.
     """
 
     pattern: str
@@ -261,6 +262,7 @@ class Choice:
     fitting: str = "mse"
     reason: str = ""
     rotate: bool = False
+    prune: str = ""
 
 
 @dataclass(frozen=True)
@@ -281,16 +283,21 @@ class Recipe:
         method: str = "nearest",
         fitting: str = "mse",
         head: str | Scheme | None = None,
-        rotate: bool = True,
+        rotate: bool | None = None,
+        prune: str = "",
     ) -> Self:
-        """One scheme for all. Below 8 bits the head is kept at int8-channel unless `head` says otherwise."""
+        """One scheme for all. Below 8 bits the head is kept at int8-channel unless `head` says otherwise.
+
+        Columns are rotated unless weights are pruned; the head and what is only looked up are not pruned.
+        """
         body = Scheme.parse(scheme) if isinstance(scheme, str) else scheme
         chosen_head = Scheme.parse(head) if isinstance(head, str) else head
         if chosen_head is None:
             from bitwright.formats import FORMATS
 
             chosen_head = Scheme("int8", 0) if FORMATS[body.format].bits < 8 else body
-        return cls((Choice("*", body, method, fitting, rotate=rotate),), chosen_head)
+        turned = not prune if rotate is None else rotate
+        return cls((Choice("*", body, method, fitting, rotate=turned, prune=prune),), chosen_head)
 
     def choice_for(self, name: str, is_head: bool = False) -> Choice | None:
         """The choice that holds for this tensor, or None: keep its stored precision."""
@@ -307,6 +314,7 @@ class Recipe:
             {"pattern": c.pattern, "scheme": str(c.scheme), "method": c.method, "fitting": c.fitting}
             | ({"reason": c.reason} if c.reason else {})
             | ({"rotate": True} if c.rotate else {})
+            | ({"prune": c.prune} if c.prune else {})
             for c in self.choices
         ]
         return {"head": str(self.head) if self.head else None, "choices": choices}
@@ -316,11 +324,13 @@ class Recipe:
         """Raises `RecipeError` on anything but what `to_dict` writes."""
         if not isinstance(data, Mapping) or not isinstance(data.get("choices"), list) or not data["choices"]:
             raise RecipeError("a recipe needs a non-empty list 'choices' of {pattern, scheme}; see docs/recipe.md")
-        known = {"pattern", "scheme", "method", "fitting", "reason", "rotate"}
+        known = {"pattern", "scheme", "method", "fitting", "reason", "rotate", "prune"}
         choices = []
         for entry in data["choices"]:
             if not isinstance(entry, Mapping) or not {"pattern", "scheme"} <= set(entry) or not set(entry) <= known:
-                raise RecipeError(f"a choice takes pattern, scheme and optionally method, fitting, reason, rotate; got {entry!r}")
+                raise RecipeError(
+                    f"a choice takes pattern, scheme and optionally method, fitting, reason, rotate, prune; got {entry!r}"
+                )
             if not all(isinstance(value, bool if key == "rotate" else str) for key, value in entry.items()):
                 raise RecipeError(f"rotate is true or false, all other values of a choice are strings; got {entry!r}")
             fields = dict(entry) | {"scheme": Scheme.parse(entry["scheme"])}

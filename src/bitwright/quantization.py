@@ -1,6 +1,6 @@
 """Model + recipe -> quantized model: the four verbs in a row, one tensor at a time.
 
-    for each matrix:  weights -> rotate (if asked) -> fit (scale, zero point) -> round (codes) -> pack
+    for each matrix:  weights -> prune or rotate (if asked) -> fit (scale, zero point) -> round (codes) -> pack
 
 Methods that look at a layer's inputs get them from calibration/sequential.py, which walks through the model once.
 
@@ -31,7 +31,7 @@ from bitwright.calibration.marks import marks_of, to_text
 from bitwright.calibration.self_written import missing_tokens
 from bitwright.calibration.store import Store
 from bitwright.calibration.text import Source, Watch, unwatched
-from bitwright.core import Choice, Floats, QTensor, Recipe, Scheme
+from bitwright.core import Choice, Floats, QTensor, Recipe
 from bitwright.errors import BitwrightError, MissingTensorError, NonFiniteError, RecipeError, SchemeError, TokenizerError
 from bitwright.fitting import CALIBRATED, FITTING, Fit
 from bitwright.formats import FORMATS
@@ -43,6 +43,7 @@ from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.moments import Moments
+from bitwright.sparsity.pruning import Pattern, mask, strip
 
 if TYPE_CHECKING:
     from bitwright.calibration.forecast import Forecast
@@ -70,9 +71,11 @@ def quantize(model: LanguageModel, recipe: Recipe, calibration: str | Source = "
     for name in model.names():
         choice = recipe.choice_for(name, is_head=name == head) if len(model.shape(name)) == 2 else None
         if choice is not None:
-            _check_fit(name, model.shape(name), choice.scheme)
+            _check_fit(name, model.shape(name), choice)
             looked_up = name == embedding != head  # multiplied by nothing that could be turned
-            choices[name] = replace(choice, rotate=choice.rotate and not looked_up)
+            spared = looked_up and choice.pattern == "*"  # as the head is, which `choice_for` sees to
+            prune = "" if spared else choice.prune
+            choices[name] = replace(choice, rotate=choice.rotate and not looked_up, prune=prune)
     return QuantizedModel(model, recipe, choices, source)
 
 
@@ -232,6 +235,7 @@ def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice, moments: 
     Raises `NonFiniteError` and `SchemeError` naming the tensor.
     """
     scheme, shape, rotation = choice.scheme, (tensor.shape[0], tensor.shape[1]), rotation_of(choice, tensor.shape)
+    tensor = pruned(name, tensor, choice.prune) if choice.prune else tensor
     moments = None if moments is None else moments.rotated(rotation)
     fit = fitting_for(choice, moments)
     method = ROUNDING[choice.method if moments is not None or not ROUNDING[choice.method].needs else "nearest"]
@@ -248,6 +252,12 @@ def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice, moments: 
         return work((0, shape[0]))
     with ThreadPoolExecutor(THREADS) as threads:
         return _joined(list(threads.map(work, _blocks(shape))))
+
+
+def pruned(name: str, tensor: Packed | Dense, spelling: str) -> Dense:
+    """(rows, columns) with the weights that the pattern drops at zero, in float32. Raises `NonFiniteError` naming the tensor."""
+    weights = require_finite(tensor.dequantize(), name)
+    return Dense("fp32", strip(weights, mask(weights, Pattern.parse(spelling))))
 
 
 def fitting_for(choice: Choice, moments: Moments | None) -> Fit:
@@ -314,8 +324,20 @@ def _check_recipe(recipe: Recipe, model: LanguageModel) -> None:
             raise RecipeError(f"fitting {choice.fitting!r} needs a method that calibrates; choose from {', '.join(FITTING)}")
         if choice.fitting not in {**FITTING, **CALIBRATED}:
             raise RecipeError(f"unknown fitting {choice.fitting!r}; choose from {', '.join({**FITTING, **CALIBRATED})}")
+        if choice.prune:
+            _check_prune(choice)
         if not set(choice.pattern) & set("*?[") and choice.pattern not in names:
             raise RecipeError(f"the model has no tensor {choice.pattern!r}; `bitwright inspect` lists those it has")
+
+
+def _check_prune(choice: Choice) -> None:
+    """The spelling is one, and nothing else in the choice would fill the zeros."""
+    Pattern.parse(choice.prune)
+    if choice.rotate:
+        raise RecipeError(f"rotation would fill what prune {choice.prune!r} leaves zero; turn one of them off")
+    if ROUNDING[choice.method].needs:
+        plain = ", ".join(name for name, method in ROUNDING.items() if not method.needs)
+        raise RecipeError(f"method {choice.method!r} would fill what prune {choice.prune!r} leaves zero; choose from {plain}")
 
 
 def _require_torch() -> None:
@@ -323,9 +345,11 @@ def _require_torch() -> None:
         raise RecipeError("methods that look at a layer's inputs need torch; pip install 'bitwright[quantize]', or use nearest")
 
 
-def _check_fit(name: str, shape: Sequence[int], scheme: Scheme) -> None:
-    if scheme.scaled:
-        try:
-            scheme.group_size(shape)
-        except SchemeError as fault:
-            raise SchemeError(f"{name}: {fault}") from fault
+def _check_fit(name: str, shape: Sequence[int], choice: Choice) -> None:
+    try:
+        if choice.scheme.scaled:
+            choice.scheme.group_size(shape)
+        if choice.prune:
+            Pattern.parse(choice.prune).check((shape[0], shape[1]))
+    except (SchemeError, RecipeError) as fault:
+        raise type(fault)(f"{name}: {fault}") from fault

@@ -39,6 +39,17 @@ def test_quantize_by_recipe(bitwright: Command, model_directory: Path, tmp_path:
     assert schemes["model.layers.0.mlp.up_proj.weight"] == "int4-g32"
 
 
+def test_quantize_prunes_and_inspect_says_what_that_is_worth(bitwright: Command, model_directory: Path, tmp_path: Path) -> None:
+    options = ("--scheme", "int8-channel", "--head", "fp16", "--prune", "2:4")
+    bitwright("quantize", model_directory, "-o", tmp_path / "out", *options)
+    found = bitwright("inspect", tmp_path / "out", "--entropy", "--json").json
+    assert found["entropy_bits_per_weight"] < found["bits_per_weight"]
+    tensors = {row["name"]: row for row in found["tensors"]}
+    assert tensors["model.layers.1.mlp.up_proj.weight"]["zeros"] >= 0.5
+    assert all(row["entropy_bits_per_weight"] <= row["bits_per_weight"] for row in tensors.values())
+    assert "by an entropy coder" in bitwright("inspect", tmp_path / "out", "--entropy").out
+
+
 def test_eval(bitwright: Command, artifact: Path, model_directory: Path, text_file: Path) -> None:
     options = ("--reference", model_directory, "--text", text_file, "--context", "64", "--tokens", "512")
     found = bitwright("eval", artifact, *options, "--json").json

@@ -70,6 +70,8 @@ def test_truncated_safetensors(bitwright: Command, verb: str, tmp_path: Path) ->
         (["--method", "magic"], ["magic", "nearest"]),
         (["--fitting", "magic"], ["magic", "mse"]),
         (["--head", "magic"], ["magic"]),
+        (["--prune", "most"], ["cannot read pruning 'most'", "2:4"]),
+        (["--prune", "2:4", "--rotate"], ["rotation would fill", "turn one of them off"]),
         (["--recipe", "gone.json"], ["gone.json"]),
         (["--calibration", "gone.txt"], ["gone.txt"]),
         (["--recipe", "gone.json", "--scheme", "int4-g64"], ["--recipe already says what --scheme would"]),

@@ -32,6 +32,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     calibration_tokens: Annotated[int, Option("--calibration-tokens", least=1, help="How much of it is used.")] = 65536,
     head: Annotated[str | None, Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
     rotate: Annotated[bool | None, Option("--rotate/--no-rotate", help="Turn inputs by a Hadamard matrix. [yes]")] = None,
+    prune: Annotated[str | None, Option("--prune", help="Drop small weights: 0.5, row:0.5, block4x4:0.5 or 2:4.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it will take, and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +47,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     from bitwright.models import load
 
     begin = time.perf_counter()
-    given = {"scheme": scheme, "method": method, "fitting": fitting, "head": head, "rotate": rotate}
+    given = {"scheme": scheme, "method": method, "fitting": fitting, "head": head, "rotate": rotate, "prune": prune}
     chosen = choose_recipe(recipe, {option: value for option, value in given.items() if value is not None})
     windows = max(1, calibration_tokens // LENGTH)
     quantized = quantize_model(load(model), chosen, Source(calibration, windows, min(LENGTH, calibration_tokens)))
@@ -89,4 +90,4 @@ def choose_recipe(recipe: Path | None, given: Mapping[str, Any]) -> Recipe:
             raise RecipeError(f"--recipe already says what --{next(iter(given))} would; leave one of them out")
         return Recipe.load(recipe)
     scheme, method, fitting = (given.get(option, default) for option, default in DEFAULTS.items())
-    return Recipe.uniform(scheme, method, fitting, given.get("head"), given.get("rotate", True))
+    return Recipe.uniform(scheme, method, fitting, given.get("head"), given.get("rotate"), given.get("prune", ""))

@@ -7,18 +7,19 @@ a row by any4 (arXiv:2507.04610).
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from bitwright.fitting.cells import Cells, Doubles
 
 STEPS = 25
 
 
-def kmeans(cells: Cells, start: Doubles) -> Doubles:
-    """(tables, levels) ascending with a 0 in each -> the levels after at most 25 rounds."""
-    levels, zero = start.copy(), start == 0
+def kmeans(cells: Cells, start: Doubles, fixed: npt.NDArray[np.bool_] | None = None) -> Doubles:
+    """(tables, levels) ascending -> the levels after at most 25 rounds. `fixed` ones stay; where not given, the zeros do."""
+    levels, stays = start.copy(), start == 0 if fixed is None else fixed
     for _ in range(STEPS):
         weight, total, _ = cells.moments(levels)
-        moved = np.where((weight > 0) & ~zero, total / np.where(weight > 0, weight, 1), levels)
+        moved = np.where((weight > 0) & ~stays, total / np.where(weight > 0, weight, 1), levels)
         if np.array_equal(moved, levels):
             break
         levels = moved
