@@ -120,7 +120,7 @@ def test_groups_that_saturate() -> None:
     codes = random.integers(1, 15, (40, 128)).astype(np.uint8)
     tensor = QTensor(codes, QParams(np.ones(80, np.float32)), Scheme.parse("int4-g64"))
     assert not guards.saturated(packed_from(tensor))
-    codes[:, :20] = random.choice([0, 15], (40, 20))  # of the first group in each row
-    assert guards.saturated(packed_from(tensor)) == "50 % of the groups saturate: 16 % of codes at the ends of the grid"
-    codes[:, 16:20] = 8
-    assert not guards.saturated(packed_from(tensor))  # a quarter is not yet too much
+    codes[:, :28] = random.choice([0, 15], (40, 28))  # of the first group in each row
+    assert guards.saturated(packed_from(tensor)) == "50 % of the groups saturate: 22 % of codes at the ends of the grid"
+    codes[:, 24:28] = 8
+    assert not guards.saturated(packed_from(tensor))  # 3 in 8 are not yet too much

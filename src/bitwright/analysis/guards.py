@@ -163,8 +163,8 @@ def jumps_of(errors: dict[str, float]) -> dict[str, str]:
 
 def end_share(bits: int) -> float:
     """The share of a group's codes at the two ends of the grid beyond which it is saturated: twice what even use would give,
-    a quarter at least. Of two bits that is all of them, so nothing is said of these."""
-    return max(0.25, 4 / (1 << bits))
+    and 3 in 8 at least. Of two bits that is all of them, so nothing is said of these."""
+    return max(0.375, 4 / (1 << bits))
 
 
 def saturated(tensor: Packed) -> str:
