@@ -22,6 +22,10 @@ class RecipeError(BitwrightError, ValueError):
     """A recipe that is malformed or names what does not exist."""
 
 
+class FindingError(BitwrightError):
+    """A quantized model that a guard found fault with, where that was asked to be an error. The exit code is 1."""
+
+
 class ModelNotFoundError(BitwrightError, FileNotFoundError):
     """No model at this path, or the hub cannot be reached."""
 

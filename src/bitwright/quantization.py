@@ -15,7 +15,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,7 +32,15 @@ from bitwright.calibration.self_written import missing_tokens
 from bitwright.calibration.store import Store
 from bitwright.calibration.text import Source, Watch, unwatched
 from bitwright.core import Choice, Floats, QTensor, Recipe
-from bitwright.errors import BitwrightError, MissingTensorError, NonFiniteError, RecipeError, SchemeError, TokenizerError
+from bitwright.errors import (
+    BitwrightError,
+    FindingError,
+    MissingTensorError,
+    NonFiniteError,
+    RecipeError,
+    SchemeError,
+    TokenizerError,
+)
 from bitwright.fitting import CALIBRATED, FITTING, Fit
 from bitwright.formats import FORMATS
 from bitwright.formats.checks import require_finite
@@ -50,6 +58,7 @@ if TYPE_CHECKING:
     from bitwright.models.tokenizer import Tokenizer
 
 BLOCK_BYTES = 2**22  # of float32 weights that one thread works on at once: what a core's cache holds
+Check = Callable[[str, Packed | Dense], None]
 THREADS = min(8, len(os.sched_getaffinity(0)))
 
 
@@ -195,21 +204,37 @@ class QuantizedModel:
         """The model that writes calibration text: 8 bits a weight write the same and are faster."""
         return quantize(self.source, Recipe.uniform("int8-channel"))
 
-    def save(self, path: str | Path, progress: Progress | None = None) -> ArtifactModel:
+    def save(self, path: str | Path, progress: Progress | None = None, check: Check | None = None) -> ArtifactModel:
         """Quantize everything into an artifact at `path`, tensor by tensor, and open it.
 
-        `progress` is told (tensor, bytes written so far, bytes in all). A failure leaves nothing behind. Raises `OutputError`
+        `progress` is told (tensor, bytes written so far, bytes in all). `check` is shown each tensor before it is written,
+        and may raise `FindingError`. A failure leaves nothing behind. Raises `OutputError`
         before any work where `path` cannot be written, and what `stored` raises.
         """
         self.calibrate(path)
         source = {"name": self.path.resolve().name, "fingerprint": self.source.fingerprint()} | self._seen
         lines = {name: self._line(name) for name in self.names()}
         manifest = Manifest(self.config(), lines, __version__, self.recipe.to_dict(), source)
-        write_artifact(path, manifest, self.stored, self._save_tokenizer, progress)
+
+        def stored(name: str) -> Packed | Dense:
+            tensor = self.stored(name)
+            if check is not None:
+                check(name, tensor)
+            return tensor
+
+        try:
+            write_artifact(path, manifest, stored, self._save_tokenizer, progress)
+        except FindingError:
+            self._forget()
+            raise
+        self._forget()
+        return open_artifact(path)
+
+    def _forget(self) -> None:
+        """What was rounded by its inputs."""
         if self._calibrated is not None:
             self._calibrated.clear()
             self._calibrated = None
-        return open_artifact(path)
 
     def _save_tokenizer(self, directory: Path) -> None:
         """A model that brings no tokenizer makes an artifact without one; a broken tokenizer is an error."""

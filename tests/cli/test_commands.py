@@ -9,7 +9,7 @@ import pytest
 from bitwright.fitting import CALIBRATED, FITTING
 from bitwright.formats import FORMATS, NAMED
 from bitwright.rounding import ROUNDING
-from cli.helpers import Command
+from cli.helpers import Command, tensors, write_model
 
 
 def test_inspect(bitwright: Command, artifact: Path, model_directory: Path) -> None:
@@ -135,3 +135,22 @@ def test_methods_and_formats(bitwright: Command) -> None:
 def test_version(bitwright: Command) -> None:
     outcome = bitwright("--version")
     assert outcome.code == 0 and outcome.out.startswith("bitwright ")
+
+
+def test_findings_are_warnings_or_refused(bitwright: Command, tmp_path: Path) -> None:
+    changed, name = tensors(), "model.layers.1.mlp.up_proj.weight"
+    changed[name][5] = 0
+    model, out = write_model(tmp_path / "model", changed), tmp_path / "out"
+    expected = [{"tensor": name, "kind": "dead", "message": "1 of 128 rows are all zero: 5"}]
+    refused = bitwright("quantize", model, "-o", out, "--strict", "--json")
+    assert refused.code == 1 and refused.json == {"findings": expected}
+    assert refused.err.splitlines()[0] == f"warning: {name}: 1 of 128 rows are all zero: 5"
+    assert "error: 1 finding" in refused.err and [path.name for path in tmp_path.iterdir()] == ["model"]
+    warned = bitwright("quantize", model, "-o", out, "--json")
+    assert warned.code == 0 and warned.json["findings"] == expected and "warning: " in warned.err and out.is_dir()
+
+
+def test_a_sound_model_passes_strictly(bitwright: Command, model_directory: Path, tmp_path: Path) -> None:
+    for scheme in ("int4-g64", "int8-channel"):
+        done = bitwright("quantize", model_directory, "-o", tmp_path / scheme, "--scheme", scheme, "--strict", "--json")
+        assert done.code == 0 and done.json["findings"] == [] and done.err == ""

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from types import FrameType
 
 from bitwright.cli.app import dispatch
-from bitwright.errors import BitwrightError
+from bitwright.errors import BitwrightError, FindingError
 
-BAD_INPUT = 2
+FINDINGS, BAD_INPUT = 1, 2
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal, as shells count
 
 
@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except Terminated:
         return TERMINATED
+    except FindingError as fault:
+        _failed(str(fault))
+        return FINDINGS
     except BitwrightError as fault:
         return _failed(str(fault))
     except OSError as fault:

@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "inspect.inspect",
     "quantize": "quantize.quantize",
     "eval": "evaluate.evaluate",
+    "compare": "compare.compare",
     "run": "run.run",
     "chat": "chat.chat",
     "bench": "bench.bench",

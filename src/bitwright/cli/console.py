@@ -73,7 +73,7 @@ def progress(description: str) -> Iterator[Progress]:
 def steps() -> Iterator[Steps]:
     """A callback (what begins now, steps done, steps in all) that shows them in one bar, or in one line each."""
     if not sys.stderr.isatty():
-        yield lambda message, done, total: note(f"[{done + 1}/{total}] {message}")
+        yield _StepLines()
         return
     with _bars() as bars:
         task = bars.add_task("", total=None)
@@ -103,6 +103,17 @@ class _Lines:
         self.last = now
         left = (now - self.begin) * (total - done) / done
         note(f"{self.description}: {100 * done // total} %, {left:.0f} s left")
+
+
+class _StepLines:
+    """A line a step, with what is left at the pace so far."""
+
+    def __init__(self) -> None:
+        self.begin = time.monotonic()
+
+    def __call__(self, message: str, done: int, total: int) -> None:
+        left = (time.monotonic() - self.begin) * (total - done) / done if done else None
+        note(f"[{done + 1}/{total}] {message}" + ("" if left is None else f", about {left:.0f} s left"))
 
 
 def megabytes(size: int) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, megabytes, note, print_json, progress
-from bitwright.errors import RecipeError
+from bitwright.errors import FindingError, RecipeError
 
 if TYPE_CHECKING:
+    from bitwright.analysis.guards import Finding
     from bitwright.calibration.forecast import Forecast
     from bitwright.core import Recipe
+    from bitwright.models.base import Dense, Packed
 
+SHOWN_FINDINGS = 20
 DEFAULTS = {"scheme": "int4-g64", "method": "nearest", "fitting": "mse"}
 
 
@@ -34,6 +37,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     rotate: Annotated[bool | None, Option("--rotate/--no-rotate", help="Turn inputs by a Hadamard matrix. [yes]")] = None,
     prune: Annotated[str | None, Option("--prune", help="Drop small weights: 0.5, row:0.5, block4x4:0.5 or 2:4.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it will take, and do nothing.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Write nothing, and end with 1, where something looks wrong.")] = False,
     as_json: Json = False,
 ) -> None:
     """Quantize a model into a directory of its own.
@@ -41,6 +45,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     The directory appears whole or not at all.
     """
     from bitwright import quantize as quantize_model
+    from bitwright.analysis.guards import Guard
     from bitwright.analysis.memory import peak_rss_bytes
     from bitwright.calibration.text import LENGTH, Source
     from bitwright.inspection import summary
@@ -50,17 +55,34 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     given = {"scheme": scheme, "method": method, "fitting": fitting, "head": head, "rotate": rotate, "prune": prune}
     chosen = choose_recipe(recipe, {option: value for option, value in given.items() if value is not None})
     windows = max(1, calibration_tokens // LENGTH)
-    quantized = quantize_model(load(model), chosen, Source(calibration, windows, min(LENGTH, calibration_tokens)))
+    source = load(model)
+    quantized = quantize_model(source, chosen, Source(calibration, windows, min(LENGTH, calibration_tokens)))
     expected = quantized.forecast() if dry_run or quantized.calibrates else None
     if dry_run and expected is not None:
         _say_forecast(expected, as_json)
         return
     quantized.calibrate(output, progress)
-    with progress("quantizing") as report:
-        size = summary(quantized.save(output, lambda name, done, total: report(done, total)))
+    guard, last = Guard(source, quantized.recipe), quantized.names()[-1]
+
+    def check(name: str, tensor: Packed | Dense) -> None:
+        guard.look(name, tensor)
+        if strict and name == last and guard.findings():
+            raise FindingError(f"{len(guard.findings())} finding(s), so nothing was written; leave out --strict to write it")
+
+    try:
+        with progress("quantizing") as report:
+            size = summary(quantized.save(output, lambda name, done, total: report(done, total), check))
+    except FindingError:
+        _say_findings(guard.findings())
+        if as_json:
+            print_json({"findings": [asdict(finding) for finding in guard.findings()]})
+        raise
+    found = guard.findings()
+    _say_findings(found)
     figures = {key: size[key] for key in ("size_bytes", "bits_per_weight")}
     figures |= {"seconds": time.perf_counter() - begin, "peak_rss_bytes": peak_rss_bytes()}
     if as_json:
+        figures |= {"findings": [asdict(finding) for finding in found]}
         print_json({"path": str(output)} | figures | ({"forecast": asdict(expected)} if expected else {}))
         return
     note(
@@ -69,6 +91,13 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     )
     if expected is not None:
         note(f"forecast: {expected.seconds + expected.writing_seconds:.1f} s, {megabytes(expected.peak_rss_bytes)} of memory")
+
+
+def _say_findings(found: Sequence[Finding]) -> None:
+    for finding in found[:SHOWN_FINDINGS]:
+        note(f"warning: {finding.tensor}: {finding.message}")
+    if len(found) > SHOWN_FINDINGS:
+        note(f"warning: and {len(found) - SHOWN_FINDINGS} more; --json lists them all")
 
 
 def _say_forecast(expected: Forecast, as_json: bool) -> None:

@@ -1,0 +1,138 @@
+"""Method x scheme, each quantized and held against the model it comes from: one row a combination.
+
+A row's size, bits and losses are those of the artifact that `quantize` would write; the artifact goes when its row is done.
+What cannot be (a group that divides no row, a scale beyond its type) is a row as well, with the reason in place of figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bitwright import __version__
+from bitwright.analysis.evaluate import Evaluation, evaluate
+from bitwright.analysis.memory import peak_rss_bytes, reset_peak
+from bitwright.analysis.scored_text import read_text, windows_of
+from bitwright.calibration.text import Source
+from bitwright.core import Recipe
+from bitwright.errors import EngineError, NonFiniteError, RecipeError, SchemeError, TextError
+from bitwright.models.base import LanguageModel
+from bitwright.quantization import quantize
+
+CONTEXT = 256  # short windows, so that a short text makes enough of them for an interval
+IMPOSSIBLE = (SchemeError, RecipeError, NonFiniteError, EngineError, TextError)  # faults of one combination, not of all
+
+Step = Callable[[str, int, int], None]  # what begins now, steps done, steps in all
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures of one combination. `seconds` and `peak_rss_bytes` are what quantizing and writing took, calibration included.
+
+    `peak_rss_bytes` is of this whole process, so never less than what earlier rows left in memory; KL is in nats per token.
+    """
+
+    size_bytes: int
+    bits_per_weight: float
+    kl_mean: float
+    kl_mean_interval: tuple[float, float]
+    perplexity: float
+    perplexity_reference: float
+    top1_agreement: float
+    seconds: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One combination: its figures, or None and the reason."""
+
+    method: str
+    scheme: str
+    measured: Measured | None
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready and flat; figures that are missing are left out."""
+        figures = asdict(self.measured) | {"kl_mean_interval": list(self.measured.kl_mean_interval)} if self.measured else {}
+        return {"method": self.method, "scheme": self.scheme} | figures | ({"reason": self.reason} if self.reason else {})
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """What all rows are measured with: the first `tokens` tokens of a text (itself, or a file), and what methods calibrate on."""
+
+    text: str | Path
+    tokens: int = 4096
+    calibration: Source = field(default_factory=Source)
+
+    def settings(self, model: LanguageModel) -> dict[str, Any]:
+        """All that figures depend on beside the combination, JSON-ready. Raises `TextError` for a text that cannot be scored."""
+        self.calibration.check()
+        passage = read_text(self.text, self.tokens)
+        windows_of(model.tokenizer(), passage, self.context(model), self.tokens)
+        return {
+            "model": model.path.name,
+            "fingerprint": model.fingerprint(),
+            "text": hashlib.sha256(passage.encode()).hexdigest()[:16],
+            "tokens": self.tokens,
+            "context": self.context(model),
+            "calibration": asdict(self.calibration),
+            "bitwright": __version__,
+        }
+
+    def context(self, model: LanguageModel) -> int:
+        return min(CONTEXT, model.architecture.context_length)
+
+
+def compare(
+    model: LanguageModel,
+    pairs: Sequence[tuple[str, str]],
+    ruler: Ruler,
+    step: Step = lambda message, done, total: None,
+) -> Iterator[Row]:
+    """The row of each (method, scheme) in turn, so that what is done is not lost when the rest is interrupted.
+
+    Artifacts lie in the system's folder for temporary files, one at a time. Raises what reading, writing and loading raise.
+    """
+    for position, (method, scheme) in enumerate(pairs):
+
+        def begin(what: str, done: int, name: str = f"{method} {scheme}", before: int = 2 * position) -> None:
+            step(f"{name}: {what}", before + done, 2 * len(pairs))
+
+        try:
+            yield Row(method, scheme, _measured(model, Recipe.uniform(scheme, method), ruler, begin))
+        except IMPOSSIBLE as fault:
+            yield Row(method, scheme, None, " ".join(str(fault).split()))
+
+
+def _measured(model: LanguageModel, recipe: Recipe, ruler: Ruler, begin: Callable[[str, int], None]) -> Measured:
+    with tempfile.TemporaryDirectory(prefix="bitwright-compare-") as directory:
+        begin("quantizing", 0)
+        reset_peak()
+        start = time.perf_counter()
+        saved = quantize(model, recipe, ruler.calibration).save(Path(directory) / "artifact")
+        seconds, peak = time.perf_counter() - start, peak_rss_bytes()
+        begin("measuring what was lost", 1)
+        return _figures(evaluate(saved, model, ruler.text, ruler.context(model), ruler.tokens), seconds, peak)
+
+
+def _figures(found: Evaluation, seconds: float, peak: int) -> Measured:
+    assert found.kl_mean is not None and found.kl_mean_interval is not None  # there is a reference
+    assert found.perplexity_reference is not None and found.top1_agreement is not None
+    return Measured(
+        found.size_bytes,
+        found.bits_per_weight,
+        found.kl_mean,
+        found.kl_mean_interval,
+        found.perplexity,
+        found.perplexity_reference,
+        found.top1_agreement,
+        seconds,
+        peak,
+    )
