@@ -5,6 +5,8 @@ The command line turns any `BitwrightError` into one line on stderr and exit cod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class BitwrightError(Exception):
     """Base of all faults that the input, not the program, is to blame for."""
@@ -95,3 +97,11 @@ class StateError(BitwrightError, ValueError):
 
 class EngineError(BitwrightError, RuntimeError):
     """The engine cannot run this model, thread count or instruction set."""
+
+
+class BudgetError(BitwrightError, ValueError):
+    """A budget that no choice of schemes meets. `nearest` holds, for each limited quantity, a value that could be met."""
+
+    def __init__(self, message: str, nearest: Mapping[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.nearest = dict(nearest or {})

@@ -35,6 +35,15 @@ def product_dtype() -> torch.dtype:
     return torch.float32
 
 
+def linear(x: Tensor, weights: Weights, role: str) -> Tensor:
+    """X W^T + b, in the dtype of x."""
+    bias = weights.get(f"{role}_bias")
+    return functional.linear(x, weights[role], None if bias is None else bias.to(x.dtype))
+
+
+Linear = Callable[[Tensor, Weights, str], Tensor]
+
+
 @dataclass(frozen=True)
 class Decoder:
     """One architecture at one window length."""
@@ -42,6 +51,7 @@ class Decoder:
     architecture: Architecture
     length: int
     dtype: torch.dtype
+    linear: Linear = linear  # who multiplies: one that watches, where inputs and outputs are asked for
 
     def normed(self, x: Tensor, gain: Tensor) -> Tensor:
         """X / rms(x) * (offset + gain), in the dtype of products."""
@@ -50,7 +60,7 @@ class Decoder:
     def attended(self, h: Tensor, weights: Weights, layer: int) -> Tensor:
         """What the output projection reads: (windows, tokens, heads * head_dim)."""
         architecture = self.architecture
-        q, k, v = (self._heads(linear(h, weights, role)) for role in ("q", "k", "v"))
+        q, k, v = (self._heads(self.linear(h, weights, role)) for role in ("q", "k", "v"))
         if architecture.qk_norm:
             q, k = self._norm(q.float(), weights["q_norm"]), self._norm(k.float(), weights["k_norm"])
         turns = self._turns(architecture.rope_of_layer[layer])
@@ -68,16 +78,26 @@ class Decoder:
 
     def gated(self, h: Tensor, weights: Weights) -> Tensor:
         """What the down projection reads: activation(gate) * up."""
-        gate, up = linear(h, weights, "gate"), linear(h, weights, "up")
+        gate, up = self.linear(h, weights, "gate"), self.linear(h, weights, "up")
         if self.architecture.activation == "silu":
             return functional.silu(gate) * up
         return functional.gelu(gate, approximate="tanh") * up
 
     def added(self, x: Tensor, read: Tensor, weights: Weights, role: str) -> None:
         """Project what `attended` or `gated` gave and add it to the residual stream, in place."""
-        y = linear(read, weights, role).float()
+        x += self._projected(read, weights, role)
+
+    def through(self, x: Tensor, weights: Weights, layer: int) -> Tensor:
+        """The residual stream after a whole block."""
+        h = self.normed(x, weights["attention_norm"])
+        x = x + self._projected(self.attended(h, weights, layer), weights, "o")
+        return x + self._projected(self.gated(self.normed(x, weights["mlp_norm"]), weights), weights, "down")
+
+    def _projected(self, read: Tensor, weights: Weights, role: str) -> Tensor:
+        """What a block adds to the residual stream."""
+        y = self.linear(read, weights, role).float()
         gain = weights.get("post_attention_norm" if role == "o" else "post_mlp_norm")
-        x += y if gain is None else self._norm(y, gain)
+        return y if gain is None else self._norm(y, gain)
 
     def _norm(self, x: Tensor, gain: Tensor) -> Tensor:
         root = torch.sqrt(x.square().mean(-1, keepdim=True) + self.architecture.norm_epsilon)
@@ -102,12 +122,6 @@ class Decoder:
         scores = (q @ k.transpose(-1, -2)).float() * self.architecture.attention_scale
         scores = (cap * torch.tanh(scores / cap)).masked_fill(~mask, -torch.inf)
         return torch.softmax(scores, -1).to(self.dtype) @ v
-
-
-def linear(x: Tensor, weights: Weights, role: str) -> Tensor:
-    """X W^T + b, in the dtype of x."""
-    bias = weights.get(f"{role}_bias")
-    return functional.linear(x, weights[role], None if bias is None else bias.to(x.dtype))
 
 
 def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,0 +1,137 @@
+"""What each candidate would cost each tensor: bits, and the divergence that curvature.py foretells of its error.
+
+A unit of choice is one stored tensor, so matrices that a model stores as one (Phi's q, k and v) share a scheme. Rounding is
+done for real, by the method that the recipe will name, but on a sample of rows: rows are rounded apart from each other,
+and what one costs is much like what the next one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.allocation.curvature import Curvature
+from bitwright.core import Choice, Scheme
+from bitwright.errors import NonFiniteError, SchemeError
+from bitwright.models.architecture import TensorSlice
+from bitwright.models.base import Dense, LanguageModel
+from bitwright.quantization import quantize_matrix
+from bitwright.rounding.moments import Moments
+
+Floats = npt.NDArray[np.float32]
+
+SAMPLE = 64  # rows of a matrix
+SAMPLE_OF_VOCABULARY = 512  # rows of a head or an embedding, which are less alike
+SCHEMES = (
+    "int2-g32",
+    "int3-g64",
+    "int3-g32",
+    "int4-g64",
+    "int4-g32",
+    "int4-g32-affine",
+    "int5-g64",
+    "int6-g64",
+    "int8-channel",
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`divergence` in nats a token, by curvature; `nearest` the same where codes were rounded to nearest; `bits` all it stores."""
+
+    choice: Choice
+    bits: int
+    divergence: float
+    nearest: float
+
+
+@dataclass
+class Unit:
+    """One stored tensor and its candidates. `roles` are those that it plays, a tied head's two for one."""
+
+    name: str
+    shape: tuple[int, int]
+    roles: list[tuple[str, int]] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """Its roles without the layer, such as q or gate+up."""
+        return "+".join(dict.fromkeys(role for role, _ in self.roles))
+
+    @property
+    def layer(self) -> int:
+        return self.roles[0][1]
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether nothing is multiplied by it."""
+        return all(role == "embedding" for role, _ in self.roles)
+
+
+def choices_for(unit: Unit, schemes: Sequence[Scheme], method: str, rotate: bool) -> list[Choice]:
+    """The candidates that fit the unit's shape; what is only looked up is rounded to nearest and not turned."""
+    found = []
+    for scheme in schemes:
+        try:
+            scheme.group_size(unit.shape)
+        except SchemeError:
+            continue
+        if unit.looked_up:
+            found.append(Choice(unit.name, scheme))
+        else:
+            found.append(Choice(unit.name, scheme, method, rotate=rotate and scheme.scaled))
+    return found
+
+
+def add_role(unit: Unit, model: LanguageModel, place: TensorSlice, choices: Sequence[Choice], curvature: Curvature) -> None:
+    """Add to the unit's candidates what one role of its rows costs under each choice. Choices that cannot be are left out."""
+    weights = model.stored(place.name)
+    begin, end = place.begin, place.end if place.end >= 0 else weights.shape[0]
+    rows, share = sampled_rows(curvature, unit.shape[1])
+    sample = np.concatenate([weights.rows(begin + row, begin + row + 1).dequantize() for row in rows])
+    moments = None if curvature.inputs is None else Moments(curvature.inputs.astype(np.float64))
+    known: Mapping[Scheme, Candidate] = {candidate.choice.scheme: candidate for candidate in unit.candidates}
+    first, found = not unit.candidates, []
+    for choice in choices:
+        before = known.get(choice.scheme)
+        if before is None and not first:
+            continue
+        try:
+            losses = [_loss(sample, rows, share, curvature, choice, of) for of in (moments, None)]
+        except (SchemeError, NonFiniteError):  # a scale beyond its type
+            continue
+        bits = before.bits if before else choice.scheme.stored_bits(unit.shape)
+        sums = (before.divergence, before.nearest) if before else (0.0, 0.0)
+        found.append(Candidate(choice, bits, sums[0] + losses[0], sums[1] + losses[1]))
+    unit.candidates = found
+    assert end - begin == len(curvature.rows)
+
+
+def sampled_rows(curvature: Curvature, columns: int) -> tuple[npt.NDArray[np.intp], Floats]:
+    """Rows that stand for all, and how many rows each stands for.
+
+    Half are spaced evenly, half are those of most weight, which stand for themselves: of a vocabulary few words matter much.
+    """
+    total = len(curvature.rows)
+    wanted = SAMPLE if total <= 8 * columns else SAMPLE_OF_VOCABULARY
+    if total <= wanted:
+        return np.arange(total), np.ones(total, np.float32)
+    order = np.argsort(-curvature.rows, kind="stable")
+    heavy, rest = order[: wanted // 2], np.sort(order[wanted // 2 :])
+    light = rest[np.linspace(0, len(rest) - 1, wanted - len(heavy)).astype(np.intp)]
+    share = len(rest) * curvature.rows[rest].mean() / max(float(curvature.rows[light].sum()), 1e-30)
+    each = np.concatenate([np.ones(len(heavy)), np.full(len(light), share)]).astype(np.float32)
+    return np.concatenate([heavy, light]), each
+
+
+def _loss(
+    sample: Floats, rows: npt.NDArray[np.intp], share: Floats, curvature: Curvature, choice: Choice, moments: Moments | None
+) -> float:
+    stored = quantize_matrix(choice.pattern, Dense("fp32", sample), choice, moments)
+    halves = curvature.divergence(stored.dequantize() - sample, rows)
+    seen, unseen = (float((share * cost).sum(dtype=np.float64)) for cost in halves)
+    return (seen * unseen) ** 0.5  # what much more text would have let it cost lies between the two
