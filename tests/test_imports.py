@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": {"errors", "formats"},  # formats only inside functions: see test_core_meets_formats_only_when_called
     "formats": BASE,
     "cache": set(),
+    "machine": {"_native"},
     "observers": BASE,
     "fitting": BASE,
     "rounding": BASE | {"fitting"},
@@ -32,12 +33,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inspection": READERS,
     "engine": READERS,
     "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration"},
-    "analysis": READERS | {"cache", "inspection", "engine", "quantization", "calibration"},
-    "cli": READERS | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration"},
+    "allocation": READERS
+    | {"cache", "machine", "engine", "fitting", "rounding", "observers", "calibration", "quantization", "inspection"},
+    "analysis": READERS | {"cache", "machine", "inspection", "engine", "quantization", "calibration", "allocation"},
+    "cli": READERS | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration", "allocation"},
     "__main__": {"cli"},
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins
-ALGORITHMS = {"observers", "fitting", "rounding", "sparsity", "calibration", "quantization"}
+ALGORITHMS = {"observers", "fitting", "rounding", "sparsity", "calibration", "quantization", "allocation"}
 RUNTIME = ("errors", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
 HEAVY = {"torch", "transformers"}
 

@@ -1,3 +1,4 @@
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -226,6 +227,13 @@ auto session_project(Session& session, Array<float, 2> hidden) {
   return logits;
 }
 
+std::map<std::string, double> session_stage_seconds(const Session& session) {
+  const char* names[kStages] = {"embedding", "query_key_value", "attention", "output", "gate_up", "down", "head"};
+  std::map<std::string, double> seconds;
+  for (int stage = 0; stage < kStages; stage++) seconds[names[stage]] = session.stage_seconds()[stage];
+  return seconds;
+}
+
 auto session_compare(Session& session, Array<float, 2> hidden, Tokens targets, Session* reference,
                      std::optional<Array<float, 2>> reference_hidden) {
   const size_t rows = hidden.shape(0), vocabulary = session.model().vocabulary;
@@ -295,6 +303,8 @@ void bind_session(nb::module_& m) {
           "model"_a, "threads"_a, "activations"_a)
       .def("forward", &session_forward, "sequences"_a, "tokens"_a, "counts"_a, "hidden"_a, "logits"_a)
       .def("project", &session_project, "hidden"_a)
+      .def_prop_ro("stage_seconds", &session_stage_seconds)
+      .def_prop_ro("buffer_bytes", &Session::buffer_bytes)
       .def("compare", &session_compare, "hidden"_a, "targets"_a, "reference"_a.none(), "reference_hidden"_a.none());
 }
 

@@ -95,3 +95,7 @@ class StateError(BitwrightError, ValueError):
 
 class EngineError(BitwrightError, RuntimeError):
     """The engine cannot run this model, thread count or instruction set."""
+
+
+class CostError(BitwrightError, LookupError):
+    """A scheme or a shape whose cost on this machine was not measured."""

@@ -118,9 +118,20 @@ class Engine:
             self._eos_ids = self._model.tokenizer().eos_ids
         return self._eos_ids
 
-    def new_sequence(self) -> Sequence:
-        """An empty sequence that this engine can read into. Its memory is taken as it grows."""
-        return Sequence(_native.Sequence(self._native, self.context, self._options.kv_cache))
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds that all steps so far have spent: embedding, query_key_value, attention, output, gate_up, down, head."""
+        seconds: dict[str, float] = self._session.stage_seconds
+        return seconds
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory that the engine takes beside weights and caches."""
+        return int(self._session.buffer_bytes)
+
+    def new_sequence(self, kv_cache: str | None = None) -> Sequence:
+        """An empty sequence that this engine can read into, its cache as the engine's own. Memory is taken as it grows."""
+        return Sequence(_native.Sequence(self._native, self.context, kv_cache or self._options.kv_cache))
 
     def prefill(self, tokens: Tokens, reuse: bool = False) -> Floats:
         """Read a new sequence: (vocabulary,) logits after the last token.
