@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "allocation": READERS
     | {"cache", "machine", "engine", "fitting", "rounding", "observers", "calibration", "quantization", "inspection"},
     "analysis": READERS | {"cache", "machine", "inspection", "engine", "quantization", "calibration", "allocation"},
-    "cli": READERS | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration", "allocation"},
+    "cli": READERS
+    | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration", "allocation"},
     "__main__": {"cli"},
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins

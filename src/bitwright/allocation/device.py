@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from bitwright import __version__, _native
 from bitwright.allocation.stand_in import StandIn, role_shapes
@@ -29,6 +28,7 @@ from bitwright.engine import CACHES, Engine
 from bitwright.errors import CostError
 from bitwright.machine import identity, read_figures, write_figures
 from bitwright.models.architecture import Architecture
+from bitwright.models.base import LanguageModel, Packed
 
 Progress = Callable[[int, int], None]
 
@@ -154,7 +154,9 @@ class DeviceCosts:
         figures = {f"{self.shape}, positions {name}": depth + (BURST + 1) / 2 for name, depth in (("near", near), ("far", far))}
         for kv_cache in CACHES:
             for name, depth in (("near", near), ("far", far)):
-                figures[f"{self.shape}, attention of {kv_cache} {name}"] = _decode(engine, depth, kv_cache)[0]["attention"] / layers
+                figures[f"{self.shape}, attention of {kv_cache} {name}"] = (
+                    _decode(engine, depth, kv_cache)[0]["attention"] / layers
+                )
         return figures
 
 
@@ -221,3 +223,30 @@ def _holding_for() -> dict[str, Any]:
 def _line() -> str:
     machine = identity()
     return f"{machine['host']}: {machine['cpu']}, {machine['cores']} cores, {_native.isa()}"
+
+
+def token_seconds(costs: DeviceCosts, model: LanguageModel, context: int, kv_cache: str = "fp16") -> float:
+    """What decoding one token of a stored model should take, with `context` tokens seen. Raises `CostError`."""
+    shapes = role_shapes(model.architecture)
+    total = costs.other_seconds(model.architecture, context, kv_cache)
+    for (role, _), part in model.roles().items():
+        if role in shapes:
+            scheme, rotated = _stored_as(model, part.name)
+            total += costs.decode_seconds(scheme, shapes[role], rotated)
+    return total
+
+
+def schemes_of(model: LanguageModel) -> dict[bool, list[Scheme]]:
+    """The schemes of a stored model's matrices, those whose columns are rotated and the others."""
+    found: dict[bool, dict[Scheme, None]] = {}
+    shapes = role_shapes(model.architecture)
+    for (role, _), part in model.roles().items():
+        if role in shapes:
+            scheme, rotated = _stored_as(model, part.name)
+            found.setdefault(rotated, {})[scheme] = None
+    return {rotated: list(schemes) for rotated, schemes in found.items()}
+
+
+def _stored_as(model: LanguageModel, name: str) -> tuple[Scheme, bool]:
+    stored = model.stored(name)
+    return (stored.scheme, stored.rotation > 0) if isinstance(stored, Packed) else (Scheme(stored.dtype), False)
