@@ -6,8 +6,8 @@ and the working set of a real token, not for a loop over one matrix that a cache
 
     sum over its matrices of decode_seconds(scheme, shape) + other_seconds(architecture, context)
 
-A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are medians of the tokens
-of a burst, and of several bursts the least, since whatever else the machine does only adds.
+A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are medians, of tokens and
+of prompts, as those of `bitwright bench` are: what the machine typically does, other programs included.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FILE = "device_costs.json"
 PROMPT = 192  # tokens of a prompt: as many as the engine takes at a time
 SHALLOW, DEEP = 16, 1024  # tokens in the context when a burst begins
 BURST, BURSTS = 12, 5  # tokens; how often
-PROMPTS = 2
+PROMPTS = 3
 STAGES = {  # of the engine's steps -> the matrices that it multiplies
     "query_key_value": ("q", "k", "v"),
     "output": ("o",),
@@ -164,21 +164,21 @@ def _decode(engine: Engine, depth: int, kv_cache: str = "fp16") -> tuple[dict[st
     """Seconds of one token, in all layers, by stage; and what it takes beside all stages."""
     sequence = engine.new_sequence(kv_cache)
     zeros = np.zeros(sequence.native.cache_bytes(depth), np.uint8)
-    bursts = []
+    steps = []
     for _ in range(BURSTS):
         sequence.rewind(0)
         sequence.native.restore(depth, zeros)
         sequence.tokens.extend([0] * depth)
-        bursts.append([_step(engine, lambda: engine.read([(sequence, [0])])) for _ in range(BURST)])
-    least = _least([{name: float(np.median([step[name] for step in burst])) for name in burst[0]} for burst in bursts])
-    return least, least.pop("rest")
+        steps += [_step(engine, lambda: engine.read([(sequence, [0])])) for _ in range(BURST)]
+    middle = _middle(steps)
+    return middle, middle.pop("rest")
 
 
 def _prefill(engine: Engine) -> dict[str, float]:
     """Seconds of a prompt of PROMPT tokens, in all layers, by stage; a shorter context is scaled up."""
     tokens = np.zeros(min(PROMPT, engine.context), np.int32)
-    least = _least([_step(engine, lambda: engine.prefill(tokens)) for _ in range(PROMPTS)])
-    return {name: seconds * PROMPT / len(tokens) for name, seconds in least.items()}
+    middle = _middle([_step(engine, lambda: engine.prefill(tokens)) for _ in range(PROMPTS)])
+    return {name: seconds * PROMPT / len(tokens) for name, seconds in middle.items()}
 
 
 def _step(engine: Engine, work: Callable[[], object]) -> dict[str, float]:
@@ -189,8 +189,8 @@ def _step(engine: Engine, work: Callable[[], object]) -> dict[str, float]:
     return spent | {"rest": seconds - sum(spent.values())}
 
 
-def _least(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: min(run[name] for run in runs) for name in runs[0]}
+def _middle(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.median([step[name] for step in steps])) for name in steps[0]}
 
 
 def _shares(architecture: Architecture) -> dict[tuple[int, int], tuple[tuple[str, float], ...]]:
