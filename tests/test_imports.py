@@ -15,11 +15,12 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "bitwright"
 
-BASE = {"errors", "core", "formats", "_native"}
+BASE = {"errors", "core", "formats", "runtime", "_native"}
 READERS = BASE | {"artifact", "models"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "core": {"errors", "formats"},  # formats only inside functions: see test_core_meets_formats_only_when_called
+    "runtime": {"errors"},
+    "core": {"errors", "formats", "runtime"},  # formats only inside functions: see test_core_meets_formats_only_when_called
     "formats": BASE,
     "cache": set(),
     "machine": {"_native"},
@@ -42,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins
 ALGORITHMS = {"observers", "fitting", "rounding", "sparsity", "calibration", "quantization", "allocation"}
-RUNTIME = ("errors", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
+RUNTIME = ("errors", "runtime", "machine", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
 HEAVY = {"torch", "transformers"}
 
 

@@ -61,6 +61,9 @@ class Session {
   // Logits of rows that `forward` gave as hidden: (rows, vocabulary).
   void project(const float* hidden, int rows, float* logits);
 
+  // For the steps to come.
+  void set_activations(Activations activations) { options_.activations = activations; }
+
   const Model& model() const { return *model_; }
   ThreadTeam& team() { return team_; }
   // Seconds that all steps so far have spent in each stage: barriers included, as the first thread sees it.
