@@ -15,13 +15,15 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "bitwright"
 
-BASE = {"errors", "core", "formats", "_native"}
+BASE = {"errors", "core", "formats", "runtime", "_native"}
 READERS = BASE | {"artifact", "models"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "core": {"errors", "formats"},  # formats only inside functions: see test_core_meets_formats_only_when_called
+    "runtime": {"errors"},
+    "core": {"errors", "formats", "runtime"},  # formats only inside functions: see test_core_meets_formats_only_when_called
     "formats": BASE,
     "cache": set(),
+    "machine": {"_native"},
     "observers": BASE,
     "fitting": BASE,
     "rounding": BASE | {"fitting"},
@@ -32,13 +34,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inspection": READERS,
     "engine": READERS,
     "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration"},
-    "analysis": READERS | {"cache", "inspection", "engine", "quantization", "calibration"},
-    "cli": READERS | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration"},
+    "allocation": READERS
+    | {"cache", "machine", "engine", "fitting", "rounding", "observers", "calibration", "quantization", "inspection"},
+    "analysis": READERS | {"cache", "machine", "inspection", "engine", "quantization", "calibration", "allocation"},
+    "cli": READERS
+    | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration", "allocation"},
     "__main__": {"cli"},
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins
-ALGORITHMS = {"observers", "fitting", "rounding", "sparsity", "calibration", "quantization"}
-RUNTIME = ("errors", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
+ALGORITHMS = {"observers", "fitting", "rounding", "sparsity", "calibration", "quantization", "allocation"}
+RUNTIME = ("errors", "runtime", "machine", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
 HEAVY = {"torch", "transformers"}
 
 

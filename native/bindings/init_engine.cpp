@@ -1,3 +1,4 @@
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -218,12 +219,28 @@ void sequence_restore(Sequence& sequence, int position, Array<uint8_t, 1> state)
   sequence.restore(position, state.data());
 }
 
+void sequence_follow(Sequence& sequence, const Sequence& other) {
+  const KvCache &from = other.cache, &to = sequence.cache;
+  require(&other != &sequence && from.layers() == to.layers() && from.heads() == to.heads() && from.head_dim() == to.head_dim(),
+          "the sequences belong to models of another shape");
+  require(other.position() <= to.context(), "what has been read does not fit the context");
+  nb::gil_scoped_release release;
+  sequence.follow(other);
+}
+
 auto session_project(Session& session, Array<float, 2> hidden) {
   require(hidden.shape(1) == static_cast<size_t>(session.model().hidden), "hidden rows have the wrong width");
   auto logits = make_array<float>({hidden.shape(0), static_cast<size_t>(session.model().vocabulary)});
   nb::gil_scoped_release release;
   session.project(hidden.data(), static_cast<int>(hidden.shape(0)), logits.data());
   return logits;
+}
+
+std::map<std::string, double> session_stage_seconds(const Session& session) {
+  const char* names[kStages] = {"embedding", "query_key_value", "attention", "output", "gate_up", "down", "head"};
+  std::map<std::string, double> seconds;
+  for (int stage = 0; stage < kStages; stage++) seconds[names[stage]] = session.stage_seconds()[stage];
+  return seconds;
 }
 
 auto session_compare(Session& session, Array<float, 2> hidden, Tokens targets, Session* reference,
@@ -273,12 +290,19 @@ void bind_sequence(nb::module_& m) {
           },
           "model"_a, "context"_a, "cache"_a)
       .def("rewind", &Sequence::rewind, "position"_a)
+      .def("follow", &sequence_follow, "other"_a)
       .def("state", &sequence_state)
       .def("restore", &sequence_restore, "position"_a, "state"_a)
       .def(
           "cache_bytes", [](const Sequence& sequence, int positions) { return sequence.cache.bytes(positions); }, "positions"_a)
       .def_prop_ro("position", &Sequence::position)
       .def_prop_ro("context", [](const Sequence& sequence) { return sequence.cache.context(); });
+}
+
+Activations activations_of(const std::string& name) {
+  const std::map<std::string, Activations> kinds = {
+      {"int8", Activations::int8}, {"int16", Activations::int16}, {"fp32", Activations::fp32}};
+  return named<Activations>(kinds, name, "activations");
 }
 
 void bind_session(nb::module_& m) {
@@ -288,13 +312,17 @@ void bind_session(nb::module_& m) {
           [](Session* self, std::shared_ptr<const Model> model, int threads, const std::string& activations) {
             model->check();
             require(threads > 0, "threads are positive");
-            const std::map<std::string, Activations> kinds = {
-                {"int8", Activations::int8}, {"int16", Activations::int16}, {"fp32", Activations::fp32}};
-            new (self) Session(std::move(model), {threads, named<Activations>(kinds, activations, "activations")});
+            new (self) Session(std::move(model), {threads, activations_of(activations)});
           },
           "model"_a, "threads"_a, "activations"_a)
       .def("forward", &session_forward, "sequences"_a, "tokens"_a, "counts"_a, "hidden"_a, "logits"_a)
       .def("project", &session_project, "hidden"_a)
+      .def(
+          "set_activations",
+          [](Session& session, const std::string& activations) { session.set_activations(activations_of(activations)); },
+          "activations"_a)
+      .def_prop_ro("stage_seconds", &session_stage_seconds)
+      .def_prop_ro("buffer_bytes", &Session::buffer_bytes)
       .def("compare", &session_compare, "hidden"_a, "targets"_a, "reference"_a.none(), "reference_hidden"_a.none());
 }
 

@@ -56,6 +56,28 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   query_tiles_ = Buffer(static_cast<size_t>(kChunk) * model_->kv_heads * head_tiles * query_stride_ * sizeof(float));
 }
 
+size_t Session::buffer_bytes() const {
+  const auto size = [](const auto& vector) { return vector.capacity() * sizeof(vector[0]); };
+  const auto rows = [](const RowForm& form) {
+    return form.dense.size() + form.codes.size() + form.scales.size() + form.negated_sums.size();
+  };
+  const auto both = [&](const RowBuffer& buffer) { return rows(buffer.plain) + rows(buffer.rotated); };
+  size_t total = both(rows_) + query_tiles_.size() + size(partials_);
+  for (const Scratch& own : scratch_)
+    total += both(own.row) + size(own.line) + size(own.rotated) + size(own.codes) + size(own.panel) + size(own.pairs) +
+             size(own.scores) + size(own.partials) + size(own.weight_codes) + size(own.weight_units) + size(own.weight_sums);
+  for (const auto* floats : {&stream_, &queries_, &keys_, &values_, &attended_, &gate_, &up_, &block_}) total += size(*floats);
+  for (const auto& angles : angles_) total += size(angles);
+  return total;
+}
+
+void Session::lap(int thread, Stage stage) {
+  if (thread != 0) return;
+  const auto now = Clock::now();
+  stage_seconds_[stage] += std::chrono::duration<double>(now - last_lap_).count();
+  last_lap_ = now;
+}
+
 void Session::check(const std::vector<Piece>& pieces) const {
   std::set<const Sequence*> seen;
   for (const Piece& piece : pieces) {
@@ -95,17 +117,20 @@ void Session::forward(const std::vector<Piece>& pieces, float* hidden, float* lo
 }
 
 void Session::run_chunk(const std::vector<int32_t>& tokens, float* hidden, float* logits) {
+  last_lap_ = Clock::now();
   prepare_tiles();
   const int count = static_cast<int>(tokens.size()), width = model_->hidden;
   team_.run([&](int thread) {
     embed(thread, tokens);
     team_.barrier();
+    lap(thread, kEmbedding);
     for (size_t layer = 0; layer < model_->layers.size(); layer++) run_layer(thread, static_cast<int>(layer), count);
     const Share share(count, thread, team_.size());
     for (int row = share.begin; hidden != nullptr && row < share.end; row++)
       final_row(row, hidden + static_cast<size_t>(row) * width);
     if (logits != nullptr && !ends_.empty()) write_logits(thread, logits);
   });
+  lap(0, kHead);
 }
 
 const float* Session::final_row(int row, float* line) const {
@@ -177,15 +202,18 @@ void Session::run_layer(int thread, int index, int count) {
              return static_cast<const float*>(line);
            });
   team_.barrier();
+  lap(thread, kQueryKeyValue);
   prepare_attention(thread, layer, index);
   team_.barrier();
   attend(thread, layer, index);
   team_.barrier();
+  lap(thread, kAttention);
   const bool post = !layer.post_attention_norm.empty();
   multiply(thread, count, wide, {{&layer.o, post ? block_.data() : stream_.data(), width, !post, &layer.o_bias}},
            [&](int row, float* line) { return attended(row, layer, line); });
   team_.barrier();
   if (post) finish_block(thread, count, layer.post_attention_norm);
+  lap(thread, kOutput);
   run_mlp(thread, layer, count);
 }
 
@@ -198,6 +226,7 @@ void Session::run_mlp(int thread, const Layer& layer, int count) {
         return static_cast<const float*>(line);
       });
   team_.barrier();
+  lap(thread, kGateUp);
   const bool post = !layer.post_mlp_norm.empty();
   multiply(thread, count, inner, {{&layer.down, post ? block_.data() : stream_.data(), width, !post, nullptr}},
            [&](int row, float* line) {
@@ -208,6 +237,7 @@ void Session::run_mlp(int thread, const Layer& layer, int count) {
            });
   team_.barrier();
   if (post) finish_block(thread, count, layer.post_mlp_norm);
+  lap(thread, kDown);
 }
 
 // stream += norm(block), for models that norm what a block adds.

@@ -35,6 +35,38 @@ float peak_of(const std::vector<float>& x) {
   return peak;
 }
 
+// What is read back is what was written as that type holds it, and writing it again changes nothing but int4's last bits.
+void check_reads() {
+  for (const auto type : {CacheType::fp32, CacheType::fp16, CacheType::int8, CacheType::int4})
+    for (const int dim : kDims) {
+      KvCache cache(shape_of(dim), 600, type), other(shape_of(dim), 600, CacheType::fp32);
+      std::vector<float> key(dim), value(dim);
+      for (int position = 0; position < 300; position++)
+        for (const int head : {0, 1}) {
+          key = normal(dim, 7 * position + head), value = normal(dim, 7 * position + head + 3, 3.0f);
+          for (const int layer : {0, 1}) cache.write(layer, head, position, key.data(), value.data());
+        }
+      other.copy_from(cache, 300);
+      const double most = type == CacheType::int4   ? 0.51 / 7.5
+                          : type == CacheType::int8 ? 0.51 / 127
+                          : type == CacheType::fp16 ? 1.0 / 2048
+                                                    : 0;
+      bool close = true;
+      for (const int position : {0, 5, 16, 21, 255, 256, 299}) {
+        std::vector<float> read_key(dim), read_value(dim);
+        other.read(1, 1, position, read_key.data(), read_value.data());
+        auto written = normal(dim, 7 * position + 1), also = normal(dim, 7 * position + 4, 3.0f);
+        if (type == CacheType::int4)
+          for (auto* x : {&written, &also, &read_key, &read_value}) hadamard(x->data(), dim);
+        for (int i = 0; i < dim; i++) {
+          close &= std::fabs(read_key[i] - written[i]) <= most * peak_of(written) + 1e-5;
+          close &= std::fabs(read_value[i] - also[i]) <= most * peak_of(also) + 1e-5;
+        }
+      }
+      CHECK(close);
+    }
+}
+
 void check_writes() {
   for (const auto& [type, bits] : {std::pair{CacheType::int8, 8}, {CacheType::int4, 4}})
     for (const int dim : kDims) {
@@ -143,7 +175,8 @@ void check_products(const Kernels& k) {
 }  // namespace
 
 std::vector<Case> attention_cases() {
-  std::vector<Case> cases = {{"cached codes", check_writes}, {"Hadamard transform", check_hadamard}};
+  std::vector<Case> cases = {
+      {"cached codes", check_writes}, {"cached numbers", check_reads}, {"Hadamard transform", check_hadamard}};
   const char* names[8];
   const int count = supported_kernels(names, 8);
   for (int i = 0; i < count; i++)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.errors import RecipeError, SchemeError
+from bitwright.runtime import RuntimeSetting, complete, read_settings
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
@@ -270,11 +271,16 @@ class Recipe:
     """Tensor name -> scheme, method and fitting. The first choice whose pattern matches holds.
 
     `head` is the scheme of the output head (and of the embedding where the two are tied); None leaves it to `choices`.
-    Tensors of one dimension (norms, biases) and those no choice matches keep their stored precision.
+    Tensors of one dimension (norms, biases) and those no choice matches keep their stored precision. `runtime` settings are
+    the engine's: see runtime.py.
     """
 
     choices: tuple[Choice, ...]
     head: Scheme | None = None
+    runtime: tuple[RuntimeSetting, ...] = ()
+
+    def __post_init__(self) -> None:
+        complete(self.runtime)
 
     @classmethod
     def uniform(
@@ -317,7 +323,8 @@ class Recipe:
             | ({"prune": c.prune} if c.prune else {})
             for c in self.choices
         ]
-        return {"head": str(self.head) if self.head else None, "choices": choices}
+        runtime = {"runtime": [setting.to_dict() for setting in self.runtime]} if self.runtime else {}
+        return {"head": str(self.head) if self.head else None, "choices": choices} | runtime
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -338,7 +345,7 @@ class Recipe:
         head = data.get("head")
         if head is not None and not isinstance(head, str):
             raise RecipeError(f"'head' is a scheme such as int8-channel, not {head!r}")
-        return cls(tuple(choices), Scheme.parse(head) if head else None)
+        return cls(tuple(choices), Scheme.parse(head) if head else None, read_settings(data.get("runtime", [])))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

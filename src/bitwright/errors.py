@@ -105,3 +105,7 @@ class BudgetError(BitwrightError, ValueError):
     def __init__(self, message: str, nearest: Mapping[str, float] | None = None) -> None:
         super().__init__(message)
         self.nearest = dict(nearest or {})
+
+
+class CostError(BitwrightError, LookupError):
+    """A scheme or a shape whose cost on this machine was not measured."""

@@ -51,6 +51,7 @@ from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.moments import Moments
+from bitwright.runtime import RuntimeSetting
 from bitwright.sparsity.pruning import Pattern, mask, strip
 
 if TYPE_CHECKING:
@@ -137,6 +138,11 @@ class QuantizedModel:
 
     def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
         return self.source.roles()
+
+    @property
+    def runtime(self) -> tuple[RuntimeSetting, ...]:
+        """Settings that the engine follows, from the recipe."""
+        return self.recipe.runtime
 
     def tokenizer(self) -> Tokenizer:
         return self.source.tokenizer()

@@ -123,3 +123,30 @@ def test_the_peak_of_memory_is_seen_and_reset() -> None:
     del block
     reset_peak()
     assert peak_rss_bytes() < before + 40_000_000
+
+
+def test_energy_is_counted_or_else_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = benchmark.Work(prompt=100, generate=20, batches=(1, 4))
+    monkeypatch.setattr(benchmark.Meter, "of_this_machine", lambda: None)
+    run = benchmark.bench(BigramModel(), work, threads=(1,))["runs"][0]
+    read, weights = 1e6 + 32 * (26 + 8), 2 * 16 * (2 * 16 + 2 * 8 + 3 * 24) + 16 * 128
+    multiply_adds = weights + 2 * 16 * (26 + 8)
+    assert run["joules_per_token"] == pytest.approx(read * 1.3e-9 / 8 + multiply_adds * 4.6e-12)  # 1 MB for 5888 weights
+    assert run["energy_source"] == "estimate"
+    assert run["decodes"][1]["joules_per_token"] < run["joules_per_token"] / 3
+
+    class Counting:
+        """A watt."""
+
+        @staticmethod
+        def read() -> tuple[float]:
+            return (TimedEngine.now,)
+
+        @staticmethod
+        def joules(before: tuple[float], after: tuple[float]) -> float:
+            return after[0] - before[0]
+
+    monkeypatch.setattr(benchmark.Meter, "of_this_machine", lambda: Counting)
+    one, four = benchmark.bench(BigramModel(), work, threads=(1,))["runs"][0]["decodes"]
+    assert (one["joules_per_token"], one["energy_source"]) == (pytest.approx(10e-3), "RAPL")
+    assert four["joules_per_token"] == pytest.approx(14e-3 / 4)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bitwright import _native
+from bitwright import _native, machine
 from bitwright.analysis import ceilings
 from bitwright.analysis.ceilings import Ceilings
 
@@ -39,6 +39,7 @@ class Meter:
 def meter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Meter:
     meter = Meter()
     monkeypatch.setattr(ceilings, "_native", meter)
+    monkeypatch.setattr(machine, "_native", meter)
     monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path))
     return meter
 
@@ -77,8 +78,7 @@ def test_huge_models_need_no_huge_buffer(meter: Meter) -> None:
     "text", ["", "[]", '{"machine": 1}', "\\xff", '{"machine": MACHINE, "figures": {"x": Infinity, "y": "z"}}']
 )
 def test_a_damaged_file_is_as_good_as_none(meter: Meter, tmp_path: Path, text: str) -> None:
-    machine = json.dumps(ceilings._identity())
-    (tmp_path / ceilings.FILE).write_text(text.replace("MACHINE", machine), "utf-8")
+    (tmp_path / ceilings.FILE).write_text(text.replace("MACHINE", json.dumps(machine.identity())), "utf-8")
     assert Ceilings.of_this_machine().figures == {}
 
 

@@ -37,6 +37,11 @@ class KvCache {
   // and the same head.
   void write(int layer, int head, int position, const float* key, const float* value);
 
+  // What was written, as floats.
+  void read(int layer, int head, int position, float* key, float* value) const;
+  // Writes the first positions of a cache of the same shape into this one, whatever the types of both.
+  void copy_from(const KvCache& other, int positions);
+
   // Of one span: panels of 16 positions, `key_bytes(16)` apart; panels of 16 channels, `value_panel_bytes()` apart.
   const uint8_t* keys(int layer, int head, int span) const { return strip(layer, head, span); }
   const uint8_t* values(int layer, int head, int span) const { return strip(layer, head, span) + key_bytes(kAttentionSpan); }
@@ -83,6 +88,11 @@ class Sequence {
   Sequence(const Model& model, int context, CacheType type) : cache(model, context, type) {}
   int position() const { return position_; }
   void advance(int count) { position_ += count; }
+  // Continues where another sequence of the same model stands.
+  void follow(const Sequence& other) {
+    cache.copy_from(other.cache, other.position());
+    position_ = other.position();
+  }
   // Forgets all but the first `position` tokens.
   void rewind(int position) { position_ = std::clamp(position, 0, position_); }
   // The cache's bytes for the tokens read so far, with zeros where a span is not full: what `restore` takes back.

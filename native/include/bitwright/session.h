@@ -4,7 +4,9 @@
 // pieces of any length or beside other sequences gives the same bits.
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -23,6 +25,9 @@ struct SessionOptions {
   int threads = 1;
   Activations activations = Activations::int8;
 };
+
+// What a step spends its time on, in the order of the work. Norms and activations belong to the products that read them.
+enum Stage { kEmbedding, kQueryKeyValue, kAttention, kOutput, kGateUp, kDown, kHead, kStages };
 
 // Tokens to read at a sequence's current position.
 struct Piece {
@@ -56,8 +61,15 @@ class Session {
   // Logits of rows that `forward` gave as hidden: (rows, vocabulary).
   void project(const float* hidden, int rows, float* logits);
 
+  // For the steps to come.
+  void set_activations(Activations activations) { options_.activations = activations; }
+
   const Model& model() const { return *model_; }
   ThreadTeam& team() { return team_; }
+  // Seconds that all steps so far have spent in each stage: barriers included, as the first thread sees it.
+  const std::array<double, kStages>& stage_seconds() const { return stage_seconds_; }
+  // Memory that rows and threads take, whatever the weights are; attention's partial results grow with the context.
+  size_t buffer_bytes() const;
 
  private:
   struct Product {
@@ -96,7 +108,10 @@ class Session {
   };
   static constexpr size_t kWhole = ~size_t{0};  // all spans of the tile are taken by one thread
 
+  using Clock = std::chrono::steady_clock;
+
   void check(const std::vector<Piece>& pieces) const;
+  void lap(int thread, Stage stage);  // what has passed since the last lap was spent in this stage
   void run_chunk(const std::vector<int32_t>& tokens, float* hidden, float* logits);
   void write_logits(int thread, float* logits);
   void cap_logits(int thread, int rows, float* logits);
@@ -163,6 +178,8 @@ class Session {
   Buffer query_tiles_;
   std::vector<float> partials_;
   std::atomic<int> next_item_{0};  // attention's work is dealt out as threads come for it
+  std::array<double, kStages> stage_seconds_{};
+  Clock::time_point last_lap_;
 };
 
 }  // namespace bitwright

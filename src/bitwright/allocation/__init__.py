@@ -1,1 +1,1 @@
-"""Which scheme each tensor gets: what an error costs (curvature), what the choices cost (candidates), the best of them (solver)."""
+"""Which scheme each tensor gets: what its error costs, what each way of storing it costs on this device, the best choice."""

@@ -7,6 +7,7 @@ Each is warmed up once, then the median of the repeats is taken, and held agains
     prefill_fraction_of_peak     = operations of the prompt / its seconds / peak of int8 operations
 
 analysis/work.py counts bytes and operations, analysis/ceilings.py measures the machine, each with the same number of threads.
+The energy of a decoded token is read from the processor where it has counters, else estimated: allocation/energy.py.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.allocation.energy import RAPL, Energy, Meter, estimate
 from bitwright.analysis.ceilings import TYPES, Ceilings, machine, matrix_instruction
 from bitwright.analysis.memory import peak_rss_bytes, reset_peak
-from bitwright.analysis.work import cache_bytes_read, prompt_operations
+from bitwright.analysis.work import cache_bytes_read, prompt_operations, token_multiply_adds, weights_multiplied
 from bitwright.errors import ContextError, EngineError
 
 if TYPE_CHECKING:
@@ -59,12 +61,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Decode:
-    """Decoding `batch` sequences after `depth` tokens. Speed is tokens per second of all together; the fraction is of 1."""
+    """Decoding `batch` sequences after `depth` tokens. Speed is tokens per second of all together; the fraction is of 1.
+
+    `energy_source` is "RAPL" or "estimate".
+    """
 
     depth: int
     batch: int
     decode_tokens_per_s: float
     decode_fraction_of_bandwidth: float
+    joules_per_token: float
+    energy_source: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class Run:
         named = {
             "decode_tokens_per_s": first.decode_tokens_per_s,
             "decode_fraction_of_bandwidth": first.decode_fraction_of_bandwidth,
+            "joules_per_token": first.joules_per_token,
+            "energy_source": first.energy_source,
         }
         return asdict(self) | named
 
@@ -142,36 +151,54 @@ def _measure(model: LanguageModel, threads: int, work: Work, ceilings: Ceilings)
 
     reset_peak()
     engine = Engine.load(model, threads=threads, context=work.context, kv_cache=work.kv_cache)
-    prefill, speeds = _speeds(engine, work)
+    meter = Meter.of_this_machine()
+    prefill, timed = _speeds(engine, work, meter)
     peak = peak_rss_bytes()  # before a bandwidth is measured, which takes memory too
     operations = prompt_operations(model.architecture, work.prompt) / work.prompt * prefill
     ceiling = ceilings.matrix_ops_per_s("int8", threads, operations)
     decodes, reads = [], []
-    for (depth, batch), speed in zip(work.decodes, speeds, strict=True):
-        cached = cache_bytes_read(model.architecture, engine.cache_bytes / engine.context, depth + work.generate // 2)
+    for (depth, batch), (speed, joules) in zip(work.decodes, timed, strict=True):
+        positions = depth + work.generate // 2
+        cached = cache_bytes_read(model.architecture, engine.cache_bytes / engine.context, positions)
         read = engine.weight_bytes + batch * cached  # by one step, which makes `batch` tokens
         reached = read * speed / batch
         bandwidth = ceilings.read_gb_per_s(round(read), threads, reached / 1e9)
-        decodes.append(Decode(depth, batch, speed, reached / (bandwidth * 1e9)))
+        energy = _estimated(model, engine, positions, read / batch) if joules is None else Energy(joules, RAPL)
+        decodes.append(Decode(depth, batch, speed, reached / (bandwidth * 1e9), energy.joules, energy.source))
         reads.append(round(read))
     return Run(threads, prefill, operations / ceiling if ceiling else None, peak, tuple(decodes)), reads[0], engine.isa
 
 
-def _speeds(engine: Engine, work: Work) -> tuple[float, list[float]]:
-    """Median speed of prefill, and of decoding after each depth. The tokens are arbitrary: the time does not depend on them."""
+def _estimated(model: LanguageModel, engine: Engine, positions: int, read: float) -> Energy:
+    """Of one token. Weights of two bytes and more are multiplied by floats."""
+    integer = engine.weight_bytes < 2 * weights_multiplied(model.architecture)
+    return estimate(read, token_multiply_adds(model.architecture, positions), integer)
+
+
+Timed = tuple[float, float | None]  # tokens per second, joules a token where they are counted
+
+
+def _speeds(engine: Engine, work: Work, meter: Meter | None) -> tuple[float, list[Timed]]:
+    """Medians of prefill's speed, and of decoding after each depth. The tokens are arbitrary: time does not depend on them."""
     tokens = np.random.default_rng(0).integers(0, engine.vocab_size, work.context).astype(np.int32)
     prompt = tokens[: work.prompt]
     engine.prefill(prompt)  # warm-up: page in the weights, wake the threads
     prefill = statistics.median(work.prompt / _seconds(lambda: engine.prefill(prompt)) for _ in range(work.repeats))
     rounds = [  # in turns, so that whatever else the machine does hits all alike
-        [_decode_speed(engine, tokens[: depth + work.generate], depth, batch) for depth, batch in work.decodes]
+        [_decode_speed(engine, tokens[: depth + work.generate], (depth, batch), meter) for depth, batch in work.decodes]
         for _ in range(work.repeats)
     ]
-    return prefill, [statistics.median(speeds) for speeds in zip(*rounds, strict=True)]
+    return prefill, [_median(timed) for timed in zip(*rounds, strict=True)]
 
 
-def _decode_speed(engine: Engine, tokens: npt.NDArray[np.int32], depth: int, batch: int) -> float:
-    """Tokens a second of all sequences together, each reading the same tokens."""
+def _median(timed: Sequence[Timed]) -> Timed:
+    joules = [each for _, each in timed if each is not None]
+    return statistics.median(speed for speed, _ in timed), statistics.median(joules) if joules else None
+
+
+def _decode_speed(engine: Engine, tokens: npt.NDArray[np.int32], of: tuple[int, int], meter: Meter | None) -> Timed:
+    """Tokens a second of all sequences together, each reading the same tokens, and the joules of each; `of` depth and batch."""
+    depth, batch = of
     steps = [int(token) for token in tokens[depth:]]
     sequences = [engine.new_sequence() for _ in range(batch)] if batch > 1 else []
     for sequence in sequences:
@@ -186,7 +213,9 @@ def _decode_speed(engine: Engine, tokens: npt.NDArray[np.int32], depth: int, bat
             else:
                 engine.read([(sequence, [token]) for sequence in sequences])
 
-    return batch * len(steps) / _seconds(decode_all)
+    before = meter.read() if meter else ()
+    seconds, made = _seconds(decode_all), batch * len(steps)
+    return made / seconds, meter.joules(before, meter.read()) / made if meter else None
 
 
 def _seconds(work: Callable[[], object]) -> float:

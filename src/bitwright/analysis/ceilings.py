@@ -12,10 +12,6 @@ is beaten is measured again, and the highest figure stays.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +20,7 @@ from typing import Any, Self
 
 from bitwright import _native
 from bitwright.analysis.reference_cache import HiddenCache
+from bitwright.machine import identity, processor_name, read_figures, write_figures
 
 FILE = "ceilings.json"
 BANDWIDTH_SECONDS = 0.25  # of measuring, for each thread count
@@ -47,7 +44,7 @@ class Ceilings:
         if cache.limit == 0:
             return cls()
         path = cache.directory / FILE
-        return cls(path, _read(path))
+        return cls(path, read_figures(path, identity()))
 
     def read_gb_per_s(self, working_set: int, threads: int, reached: float = 0.0) -> float:
         """GB/s that `threads` threads read from `working_set` bytes. `reached` is what was seen, in the same unit."""
@@ -67,7 +64,7 @@ class Ceilings:
         if self.figures.get(name, 0.0) <= reached:
             self.figures[name] = max(self.figures.get(name, 0.0), measure())
             if self.path is not None:
-                _write(self.path, self.figures)
+                write_figures(self.path, identity(), self.figures)
         return self.figures[name]
 
 
@@ -80,41 +77,3 @@ def machine(isa: str) -> dict[str, Any]:
     """What the figures hold for: processor, cores this process may use, instruction set the engine chose."""
     system = f"{platform.system()} {platform.machine()}"
     return {"cpu": processor_name(), "cores": _native.available_cores(), "isa": isa, "system": system}
-
-
-def processor_name() -> str:
-    """As the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _identity() -> dict[str, Any]:
-    return {"host": platform.node(), "cpu": processor_name(), "cores": _native.available_cores()}
-
-
-def _read(path: Path) -> dict[str, float]:
-    """Figures of this machine; a file of another machine, or none that we would write, holds none."""
-    try:
-        stored = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(stored, dict) or stored.get("machine") != _identity() or not isinstance(stored.get("figures"), dict):
-        return {}
-    listed = stored["figures"].items()
-    return {name: float(value) for name, value in listed if type(value) is float and math.isfinite(value) and value > 0}
-
-
-def _write(path: Path, figures: dict[str, float]) -> None:
-    """Beside, then renamed. A folder that cannot be written costs the next run a second, not this one its result."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"machine": _identity(), "figures": figures}, indent=1) + "\n", "utf-8")
-        part.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()

@@ -21,11 +21,23 @@ def cache_bytes_read(architecture: Architecture, bytes_a_position: float, positi
 
 def prompt_operations(architecture: Architecture, tokens: int) -> int:
     """Operations of reading `tokens` tokens at once, with logits for the last."""
+    a, head = architecture, architecture.hidden_size * architecture.vocab_size
+    seen = sum(_positions_seen(tokens, window or tokens) for window in a.window_of_layer)
+    return 2 * ((weights_multiplied(a) - head) * tokens + 2 * a.heads * a.head_dim * seen + head)
+
+
+def token_multiply_adds(architecture: Architecture, positions: int) -> int:
+    """Of decoding a token that is the last of `positions`: one for each weight, and attention's two products."""
+    a = architecture
+    seen = sum(min(positions, window or positions) for window in a.window_of_layer)
+    return weights_multiplied(a) + 2 * a.heads * a.head_dim * seen
+
+
+def weights_multiplied(architecture: Architecture) -> int:
+    """By one decoded token: all layers' matrices and the head."""
     a = architecture
     wide, narrow = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    matrices = a.hidden_size * (2 * wide + 2 * narrow + 3 * a.intermediate_size)
-    seen = sum(_positions_seen(tokens, window or tokens) for window in a.window_of_layer)
-    return 2 * (a.layers * matrices * tokens + 2 * wide * seen + a.hidden_size * a.vocab_size)
+    return a.hidden_size * (a.layers * (2 * wide + 2 * narrow + 3 * a.intermediate_size) + a.vocab_size)
 
 
 def _positions_seen(tokens: int, window: int) -> int:

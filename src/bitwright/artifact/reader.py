@@ -19,6 +19,7 @@ from bitwright.errors import HeaderError, ManifestError, MissingTensorError, Mod
 from bitwright.models.architecture import Architecture, TensorSlice
 from bitwright.models.base import Dense, Packed
 from bitwright.models.families import check_shapes, read_architecture, roles, tensor_shapes
+from bitwright.runtime import RuntimeSetting, read_settings
 
 if TYPE_CHECKING:
     from bitwright.models.tokenizer import Tokenizer
@@ -86,6 +87,11 @@ class ArtifactModel:
         from bitwright.models.tokenizer import Tokenizer
 
         return Tokenizer.from_directory(self.path)
+
+    @property
+    def runtime(self) -> tuple[RuntimeSetting, ...]:
+        """Settings that the engine follows, from the recipe. Raises `RecipeError`."""
+        return read_settings((self.manifest.recipe or {}).get("runtime", []))
 
     def config(self) -> dict[str, Any]:
         return dict(self.manifest.config)

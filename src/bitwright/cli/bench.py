@@ -42,6 +42,8 @@ def counts(what: str, written: str) -> tuple[int, ...]:
 
 
 def _print(path: str, result: dict[str, Any]) -> None:
+    from bitwright.allocation.energy import Energy
+
     machine, ceilings = result["machine"], result["ceilings"]
     rows = [
         (
@@ -52,6 +54,7 @@ def _print(path: str, result: dict[str, Any]) -> None:
             str(decode["batch"]),
             f"{decode['decode_tokens_per_s']:.1f}",
             _percent(decode["decode_fraction_of_bandwidth"]),
+            str(Energy(decode["joules_per_token"], decode["energy_source"])),
             megabytes(run["peak_rss_bytes"]),
         )
         for run in result["runs"]
@@ -61,7 +64,17 @@ def _print(path: str, result: dict[str, Any]) -> None:
         f"{path} on {machine['cpu']}, {machine['cores']} cores, {machine['isa']}: prefill of {result['prompt']}, "
         f"{result['generate']} decoded"
     )
-    columns = ("threads", "prefill tok/s", "of peak", "depth", "batch", "decode tok/s", "of bandwidth", "peak RSS")
+    columns = (
+        "threads",
+        "prefill tok/s",
+        "of peak",
+        "depth",
+        "batch",
+        "decode tok/s",
+        "of bandwidth",
+        "energy a token",
+        "peak RSS",
+    )
     print_table(title, columns, rows)
     limits = [
         (threads, f"{read:.1f}", *(_billions(ceilings["matrix_ops_per_s"][kind][threads]) for kind in ("int8", "bf16")))

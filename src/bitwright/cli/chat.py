@@ -30,7 +30,7 @@ def chat(  # noqa: PLR0913 - one parameter an option
     threads: Threads = None,
     context: Context = None,
     overflow: Overflow = "slide",
-    kv_cache: KvCache = "fp16",
+    kv_cache: KvCache = None,
     lookup: Lookup = 0,
 ) -> None:
     """Talk with a model.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from bitwright.cli.answer import Ahead, Clock, read_prompt, text_of
 from bitwright.cli.command_line import Argument, Option
-from bitwright.cli.console import Json, Threads, print_json, progress
+from bitwright.cli.console import Json, Threads, note, print_json, progress
 from bitwright.errors import EngineError
 
 Context = Annotated[int | None, Option("--context", help="Tokens that prompt and answer may take (default: the model's).")]
@@ -20,7 +20,9 @@ Seed = Annotated[int, Option("--seed", help="The same seed gives the same answer
 Stop = Annotated[list[str] | None, Option("--stop", help="End the answer before this text; may be given several times.")]
 Overflow = Annotated[str, Option("--overflow", help="When the context is full: error, or slide (forget the oldest tokens).")]
 
-KvCache = Annotated[str, Option("--kv-cache", help="How keys and values are kept: fp16, fp32, int8 or int4 (least memory).")]
+KvCache = Annotated[
+    str | None, Option("--kv-cache", help="How keys and values are kept: fp16, fp32, int8 or int4. [fp16, or as the recipe says]")
+]
 Lookup = Annotated[int, Option("--lookup", help="Guess up to N tokens at a step from the text so far (0: none).")]
 
 
@@ -38,7 +40,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     threads: Threads = None,
     context: Context = None,
     overflow: Overflow = "error",
-    kv_cache: KvCache = "fp16",
+    kv_cache: KvCache = None,
     lookup: Lookup = 0,
     raw: Annotated[bool, Option("--raw", help="Continue the prompt as it is, without the chat template.")] = False,
     as_json: Json = False,
@@ -65,6 +67,9 @@ def run(  # noqa: PLR0913 - one parameter an option
             sys.stdout.flush()
     if as_json:
         counts = {"prompt_tokens": len(asked), "tokens": clock.tokens, "seconds": clock.last}
-        print_json({"text": "".join(answer)} | counts | clock.speeds(len(asked)))
+        switches = {"switches": [str(switch) for switch in engine.switches]} if engine.switches else {}
+        print_json({"text": "".join(answer)} | counts | clock.speeds(len(asked)) | switches)
     else:
         sys.stdout.write("\n")
+    for switch in engine.switches:
+        note(f"switched {switch}")

@@ -17,23 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright import _native
+from bitwright.engine.adaptive import Follower, Switch
 from bitwright.engine.generation import Sampling, generate, generate_batch
 from bitwright.engine.sequence import Sequence
 from bitwright.engine.state import load_state, save_state
 from bitwright.engine.weights import native_model
-from bitwright.errors import ContextError, EngineError
+from bitwright.errors import ContextError, EngineError, StateError
 from bitwright.models.rope import inverse_frequencies
+from bitwright.runtime import ACTIVATIONS, CACHES, RuntimeSetting, complete, resolved
 
 if TYPE_CHECKING:
     from bitwright.models.base import LanguageModel
 
-__all__ = ["ACTIVATIONS", "CACHES", "Comparison", "Engine", "Sampling", "Sequence"]
+__all__ = ["ACTIVATIONS", "CACHES", "Comparison", "Engine", "Sampling", "Sequence", "Switch"]
 
 Floats = npt.NDArray[np.float32]
 Tokens = Items[int] | npt.NDArray[np.int32]
 
-ACTIVATIONS = ("int8", "int16", "fp32")
-CACHES = ("fp16", "fp32", "int8", "int4")
 AT_ONCE = 8  # sequences that a batch decodes together
 DEFAULT_CONTEXT = 4096  # at most; a model's own limit where that is smaller
 
@@ -49,12 +49,16 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """`context` tokens at most in one sequence; `threads` None for the number that is fastest here."""
+    """`context` tokens at most in one sequence; `threads` None for the number that is fastest here.
+
+    `runtime` settings, if any, begin with these activations and this cache.
+    """
 
     threads: int | None = None
     context: int | None = None
     activations: str = "int8"
     kv_cache: str = "fp16"
+    runtime: tuple[RuntimeSetting, ...] = ()
 
 
 class Engine:
@@ -67,6 +71,7 @@ class Engine:
         self._native = native_model(model, self.context)
         self._session = _native.Session(self._native, self.threads, options.activations)
         self._model, self._options = model, options
+        self._follower = Follower(options.runtime, self._native, self.context)
         self.sequence = self.new_sequence()
         self._eos_ids: frozenset[int] | None = None
 
@@ -76,14 +81,28 @@ class Engine:
         model: LanguageModel | str | Path,
         threads: int | None = None,
         context: int | None = None,
-        activations: str = "int8",
-        kv_cache: str = "fp16",
+        activations: str | None = None,
+        kv_cache: str | None = None,
+        runtime: Items[RuntimeSetting] | None = None,
     ) -> Engine:
-        """Read a model's weights into memory, in the engine's layout. `model` is one, or a path that `load` takes."""
+        """Read a model's weights into memory, in the engine's layout. `model` is one, or a path that `load` takes.
+
+        Activations are int8 and the cache is fp16 unless told otherwise. `runtime` settings change both as a text grows: None
+        takes those of the recipe that an artifact was made by, unless activations or cache are given; () takes none.
+        """
         from bitwright.models import load
 
         loaded = load(model) if isinstance(model, str | Path) else model
-        return cls(loaded, Options(threads, context, activations, kv_cache))
+        given = activations is not None or kv_cache is not None
+        if runtime and given:
+            raise EngineError("runtime settings name activations and KV cache themselves; leave those two options out")
+        recorded = () if given else getattr(loaded, "runtime", ())
+        settings = complete(recorded if runtime is None else runtime)
+        if settings:
+            first = resolved(settings)[0]
+            activations, kv_cache = first.activations, first.kv_cache
+        activations, kv_cache = "int8" if activations is None else activations, "fp16" if kv_cache is None else kv_cache
+        return cls(loaded, Options(threads, context, activations, kv_cache, settings))
 
     @property
     def vocab_size(self) -> int:
@@ -108,8 +127,19 @@ class Engine:
     def identity(self) -> str:
         """Of what cached numbers depend on beside the tokens: the model, its rope frequencies and the activations."""
         ropes = [inverse_frequencies(rope, self.context) for rope in self._model.architecture.ropes]
-        facts = [self._model.fingerprint(), self._options.activations, [(f.tolist(), factor) for f, factor in ropes]]
+        turns = [(f.tolist(), factor) for f, factor in ropes]
+        facts: list[object] = [self._model.fingerprint(), self._options.activations, turns]
+        facts += self._options.runtime
         return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+    @property
+    def switches(self) -> list[Switch]:
+        """What the engine's sequences changed as runtime settings asked for, in order."""
+        return self._follower.switches
+
+    def same_setting(self, sequence: Sequence, unread: int) -> int:
+        """Tokens after `unread` more ones that are read with the setting of the last of those."""
+        return self._follower.room(sequence, unread - 1) - 1
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -118,9 +148,20 @@ class Engine:
             self._eos_ids = self._model.tokenizer().eos_ids
         return self._eos_ids
 
-    def new_sequence(self) -> Sequence:
-        """An empty sequence that this engine can read into. Its memory is taken as it grows."""
-        return Sequence(_native.Sequence(self._native, self.context, self._options.kv_cache))
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds that all steps so far have spent: embedding, query_key_value, attention, output, gate_up, down, head."""
+        seconds: dict[str, float] = self._session.stage_seconds
+        return seconds
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory that the engine takes beside weights and caches."""
+        return int(self._session.buffer_bytes)
+
+    def new_sequence(self, kv_cache: str | None = None) -> Sequence:
+        """An empty sequence that this engine can read into, its cache as the engine's own. Memory is taken as it grows."""
+        return Sequence(_native.Sequence(self._native, self.context, kv_cache or self._options.kv_cache))
 
     def prefill(self, tokens: Tokens, reuse: bool = False) -> Floats:
         """Read a new sequence: (vocabulary,) logits after the last token.
@@ -159,7 +200,7 @@ class Engine:
         return self._forward([(self.sequence, tokens)], hidden=True)
 
     def project(self, hidden: Floats) -> Floats:
-        """(rows, vocabulary) logits of rows that `hidden` gave."""
+        """(rows, vocabulary) logits of rows that `hidden` gave, with the activations of the last step."""
         logits: Floats = self._session.project(np.ascontiguousarray(hidden, np.float32))
         return logits
 
@@ -197,10 +238,12 @@ class Engine:
 
     def save_state(self, path: str | Path) -> None:
         """Write the engine's sequence to a file, which appears whole or not at all. Raises `OutputError`."""
+        self._refuse_state()
         save_state(self.sequence, self.identity, self._options.kv_cache, Path(path))
 
     def load_state(self, path: str | Path) -> None:
         """Go on from a file that `save_state` wrote for the same model. Raises `StateError`; see `engine/state.py`."""
+        self._refuse_state()
         load_state(self.sequence, self.identity, self._options.kv_cache, self.vocab_size, Path(path))
 
     def compare(self, reference_hidden: Floats, reference: Engine, hidden: Floats, targets: Tokens) -> Comparison:
@@ -222,12 +265,40 @@ class Engine:
             self._check_tokens(sequence, tokens)
         if len({id(sequence) for sequence, _ in pieces}) != len(pieces):
             raise EngineError("a sequence comes twice in one step; read its tokens as one piece")
-        sequences, counts = [sequence.native for sequence, _ in pieces], [len(tokens) for tokens in ids]
-        rows, logits = self._session.forward(sequences, np.concatenate(ids), counts, hidden, not hidden)
-        for (sequence, _), tokens in zip(pieces, ids, strict=True):
-            sequence.tokens.extend(tokens.tolist())
-        result: Floats = rows if hidden else logits
-        return result
+        sequences, results = [sequence for sequence, _ in pieces], [list[Floats]() for _ in pieces]
+        left = list(ids)
+        while now := self._readable(sequences, left):
+            counts = [min(len(left[i]), self._follower.room(sequences[i])) for i in now]
+            tokens = np.concatenate([left[i][:count] for i, count in zip(now, counts, strict=True)])
+            natives = [sequences[i].native for i in now]
+            rows, logits = self._session.forward(natives, tokens, counts, hidden, not hidden)
+            if len(tokens) == sum(map(len, ids)):  # all at once, as ever without runtime settings
+                for sequence, read in zip(sequences, ids, strict=True):
+                    sequence.tokens.extend(read.tolist())
+                result: Floats = rows if hidden else logits
+                return result
+            each = np.split(rows, np.cumsum(counts)[:-1]) if hidden else logits[:, None]
+            for i, count, result in zip(now, counts, each, strict=True):
+                sequences[i].tokens.extend(left[i][:count].tolist())
+                left[i] = left[i][count:]
+                results[i] = [*results[i], result] if hidden else [result]
+        return np.concatenate([part for parts in results for part in parts])
+
+    def _readable(self, sequences: Items[Sequence], left: Items[npt.NDArray[np.int32]]) -> list[int]:
+        """Which of the pieces with tokens left are read next, together: those whose settings have the same activations."""
+        waiting = [i for i, tokens in enumerate(left) if len(tokens)]
+        settings = self._follower.settings
+        if not settings or not waiting:
+            return waiting
+        for i in waiting:
+            self._follower.adapt(sequences[i])
+        kinds = [settings[sequences[i].setting].activations for i in waiting]
+        self._session.set_activations(kinds[0])
+        return [i for i, kind in zip(waiting, kinds, strict=True) if kind == kinds[0]]
+
+    def _refuse_state(self) -> None:
+        if self._options.runtime:
+            raise StateError("a state does not say which runtime settings it was read with; load the model with runtime=()")
 
     def _check_tokens(self, sequence: Sequence, ids: npt.NDArray[np.int32]) -> None:
         if len(ids) == 0:

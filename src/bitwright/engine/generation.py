@@ -121,6 +121,7 @@ def generate(engine: Engine, prompt: Items[int], sampling: Sampling) -> Iterator
     while writer.left:
         writer.make_room()
         room = writer.sequence.context - writer.sequence.position - len(writer.unread)
+        room = min(room, engine.same_setting(writer.sequence, len(writer.unread)))
         guess = guesser.guess(writer.tokens, min(room, writer.left - 1))
         single, begin, drawn = len(writer.unread) == 1, time.perf_counter(), 0
         rows = engine.read_rows(writer.sequence, [*writer.unread, *guess], 1 + len(guess))

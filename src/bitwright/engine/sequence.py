@@ -13,6 +13,8 @@ class Sequence:
     def __init__(self, native: _native.Sequence) -> None:
         self.native = native
         self.tokens: list[int] = []
+        self.setting = 0  # number of the runtime setting that it is read with
+        self.kept_from = 0  # tokens before this were converted when more had been read: they serve no shorter text
 
     @property
     def position(self) -> int:
@@ -44,5 +46,6 @@ class Sequence:
             if ours != theirs:
                 break
             common += 1
+        common = 0 if common < self.kept_from else common
         self.rewind(common)
         return common

@@ -1,0 +1,252 @@
+"""What a token costs on this machine, for each way of storing its matrices: measured once, then kept.
+
+For every scheme a stand-in of the model's own shape (allocation/stand_in.py) decodes and reads prompts in the engine
+itself, which says how long each stage of its steps took. So the figures hold for the kernels, the thread team, the barriers
+and the working set of a real token, not for a loop over one matrix that a cache holds. A plan's token then takes
+
+    sum over its matrices of decode_seconds(scheme, shape) + other_seconds(architecture, context)
+
+A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are medians, of tokens and
+of prompts, as those of `bitwright bench` are: what the machine typically does, other programs included.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from bitwright import __version__, _native
+from bitwright.allocation.stand_in import StandIn, role_shapes
+from bitwright.cache import cache_directory
+from bitwright.core import Scheme
+from bitwright.engine import CACHES, Engine
+from bitwright.errors import CostError
+from bitwright.machine import identity, read_figures, write_figures
+from bitwright.models.architecture import Architecture
+from bitwright.models.base import LanguageModel, Packed
+
+Progress = Callable[[int, int], None]
+
+FILE = "device_costs.json"
+PROMPT = 192  # tokens of a prompt: as many as the engine takes at a time
+SHALLOW, DEEP = 16, 1024  # tokens in the context when a burst begins
+BURST, BURSTS = 12, 5  # tokens; how often
+PROMPTS = 3
+STAGES = {  # of the engine's steps -> the matrices that it multiplies
+    "query_key_value": ("q", "k", "v"),
+    "output": ("o",),
+    "gate_up": ("gate", "up"),
+    "down": ("down",),
+    "head": ("head",),
+}
+KEPT_TOGETHER = {"q_k_v": "query_key_value", "gate_up": "gate_up"}  # tensors that some families store as one
+
+
+@dataclass(frozen=True)
+class DeviceCosts:
+    """Seconds by name, for models of one shape on this machine; see the module. `machine` is a line for people."""
+
+    machine: str
+    threads: int
+    shape: str
+    shares: Mapping[tuple[int, int], tuple[tuple[str, float], ...]]
+    figures: Mapping[str, float] = field(repr=False)
+
+    @classmethod
+    def measured(
+        cls,
+        architecture: Architecture,
+        schemes: Sequence[Scheme],
+        threads: int | None = None,
+        progress: Progress | None = None,
+        rotated: bool = True,
+    ) -> Self:
+        """Everything that is asked for and not in the cache is measured now, a second or two for a scheme.
+
+        `progress` is told (schemes done, in all). `rotated`: for matrices whose columns are turned, as recipes do by default.
+        Raises `SchemeError` where a group does not divide the model's rows.
+        """
+        count = _native.fastest_threads() if threads is None else threads
+        path, holding_for = cache_directory() / FILE, _holding_for()
+        figures = read_figures(path, holding_for)
+        costs = cls(_line(), count, _shape(architecture, count), _shares(architecture), figures)
+        for done, scheme in enumerate(schemes):
+            if costs._name("decode", scheme, rotated, "head") not in figures:
+                figures.update(costs._measure(architecture, scheme, rotated))
+                write_figures(path, holding_for, figures)
+            if progress is not None:
+                progress(done + 1, len(schemes))
+        return costs
+
+    def decode_seconds(self, scheme: Scheme, shape: Sequence[int], rotated: bool = True) -> float:
+        """Of one matrix (outputs, inputs) for one token, batch 1. Raises `CostError` for what was not measured.
+
+        A matrix that is only looked up, as an embedding that is not the head, takes none of it.
+        """
+        return self._seconds("decode", scheme, shape, rotated)
+
+    def prefill_seconds(self, scheme: Scheme, shape: Sequence[int], rows: int, rotated: bool = True) -> float:
+        """Of one matrix for a prompt of `rows` tokens; of the head, which takes the last token alone, as `decode_seconds`."""
+        one = self._seconds("decode", scheme, shape, rotated)
+        if self._stages(shape)[0][0] == "head":
+            return one
+        return max(one, self._seconds("prefill", scheme, shape, rotated) * rows / PROMPT)
+
+    def other_seconds(self, architecture: Architecture, context: int, kv_cache: str = "fp16") -> float:
+        """Of one token that sees `context` tokens: all that is no matrix product. Attention grows along a line."""
+        shallow, deep = (self._figure(f"{self.shape}, attention of {kv_cache} {depth}") for depth in ("near", "far"))
+        near, far = (self._figure(f"{self.shape}, positions {depth}") for depth in ("near", "far"))
+        slope = (deep - shallow) / (far - near)
+        seen = (min(context, window or context) for window in architecture.window_of_layer)
+        attention = sum(max(0.0, shallow + slope * (positions - near)) for positions in seen)
+        return attention + self._figure(f"{self.shape}, rest")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the figures of this shape."""
+        mine = {name: seconds for name, seconds in self.figures.items() if name.startswith(f"{self.shape}, ")}
+        return {"machine": self.machine, "threads": self.threads, "shape": self.shape, "seconds": mine}
+
+    def _seconds(self, kind: str, scheme: Scheme, shape: Sequence[int], rotated: bool) -> float:
+        """The mean over the stages that have such a matrix: a layer has one in each."""
+        parts = [share * self._figure(self._name(kind, scheme, rotated, stage)) for stage, share in self._stages(shape)]
+        return sum(parts) / len(parts)
+
+    def _stages(self, shape: Sequence[int]) -> tuple[tuple[str, float], ...]:
+        key = (int(shape[0]), int(shape[-1]))
+        if key not in self.shares:
+            known = ", ".join(f"{rows} x {columns}" for rows, columns in self.shares)
+            raise CostError(f"no costs of a matrix of {key[0]} x {key[1]} for {self.shape}; it has {known}")
+        return self.shares[key]
+
+    def _figure(self, name: str) -> float:
+        if name not in self.figures:
+            raise CostError(f"{name!r} was not measured; name its scheme to DeviceCosts.measured")
+        return self.figures[name]
+
+    def _name(self, kind: str, scheme: Scheme, rotated: bool, stage: str) -> str:
+        return f"{self.shape}, {kind} {stage} of {scheme}{' rotated' if rotated and scheme.scaled else ''}"
+
+    def _measure(self, architecture: Architecture, scheme: Scheme, rotated: bool) -> dict[str, float]:
+        stand_in = StandIn(architecture, scheme, rotated)
+        context = min(architecture.context_length, DEEP + BURST)
+        engine = Engine.load(stand_in, threads=self.threads, context=context)  # type: ignore[arg-type]
+        layers = stand_in.architecture.layers
+        decode, rest = _decode(engine, SHALLOW)
+        prefill = _prefill(engine)
+        figures = {}
+        for stage in STAGES:
+            each = 1 if stage == "head" else layers
+            figures[self._name("decode", scheme, rotated, stage)] = decode[stage] / each
+            figures[self._name("prefill", scheme, rotated, stage)] = prefill[stage] / each
+        if f"{self.shape}, rest" in self.figures:
+            return figures
+        return figures | {f"{self.shape}, rest": decode["embedding"] + rest} | self._attention(engine, layers)
+
+    def _attention(self, engine: Engine, layers: int) -> dict[str, float]:
+        """Seconds of attention in a layer at two depths, for each type of cache, and the depths."""
+        far = engine.context - BURST
+        near = min(SHALLOW, far // 2)
+        figures = {f"{self.shape}, positions {name}": depth + (BURST + 1) / 2 for name, depth in (("near", near), ("far", far))}
+        for kv_cache in CACHES:
+            for name, depth in (("near", near), ("far", far)):
+                figures[f"{self.shape}, attention of {kv_cache} {name}"] = (
+                    _decode(engine, depth, kv_cache)[0]["attention"] / layers
+                )
+        return figures
+
+
+def _decode(engine: Engine, depth: int, kv_cache: str = "fp16") -> tuple[dict[str, float], float]:
+    """Seconds of one token, in all layers, by stage; and what it takes beside all stages."""
+    sequence = engine.new_sequence(kv_cache)
+    zeros = np.zeros(sequence.native.cache_bytes(depth), np.uint8)
+    steps = []
+    for _ in range(BURSTS):
+        sequence.rewind(0)
+        sequence.native.restore(depth, zeros)
+        sequence.tokens.extend([0] * depth)
+        steps += [_step(engine, lambda: engine.read([(sequence, [0])])) for _ in range(BURST)]
+    middle = _middle(steps)
+    return middle, middle.pop("rest")
+
+
+def _prefill(engine: Engine) -> dict[str, float]:
+    """Seconds of a prompt of PROMPT tokens, in all layers, by stage; a shorter context is scaled up."""
+    tokens = np.zeros(min(PROMPT, engine.context), np.int32)
+    middle = _middle([_step(engine, lambda: engine.prefill(tokens)) for _ in range(PROMPTS)])
+    return {name: seconds * PROMPT / len(tokens) for name, seconds in middle.items()}
+
+
+def _step(engine: Engine, work: Callable[[], object]) -> dict[str, float]:
+    before, begin = engine.stage_seconds, time.perf_counter()
+    work()
+    seconds, after = time.perf_counter() - begin, engine.stage_seconds
+    spent = {name: after[name] - before[name] for name in after}
+    return spent | {"rest": seconds - sum(spent.values())}
+
+
+def _middle(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.median([step[name] for step in steps])) for name in steps[0]}
+
+
+def _shares(architecture: Architecture) -> dict[tuple[int, int], tuple[tuple[str, float], ...]]:
+    """Shape of a matrix -> the stages that multiply one, and its share of each."""
+    shapes = role_shapes(architecture)
+    shares: dict[tuple[int, int], list[tuple[str, float]]] = {}
+    for stage, roles in STAGES.items():
+        rows = sum(shapes[role][0] for role in roles)
+        for role in roles:
+            shares.setdefault(shapes[role], []).append((stage, shapes[role][0] / rows))
+    for stage in KEPT_TOGETHER.values():
+        rows, columns = sum(shapes[role][0] for role in STAGES[stage]), shapes[STAGES[stage][0]][1]
+        shares.setdefault((rows, columns), [(stage, 1.0)])
+    return {shape: tuple(parts) for shape, parts in shares.items()}
+
+
+def _shape(architecture: Architecture, threads: int) -> str:
+    """What figures depend on beside the scheme, as the beginning of their names."""
+    a = architecture
+    heads = f"{a.heads}/{a.kv_heads} heads of {a.head_dim}"
+    sizes = f"{a.layers} layers of {a.hidden_size} and {a.intermediate_size}, {heads}, {a.vocab_size} words"
+    return f"{sizes}, context {min(a.context_length, DEEP + BURST)}, {threads} threads of {_native.isa()}"
+
+
+def _holding_for() -> dict[str, Any]:
+    """The machine, and the build of the engine."""
+    return identity() | {"engine": f"{__version__}, {Path(_native.__file__).stat().st_mtime_ns}"}
+
+
+def _line() -> str:
+    machine = identity()
+    return f"{machine['host']}: {machine['cpu']}, {machine['cores']} cores, {_native.isa()}"
+
+
+def token_seconds(costs: DeviceCosts, model: LanguageModel, context: int, kv_cache: str = "fp16") -> float:
+    """What decoding one token of a stored model should take, with `context` tokens seen. Raises `CostError`."""
+    shapes = role_shapes(model.architecture)
+    total = costs.other_seconds(model.architecture, context, kv_cache)
+    for (role, _), part in model.roles().items():
+        if role in shapes:
+            scheme, rotated = _stored_as(model, part.name)
+            total += costs.decode_seconds(scheme, shapes[role], rotated)
+    return total
+
+
+def schemes_of(model: LanguageModel) -> dict[bool, list[Scheme]]:
+    """The schemes of a stored model's matrices, those whose columns are rotated and the others."""
+    found: dict[bool, dict[Scheme, None]] = {}
+    shapes = role_shapes(model.architecture)
+    for (role, _), part in model.roles().items():
+        if role in shapes:
+            scheme, rotated = _stored_as(model, part.name)
+            found.setdefault(rotated, {})[scheme] = None
+    return {rotated: list(schemes) for rotated, schemes in found.items()}
+
+
+def _stored_as(model: LanguageModel, name: str) -> tuple[Scheme, bool]:
+    stored = model.stored(name)
+    return (stored.scheme, stored.rotation > 0) if isinstance(stored, Packed) else (Scheme(stored.dtype), False)
