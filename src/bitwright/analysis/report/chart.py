@@ -1,7 +1,7 @@
-"""What all charts share: one look, in colours that the page resolves when it draws (`var(--accent)`), so that they follow its theme.
+"""What all charts share: one look, in colours that the page resolves when it draws (`var(--accent)`), so they follow its theme.
 
 A figure is plotly's JSON, {"data": [...], "layout": {...}}, made by hand rather than with plotly's classes: the page needs only
-the JSON, and a test reads each figure with those classes. Texts go through `literal`, because plotly reads `<b>` and `<a>` as markup.
+the JSON, and a test reads each figure with those classes. Texts go through `literal`: plotly reads `<b>` and `<a>` as markup.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from typing import Any
 
 Figure = dict[str, Any]
 
-FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", "size": 13, "color": "var(--soft)"}
-AXIS = {
+FONT: Figure = {
+    "family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
+    "size": 13,
+    "color": "var(--soft)",
+}
+AXIS: Figure = {
     "gridcolor": "var(--grid)",
     "linecolor": "var(--line)",
     "zeroline": False,
@@ -22,7 +26,7 @@ AXIS = {
     "fixedrange": True,
     "ticks": "",
 }
-LEGEND = {
+LEGEND: Figure = {
     "orientation": "h",
     "x": 0,
     "xanchor": "left",
@@ -31,7 +35,7 @@ LEGEND = {
     "bgcolor": "rgba(0,0,0,0)",
     "itemclick": False,
 }
-LAYOUT = {
+LAYOUT: Figure = {
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
     "font": FONT,
@@ -56,7 +60,7 @@ def logarithmic(title: str, values: Iterable[float]) -> Figure:
     positive = [value for value in values if value > 0] or [1.0]
     low, high = math.log10(min(positive)), math.log10(max(positive))
     room = max(0.06 * (high - low), 0.08)
-    step: str | int = "D2" if high - low < 1.6 else math.ceil((high - low) / 6)
+    step: str | int = "D2" if high - low < 2.2 else math.ceil((high - low) / 6)
     return axis(title, {"type": "log", "range": [low - room, high + room], "dtick": step, "tickformat": "~g"})
 
 

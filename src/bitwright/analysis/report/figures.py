@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bitwright.analysis.report.chart import Figure, axis, compact, envelope, figure, legend, literal, logarithmic
-from bitwright.analysis.report.document import Cumulative, Document, Point, Prediction, Roofline, Tensor, TokenKind
+from bitwright.analysis.report.document import Cumulative, Document, Point, Prediction, Roofline, Tensor, TokenKind, Work
 from bitwright.analysis.report.quantities import number, percent, scaled, size, with_unit
 
 WORST = 12  # tensors that the bar chart shows
@@ -29,7 +29,7 @@ def frontier(document: Document) -> Figure:
     levels = [point.kl for point in points] + ([floor] if floor else [])
     shown = [trace for trace in traces if trace["x"]]
     layout = {
-        "xaxis": axis("size", {"ticksuffix": " MB", "rangemode": "normal"}),
+        "xaxis": axis("size", {"ticksuffix": " MB", "nticks": 7, "range": _room([point.size_bytes / 1e6 for point in points])}),
         "yaxis": logarithmic("KL, nats per token", levels),
         "shapes": [_level(floor)] if floor else [],
         "annotations": [_level_name(floor, "noise floor")] if floor else [],
@@ -60,7 +60,7 @@ def _points(points: Sequence[Point], name: str, look: tuple[str, str]) -> Figure
         "x": [point.size_bytes / 1e6 for point in points],
         "y": [point.kl for point in points],
         "text": [literal(point.label) for point in points],
-        "textposition": "top center" if name == "chosen" else "middle right",
+        "textposition": "bottom left" if name == "chosen" else "top right",
         "textfont": {"size": 12, "color": "var(--ink)" if name == "chosen" else "var(--soft)"},
         "cliponaxis": False,
         "customdata": [[size(point.size_bytes), number(point.kl)] for point in points],
@@ -68,6 +68,13 @@ def _points(points: Sequence[Point], name: str, look: tuple[str, str]) -> Figure
         "marker": {"symbol": look[0], "color": look[1], "size": 18 if name == "chosen" else 9, "line": {"width": 1.5}},
         "showlegend": True,
     }
+
+
+def _room(sizes: Sequence[float]) -> list[float]:
+    """From the smallest to the largest, with room for labels to the left of the chosen one and to the right of others."""
+    low, high = min(sizes, default=0.0), max(sizes, default=1.0)
+    span = high - low or high
+    return [low - 0.08 * span, high + 0.16 * span]
 
 
 def _level(height: float) -> Figure:
@@ -205,8 +212,8 @@ def roofline(roof: Roofline) -> Figure:
     S. Williams, A. Waterman, D. Patterson: Roofline, Communications of the ACM 52(4), 2009."""
     ridge = roof.peak_operations_per_s / roof.bandwidth_bytes_per_s
     intensities = [point.operations_per_byte for point in roof.points if point.operations_per_byte > 0]
-    low, high = min([ridge, *intensities]) / 3, max([ridge, *intensities]) * 3
-    line = {
+    low, high = min([ridge, *intensities]) / 8, max([ridge, *intensities]) * 3
+    line: Figure = {
         "type": "scatter",
         "mode": "lines",
         "name": "the machine's limit",
@@ -215,13 +222,13 @@ def roofline(roof: Roofline) -> Figure:
         "line": {"color": "var(--ink)", "width": 2},
         "hoverinfo": "skip",
     }
-    points = {
+    points: Figure = {
         "type": "scatter",
         "mode": "markers+text",
         "x": [point.operations_per_byte for point in roof.points],
         "y": [point.operations_per_s for point in roof.points],
         "text": [literal(point.name) for point in roof.points],
-        "textposition": ["bottom right" if n % 2 == 0 else "top left" for n in range(len(roof.points))],
+        "textposition": _beside(roof.points),
         "textfont": {"size": 12},
         "marker": {
             "size": [8 + 30 * math.sqrt(max(point.seconds_share or 0, 0)) for point in roof.points],
@@ -238,6 +245,17 @@ def roofline(roof: Roofline) -> Figure:
         "yaxis": logarithmic("operations per second", heights) | {"dtick": 1, "tickformat": "~s"},
     }
     return figure([line, points], layout)
+
+
+def _beside(points: Sequence[Work]) -> list[str]:
+    """Where each label stands: in the free room below the roof, unless a neighbour's label stands there already."""
+    places = ("bottom right", "top left", "bottom left", "top right")
+    taken: list[tuple[float, float, str]] = []
+    for point in points:
+        x, y = (math.log10(max(value, 1e-9)) for value in (point.operations_per_byte, point.operations_per_s))
+        near = {place for left, height, place in taken if abs(left - x) < 0.5 and abs(height - y) < 0.25}
+        taken.append((x, y, next((place for place in places if place not in near), places[0])))
+    return [place for _, _, place in taken]
 
 
 def shares(roof: Roofline) -> Figure:

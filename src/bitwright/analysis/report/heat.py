@@ -63,12 +63,12 @@ def _map(document: Document, measure: Measure, say: Callable[[float], str], stan
     layers = sorted({layer for layer, _ in found})
     present = {kind for _, kind in found}
     kinds = [kind for kind in ORDER if kind in present] + sorted(present - set(ORDER))
-    rows, data = [], []
+    rows, data = list[list[float | None]](), list[list[list[object]]]()
     for kind in kinds:
         values = [measure(found[layer, kind]) if (layer, kind) in found else None for layer in layers]
         rows.append(values)
         data.append([_said(document, found.get((layer, kind)), value, say) for layer, value in zip(layers, values, strict=True)])
-    trace = {
+    trace: Figure = {
         "type": "heatmap",
         "x": layers,
         "y": [literal(kind) for kind in kinds],
@@ -80,7 +80,7 @@ def _map(document: Document, measure: Measure, say: Callable[[float], str], stan
         "ygap": 1.5,
         "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1, "tickfont": {"size": 11}, "nticks": 5},
     }
-    step = {"dtick": 5 if len(layers) > 12 else 1, "showgrid": False}
+    step: Figure = {"dtick": 5 if len(layers) > 12 else 1, "showgrid": False}
     across, down = axis("block", step), axis(more={"showgrid": False, "autorange": "reversed", "type": "category"})
     if standing:
         for key in ("z", "customdata"):

@@ -8,18 +8,16 @@ from __future__ import annotations
 from bitwright.analysis.report.chart import Figure, axis, compact, figure
 from bitwright.analysis.report.document import Counts
 
-FEW = 40  # levels that can be drawn as lines from top to bottom; more become a rug
+FEW = 40  # levels that can be drawn as lines from top to bottom; more become a strip
 
 
 def histogram(counts: Counts, title: str) -> Figure:
     total = sum(counts.counts) or 1.0
     heights = [compact(count / total) for count in counts.counts]
     edges = [compact(edge) for edge in counts.edges]
-    bars = {
+    bars = _bins(edges) | {
         "type": "bar",
-        "x": [compact((left + right) / 2) for left, right in zip(edges, edges[1:], strict=False)],
         "y": heights,
-        "width": [compact(right - left) for left, right in zip(edges, edges[1:], strict=False)],
         "marker": {"color": "var(--accent)", "line": {"width": 0}},
         "opacity": 0.8,
         "hovertemplate": "%{x}: %{y:.2%}<extra></extra>",
@@ -38,16 +36,23 @@ def histogram(counts: Counts, title: str) -> Figure:
     return figure(traces, layout)
 
 
+def _bins(edges: list[float]) -> Figure:
+    """Where bars stand and how wide they are; in three numbers where all are equally wide."""
+    widths = [right - left for left, right in zip(edges, edges[1:], strict=False)]
+    if max(widths) - min(widths) < 1e-2 * max(widths):
+        width = (edges[-1] - edges[0]) / len(widths)
+        return {"x0": edges[0] + width / 2, "dx": width, "width": width}
+    return {"x": [left + width / 2 for left, width in zip(edges, widths, strict=False)], "width": widths}
+
+
 def _levels(levels: list[float], top: float) -> Figure:
-    height = 1.06 * top if len(levels) <= FEW else 0.08 * top
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [x for level in levels for x in (level, level, None)],
-        "y": [y for _ in levels for y in (0, height, None)],
-        "line": {"color": "var(--warm)", "width": 1.2 if len(levels) <= FEW else 0.8},
-        "hoverinfo": "skip",
-    }
+    """A line each, or one strip where they lie too close to be told apart."""
+    trace: Figure = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
+    if len(levels) > FEW:
+        ends = {"x": [min(levels), max(levels)], "y": [0.02 * top, 0.02 * top]}
+        return trace | ends | {"line": {"color": "var(--warm)", "width": 5}}
+    points = {"x": [x for level in levels for x in (level, level, None)], "y": [0, 1.06 * top, None] * len(levels)}
+    return trace | points | {"line": {"color": "var(--warm)", "width": 1.2}}
 
 
 def _range(counts: Counts) -> list[float]:

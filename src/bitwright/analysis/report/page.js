@@ -110,7 +110,7 @@
     const one = page.tensors[tensor];
     const list = element("dl");
     one.facts.forEach(([label, value]) => {
-      const pair = element("div");
+      const pair = element("div", "", value.length > 40 ? "long" : "");
       pair.append(element("dt", label), element("dd", value));
       list.append(pair);
     });
@@ -168,11 +168,10 @@
   function filter() {
     const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
     const kind = byId("kind").value;
-    const kindColumn = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === "kind");
     const rows = [...table.tBodies[0].rows];
     rows.forEach((row) => {
       const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word)) || (kind !== "" && row.cells[kindColumn].textContent.trim() !== kind);
+      row.hidden = !words.every((word) => text.includes(word)) || (kind !== "" && row.dataset.kind !== kind);
     });
     const shown = rows.filter((row) => !row.hidden).length;
     byId("count").textContent = shown === rows.length ? `${shown} tensors` : `${shown} of ${rows.length} tensors`;

@@ -20,7 +20,7 @@ from bitwright.analysis.report.quantities import number, percent, scaled, size, 
 from bitwright.analysis.report.sections import sections
 from bitwright.errors import ReportError
 
-Tile = tuple[str, str, str]  # label, value, what it is held against
+Tile = tuple[str, str, list[str]]  # label, value, what it is held against
 
 
 def page(document: Document) -> str:
@@ -46,7 +46,7 @@ def page(document: Document) -> str:
 
 
 def library() -> str:
-    """plotly's JavaScript, as its Python package brings it."""
+    """The JavaScript of plotly, as its Python package brings it."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as fault:
@@ -89,7 +89,8 @@ def data(document: Document, shown: list[Section]) -> dict[str, Any]:
 
 def _fixes(document: Document, name: str) -> list[str]:
     return [
-        f"{fix.to_scheme} instead of {fix.from_scheme}: KL {number(fix.kl_before)} → {number(fix.kl_after)} for {size(fix.extra_bytes)} more"
+        f"{fix.to_scheme} instead of {fix.from_scheme}: "
+        f"KL {number(fix.kl_before)} → {number(fix.kl_after)} for {size(fix.extra_bytes)} more"
         for fix in document.fixes
         if fix.tensor == name
     ]
@@ -97,24 +98,21 @@ def _fixes(document: Document, name: str) -> list[str]:
 
 def tiles(model: Whole) -> list[Tile]:
     """The figures of the whole model that a reader looks for first."""
-    between = model.kl_mean_interval
-    interval = f"95 %: {number(between[0])} to {number(between[1])}" if between else "nats per token"
-    floor = "" if model.noise_floor_kl is None else f"; noise {number(model.noise_floor_kl)}"
-    reference = "" if model.perplexity_reference is None else f"original {number(model.perplexity_reference, 4)}"
-    every = [
-        (
-            "size",
-            model.size_bytes,
-            size(model.size_bytes),
-            "" if model.bits_per_weight is None else f"{number(model.bits_per_weight)} bits a weight",
-        ),
-        ("KL, mean", model.kl_mean, number(model.kl_mean), interval + floor),
-        ("KL, worst 1 %", model.kl_p99, number(model.kl_p99), "" if model.kl_max is None else f"at most {number(model.kl_max)}"),
-        ("same next token", model.top1_agreement, percent(model.top1_agreement), ""),
-        ("answers flipped", model.flips, percent(model.flips), ""),
-        ("perplexity", model.perplexity, number(model.perplexity, 4), reference),
+    between, floor = model.kl_mean_interval, model.noise_floor_kl
+    interval = f"{number(between[0])} to {number(between[1])} (95 %)" if between else "nats per token"
+    every: list[tuple[str, float | None, str, tuple[str | None, ...]]] = [
+        ("size", model.size_bytes, size(model.size_bytes), (_noted("{} bits a weight", model.bits_per_weight),)),
+        ("KL, mean", model.kl_mean, number(model.kl_mean), (interval, _noted("noise floor {}", floor))),
+        ("KL, worst 1 %", model.kl_p99, number(model.kl_p99), (_noted("at most {}", model.kl_max),)),
+        ("same next token", model.top1_agreement, percent(model.top1_agreement), ()),
+        ("answers flipped", model.flips, percent(model.flips), ()),
+        ("perplexity", model.perplexity, number(model.perplexity, 4), (_noted("original {}", model.perplexity_reference, 4),)),
     ]
-    return [(label, text, note) for label, value, text, note in every if value is not None]
+    return [(label, text, [note for note in notes if note]) for label, value, text, notes in every if value is not None]
+
+
+def _noted(words: str, value: float | None, digits: int = 3) -> str | None:
+    return None if value is None else words.format(number(value, digits))
 
 
 def facts(document: Document) -> list[tuple[str, str]]:

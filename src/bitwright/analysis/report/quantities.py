@@ -37,7 +37,11 @@ def size(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """Of a share: 0.0123 is 1.23 %."""
-    return MISSING if value is None else f"{number(value * 100)} %"
+    if value is None:
+        return MISSING
+    parts = value * 100
+    digits = number(parts, 2) if abs(parts) < 1 else f"{parts:.1f}"
+    return f"{digits} %".replace("-", "−")
 
 
 def change(before: float, after: float) -> str:
@@ -58,7 +62,8 @@ def with_unit(value: float | None, unit: str) -> str:
         return scaled(value, "B/s")
     if unit in ("share", "fraction"):
         return percent(value)
-    return f"{number(value, 4)} {unit}".strip()
+    digits = number(value, 4)
+    return f"{digits.rstrip('0').rstrip('.') if '.' in digits and 'e' not in digits else digits} {unit}".strip()
 
 
 def whole(value: int | None) -> str:

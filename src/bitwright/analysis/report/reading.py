@@ -1,8 +1,8 @@
 """A dataclass from plain JSON: every field is checked against its annotation, and a fault names its place.
 
-Known annotations: str, bool, int, float, `X | None`, `tuple[X, ...]`, tuples of fixed length and dataclasses of those. Keys that
-no field has are passed over, so that a document may say more than a page shows; null is a missing key. A number that is not finite counts as
-missing where it may be missing, and is a fault elsewhere.
+Known annotations: str, bool, int, float, `X | None`, `tuple[X, ...]`, tuples of fixed length and dataclasses of those. Keys
+that no field has are passed over, so that a document may say more than a page shows; null is a missing key. A number that is
+not finite counts as missing where it may be missing, and is a fault elsewhere.
 """
 
 from __future__ import annotations

@@ -33,12 +33,12 @@ def _map(document: Document) -> Section | None:
     if not found:
         return None
     layers, kinds = {layer for layer, _ in found}, {kind for _, kind in found}
-    heights = {"height": 90 + 34 * len(kinds), "standing_height": 110 + max(18 * len(layers), 160)}
+    heights = (90 + 34 * len(kinds), 110 + max(18 * len(layers), 160))
     label = "layers by tensor kinds; the table of all tensors has the same figures"
     share = Chart(
-        "heat-share", f"Share of the loss, {label}", heat.by_share(document, False), heat.by_share(document, True), **heights
+        "heat-share", f"Share of the loss, {label}", heat.by_share(document, False), heat.by_share(document, True), *heights
     )
-    bits = Chart("heat-bits", f"Bits a weight, {label}", heat.by_bits(document, False), heat.by_bits(document, True), **heights)
+    bits = Chart("heat-bits", f"Bits a weight, {label}", heat.by_bits(document, False), heat.by_bits(document, True), *heights)
     outside = tuple(position for position, tensor in enumerate(document.tensors) if tensor.layer < 0)
     parts: list[Part] = [Map((share, bits) if document.cost > 0 else (bits,), outside)]
     if said := sentences.additivity(document):

@@ -1,4 +1,4 @@
-"""The sentence that opens each section: what there is to see, with the figure that matters most. All are read off the document."""
+"""The sentence that opens each section: what there is to see, with the figure that matters most; all from the document."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def cumulative(document: Document) -> str:
 
 def tokens(document: Document) -> str:
     total = sum(kind.share * kind.kl for kind in document.token_kinds)
-    opening = "Where the upper bar is the longer one, that kind of token suffers more than its number explains."
+    opening = "Where the bar of the loss is the longer one, that kind of token suffers more than its number explains."
     if total <= 0:
         return opening
     most = max(document.token_kinds, key=lambda kind: kind.kl)
@@ -100,7 +100,8 @@ def estimate(document: Document) -> str | None:
     if document.estimate is None:
         return None
     rank, count = document.estimate.rank_correlation, document.estimate.tensors
-    return f"Estimated losses order {count} tensors as measured ones do with a rank correlation of {number(rank)} (1 is the same order)."
+    order = f"rank correlation {number(rank)}, where 1 is the same order"
+    return f"Estimated losses order {count} tensors as measured ones do: {order}. On the line an estimate is exact."
 
 
 def roofline(document: Document) -> str:

@@ -9,7 +9,6 @@ from bitwright.analysis.report.parts import Cell, Column, Table
 from bitwright.analysis.report.quantities import change, number, percent, scaled, size, whole, with_unit
 
 Number = float | int | None
-TITLES = {"kl_alone": "KL alone", "share": "share of loss"}
 
 
 def _cell(value: Number, say: Callable[[Number], str] = number) -> Cell:
@@ -151,7 +150,6 @@ def tensors(document: Document, order: Sequence[int]) -> Table:
     total = document.cost
     every: list[tuple[Column, Callable[[Tensor], Cell]]] = [
         (Column("tensor"), lambda t: Cell(t.name, f"{t.layer + 1:05d} {t.kind}")),
-        (Column("kind", minor=True), lambda t: Cell(t.kind, t.kind)),
         (Column("scheme"), lambda t: Cell(t.scheme, t.scheme)),
         (Column("method", minor=True), lambda t: Cell(t.method or "", t.method)),
         (Column("bits", True), lambda t: _cell(t.bits)),
@@ -161,7 +159,6 @@ def tensors(document: Document, order: Sequence[int]) -> Table:
         (Column("KL regained", True, True), lambda t: _cell(t.kl_regained)),
         (Column("SQNR, dB", True, True), lambda t: _cell(t.sqnr_db)),
         (Column("output error", True, True), lambda t: _cell(t.output_error, percent)),
-        (Column("clipped", True, True), lambda t: _cell(t.clipped_share, percent)),
     ]
     kept = [(column, make) for column, make in every if any(make(t).value not in (None, "") for t in document.tensors)]
     rows = [tuple(make(document.tensors[position]) for _, make in kept) for position in order]
@@ -179,7 +176,7 @@ def facts(tensor: Tensor, total: float) -> list[tuple[str, str]]:
         ("share of the loss", percent(_share(tensor, total))),
         ("KL regained", number(tensor.kl_regained)),
         ("KL estimated", number(tensor.kl_estimated)),
-        ("SQNR", with_unit(tensor.sqnr_db, "dB")),
+        ("SQNR", f"{number(tensor.sqnr_db)} dB" if tensor.sqnr_db is not None else ""),
         ("cosine", number(tensor.cosine, 5)),
         ("largest error", number(tensor.largest_error)),
         ("error of its output", percent(tensor.output_error)),
