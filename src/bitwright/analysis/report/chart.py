@@ -52,7 +52,7 @@ def literal(text: str) -> str:
 
 
 def axis(title: str = "", more: Figure | None = None) -> Figure:
-    return AXIS | ({"title": {"text": literal(title), "standoff": 10}} if title else {}) | (more or {})
+    return AXIS | ({"title": {"text": literal(title), "standoff": 10, "font": {"size": 12}}} if title else {}) | (more or {})
 
 
 def logarithmic(title: str, values: Iterable[float]) -> Figure:
@@ -60,7 +60,7 @@ def logarithmic(title: str, values: Iterable[float]) -> Figure:
     positive = [value for value in values if value > 0] or [1.0]
     low, high = math.log10(min(positive)), math.log10(max(positive))
     room = max(0.06 * (high - low), 0.08)
-    step: str | int = "D2" if high - low < 2.2 else math.ceil((high - low) / 6)
+    step: str | int = "D2" if high - low < 1.3 else math.ceil((high - low) / 6)
     return axis(title, {"type": "log", "range": [low - room, high + room], "dtick": step, "tickformat": "~g"})
 
 

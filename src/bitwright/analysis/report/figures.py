@@ -15,21 +15,23 @@ WORST = 12  # tensors that the bar chart shows
 def frontier(document: Document) -> Figure:
     """Size against KL, both smaller is better; what is measured is filled, what is predicted hollow."""
     points = [point for point in document.frontier if point.kl > 0]  # a logarithmic axis has no zero
+    sizes = [point.size_bytes / 1e6 for point in points] or [0.0, 1.0]
+    ends = min(sizes), max(sizes)
+    others = [point for point in points if not point.chosen]
+    mixed, uniform = ([p for p in others if p.measured and p.uniform is same] for same in (False, True))
     traces = [
-        _steps([p for p in points if not p.measured], "dot", "var(--quiet)"),
-        _steps([p for p in points if p.measured], "solid", "var(--accent)"),
-        _points([p for p in points if not p.measured and not p.chosen], "predicted", ("circle-open", "var(--quiet)")),
-        _points([p for p in points if p.measured and not p.uniform and not p.chosen], "measured", ("circle", "var(--accent)")),
-        _points(
-            [p for p in points if p.measured and p.uniform and not p.chosen], "one scheme for all", ("square", "var(--soft)")
-        ),
-        _points([p for p in points if p.chosen], "chosen", ("star", "var(--warm)")),
+        _steps([point for point in points if not point.measured], "dot", "var(--quiet)"),
+        _steps([point for point in points if point.measured], "solid", "var(--accent)"),
+        _points([p for p in others if not p.measured], "predicted", ("circle-open", "var(--quiet)"), ends),
+        _points(mixed, "measured", ("circle", "var(--accent)"), ends),
+        _points(uniform, "one scheme for all", ("square", "var(--soft)"), ends),
+        _points([point for point in points if point.chosen], "chosen", ("star", "var(--warm)"), ends),
     ]
     floor = document.whole.noise_floor_kl if document.whole else None
     levels = [point.kl for point in points] + ([floor] if floor else [])
     shown = [trace for trace in traces if trace["x"]]
     layout = {
-        "xaxis": axis("size", {"ticksuffix": " MB", "nticks": 7, "range": _room([point.size_bytes / 1e6 for point in points])}),
+        "xaxis": axis("size", {"ticksuffix": " MB", "nticks": 7, "range": _room(ends)}),
         "yaxis": logarithmic("KL, nats per token", levels),
         "shapes": [_level(floor)] if floor else [],
         "annotations": [_level_name(floor, "noise floor")] if floor else [],
@@ -51,7 +53,8 @@ def _steps(points: Sequence[Point], dash: str, colour: str) -> Figure:
     }
 
 
-def _points(points: Sequence[Point], name: str, look: tuple[str, str]) -> Figure:
+def _points(points: Sequence[Point], name: str, look: tuple[str, str], ends: tuple[float, float]) -> Figure:
+    """Labels lie above the frontier, and that of the chosen point below; all lean to the middle of the chart."""
     named = name in ("chosen", "one scheme for all")
     return {
         "type": "scatter",
@@ -60,7 +63,7 @@ def _points(points: Sequence[Point], name: str, look: tuple[str, str]) -> Figure
         "x": [point.size_bytes / 1e6 for point in points],
         "y": [point.kl for point in points],
         "text": [literal(point.label) for point in points],
-        "textposition": "bottom left" if name == "chosen" else "top right",
+        "textposition": [_aside(point, name, ends) for point in points],
         "textfont": {"size": 12, "color": "var(--ink)" if name == "chosen" else "var(--soft)"},
         "cliponaxis": False,
         "customdata": [[size(point.size_bytes), number(point.kl)] for point in points],
@@ -70,11 +73,16 @@ def _points(points: Sequence[Point], name: str, look: tuple[str, str]) -> Figure
     }
 
 
-def _room(sizes: Sequence[float]) -> list[float]:
-    """From the smallest to the largest, with room for labels to the left of the chosen one and to the right of others."""
-    low, high = min(sizes, default=0.0), max(sizes, default=1.0)
-    span = high - low or high
-    return [low - 0.08 * span, high + 0.16 * span]
+def _aside(point: Point, name: str, ends: tuple[float, float]) -> str:
+    left = point.size_bytes / 1e6 - ends[0] < 0.6 * (ends[1] - ends[0])
+    if name == "chosen":
+        return "top right" if point.size_bytes / 1e6 - ends[0] < 0.25 * (ends[1] - ends[0]) else "bottom left"
+    return "top right" if left else "top left"
+
+
+def _room(ends: tuple[float, float]) -> list[float]:
+    span = ends[1] - ends[0] or ends[1]
+    return [ends[0] - 0.08 * span, ends[1] + 0.08 * span]
 
 
 def _level(height: float) -> Figure:
@@ -212,7 +220,7 @@ def roofline(roof: Roofline) -> Figure:
     S. Williams, A. Waterman, D. Patterson: Roofline, Communications of the ACM 52(4), 2009."""
     ridge = roof.peak_operations_per_s / roof.bandwidth_bytes_per_s
     intensities = [point.operations_per_byte for point in roof.points if point.operations_per_byte > 0]
-    low, high = min([ridge, *intensities]) / 8, max([ridge, *intensities]) * 3
+    low, high = min([ridge, *intensities]) / 4, max([ridge, *intensities]) * 3
     line: Figure = {
         "type": "scatter",
         "mode": "lines",
@@ -228,7 +236,7 @@ def roofline(roof: Roofline) -> Figure:
         "x": [point.operations_per_byte for point in roof.points],
         "y": [point.operations_per_s for point in roof.points],
         "text": [literal(point.name) for point in roof.points],
-        "textposition": _beside(roof.points),
+        "textposition": _beside(roof.points, (low, high)),
         "textfont": {"size": 12},
         "marker": {
             "size": [8 + 30 * math.sqrt(max(point.seconds_share or 0, 0)) for point in roof.points],
@@ -247,13 +255,15 @@ def roofline(roof: Roofline) -> Figure:
     return figure([line, points], layout)
 
 
-def _beside(points: Sequence[Work]) -> list[str]:
-    """Where each label stands: in the free room below the roof, unless a neighbour's label stands there already."""
-    places = ("bottom right", "top left", "bottom left", "top right")
+def _beside(points: Sequence[Work], ends: tuple[float, float]) -> list[str]:
+    """Where each label stands: leaning to the middle of the chart, below the roof, off the label of a close neighbour."""
+    middle = (math.log10(ends[0]) + math.log10(ends[1])) / 2
     taken: list[tuple[float, float, str]] = []
     for point in points:
         x, y = (math.log10(max(value, 1e-9)) for value in (point.operations_per_byte, point.operations_per_s))
-        near = {place for left, height, place in taken if abs(left - x) < 0.5 and abs(height - y) < 0.25}
+        side = "right" if x < middle else "left"
+        near = {place for left, height, place in taken if abs(left - x) < 0.6 and abs(height - y) < 0.25}
+        places = (f"bottom {side}", f"middle {side}", f"top {side}")
         taken.append((x, y, next((place for place in places if place not in near), places[0])))
     return [place for _, _, place in taken]
 

@@ -13,10 +13,13 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
+import jinja2
+from markupsafe import Markup, escape
+
 from bitwright.analysis.report import histograms, tables
 from bitwright.analysis.report.document import Document, Whole
 from bitwright.analysis.report.parts import Chart, Map, Section
-from bitwright.analysis.report.quantities import number, percent, scaled, size, whole
+from bitwright.analysis.report.quantities import SPACE, number, percent, scaled, size, whole
 from bitwright.analysis.report.sections import sections
 from bitwright.errors import ReportError
 
@@ -25,12 +28,10 @@ Tile = tuple[str, str, list[str]]  # label, value, what it is held against
 
 def page(document: Document) -> str:
     """Raises `ReportError` where plotly is not installed."""
-    import jinja2
-    from markupsafe import Markup
-
     shown = sections(document)
     scripts = {"library": library(), "script": _file("page.js")}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = breakable
     content = {
         "document": document,
         "title": f"{'Plan for' if document.kind == 'plan' else 'Analysis of'} {document.model.name}",
@@ -43,6 +44,11 @@ def page(document: Document) -> str:
         "policy": " ".join(f"'sha256-{_hash(script)}'" for script in scripts.values()),
     }
     return environment.from_string(_file("template.html")).render(content | {name: Markup(it) for name, it in scripts.items()})
+
+
+def breakable(text: str) -> Markup:
+    """Lines may break behind the dots and underscores of a tensor's name."""
+    return escape(text).replace(".", Markup(".<wbr>")).replace("_", Markup("_<wbr>"))
 
 
 def library() -> str:
@@ -99,7 +105,7 @@ def _fixes(document: Document, name: str) -> list[str]:
 def tiles(model: Whole) -> list[Tile]:
     """The figures of the whole model that a reader looks for first."""
     between, floor = model.kl_mean_interval, model.noise_floor_kl
-    interval = f"{number(between[0])} to {number(between[1])} (95 %)" if between else "nats per token"
+    interval = f"{number(between[0])} to {number(between[1])} (95{SPACE}%)" if between else "nats per token"
     every: list[tuple[str, float | None, str, tuple[str | None, ...]]] = [
         ("size", model.size_bytes, size(model.size_bytes), (_noted("{} bits a weight", model.bits_per_weight),)),
         ("KL, mean", model.kl_mean, number(model.kl_mean), (interval, _noted("noise floor {}", floor))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MISSING = "–"
+SPACE = "\u00a0"  # between a number and its unit, where no line may break
 SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -27,8 +28,8 @@ def scaled(value: float | None, unit: str) -> str:
         return MISSING
     for size, prefix in SCALES:
         if abs(value) >= size:
-            return f"{number(value / size)} {prefix}{unit}"
-    return f"{number(value) if value != int(value) else int(value)} {unit}".replace("-", "−")
+            return f"{number(value / size)}{SPACE}{prefix}{unit}"
+    return f"{number(value) if value != int(value) else int(value)}{SPACE}{unit}".replace("-", "−")
 
 
 def size(value: float | None) -> str:
@@ -41,7 +42,7 @@ def percent(value: float | None) -> str:
         return MISSING
     parts = value * 100
     digits = number(parts, 2) if abs(parts) < 1 else f"{parts:.1f}"
-    return f"{digits} %".replace("-", "−")
+    return f"{digits}{SPACE}%".replace("-", "−")
 
 
 def change(before: float, after: float) -> str:
@@ -63,7 +64,7 @@ def with_unit(value: float | None, unit: str) -> str:
     if unit in ("share", "fraction"):
         return percent(value)
     digits = number(value, 4)
-    return f"{digits.rstrip('0').rstrip('.') if '.' in digits and 'e' not in digits else digits} {unit}".strip()
+    return f"{digits.rstrip('0').rstrip('.') if '.' in digits and 'e' not in digits else digits}{SPACE}{unit}".strip()
 
 
 def whole(value: int | None) -> str:

@@ -50,7 +50,7 @@ def fixes(document: Document) -> Table:
         Column("from", minor=True),
         Column("to"),
         Column("KL before", True, True),
-        Column("KL after", True),
+        Column("KL after", True, True),
         Column("change", True),
         Column("bytes", True),
     )
@@ -125,7 +125,7 @@ def roofline(document: Document) -> Table:
         Column("of the time", True),
         Column("bytes", True),
         Column("op/byte", True, True),
-        Column("op/s", True),
+        Column("op/s", True, True),
         Column("of its limit", True),
     )
     roof = document.roofline
