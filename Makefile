@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | format | sanitize | arm | bench | clean. Each target sets up what it needs, once.
+# make setup | demo | test | lint | format | sanitize | arm | browser | bench | clean. Each target sets up what it needs, once.
 
 SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +8,7 @@ CPP := $(filter %.cpp %.h,$(NATIVE))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 STUBS := src/bitwright/_native.pyi
 
-.PHONY: setup demo test lint format sanitize arm bench clean
+.PHONY: setup demo test lint format sanitize arm browser bench clean
 
 setup: .venv/.built
 
@@ -37,6 +37,7 @@ test: setup
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory sanitize
 	@$(MAKE) --no-print-directory arm
+	@$(MAKE) --no-print-directory browser
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -58,6 +59,9 @@ sanitize: setup
 
 arm: setup
 	native/tests/arm.sh $(abspath $(BIN))
+
+browser: setup
+	tests/analysis/report/browser/browser.sh $(abspath $(BIN))/python
 
 bench: setup
 	$(BIN)/python benchmarks/engines.py

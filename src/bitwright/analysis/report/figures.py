@@ -74,15 +74,15 @@ def _points(points: Sequence[Point], name: str, look: tuple[str, str], ends: tup
 
 
 def _aside(point: Point, name: str, ends: tuple[float, float]) -> str:
-    left = point.size_bytes / 1e6 - ends[0] < 0.6 * (ends[1] - ends[0])
-    if name == "chosen":
-        return "top right" if point.size_bytes / 1e6 - ends[0] < 0.25 * (ends[1] - ends[0]) else "bottom left"
-    return "top right" if left else "top left"
+    along = (point.size_bytes / 1e6 - ends[0]) / ((ends[1] - ends[0]) or 1.0)
+    if name == "chosen" and along > 0.25:
+        return "bottom left"
+    return "top right" if along < 0.8 else "top center"
 
 
 def _room(ends: tuple[float, float]) -> list[float]:
     span = ends[1] - ends[0] or ends[1]
-    return [ends[0] - 0.08 * span, ends[1] + 0.08 * span]
+    return [ends[0] - 0.08 * span, ends[1] + 0.14 * span]
 
 
 def _level(height: float) -> Figure:
@@ -219,8 +219,10 @@ def roofline(roof: Roofline) -> Figure:
     """Operations per second against operations per byte, under what memory and arithmetic allow.
     S. Williams, A. Waterman, D. Patterson: Roofline, Communications of the ACM 52(4), 2009."""
     ridge = roof.peak_operations_per_s / roof.bandwidth_bytes_per_s
-    intensities = [point.operations_per_byte for point in roof.points if point.operations_per_byte > 0]
+    dots = [point for point in roof.points if point.operations_per_byte > 0 and point.operations_per_s > 0]
+    intensities = [point.operations_per_byte for point in dots]
     low, high = min([ridge, *intensities]) / 4, max([ridge, *intensities]) * 3
+    names, places = _named(dots, math.sqrt(low * high))
     line: Figure = {
         "type": "scatter",
         "mode": "lines",
@@ -233,19 +235,19 @@ def roofline(roof: Roofline) -> Figure:
     points: Figure = {
         "type": "scatter",
         "mode": "markers+text",
-        "x": [point.operations_per_byte for point in roof.points],
-        "y": [point.operations_per_s for point in roof.points],
-        "text": [literal(point.name) for point in roof.points],
-        "textposition": _beside(roof.points, (low, high)),
+        "x": [point.operations_per_byte for point in dots],
+        "y": [point.operations_per_s for point in dots],
+        "text": names,
+        "textposition": places,
         "textfont": {"size": 12},
         "marker": {
-            "size": [8 + 30 * math.sqrt(max(point.seconds_share or 0, 0)) for point in roof.points],
+            "size": [8 + 30 * math.sqrt(max(point.seconds_share or 0, 0)) for point in dots],
             "color": "var(--accent)",
             "opacity": 0.75,
             "line": {"color": "var(--raised)", "width": 1},
         },
-        "customdata": [[scaled(point.operations_per_s, "op/s"), percent(point.seconds_share)] for point in roof.points],
-        "hovertemplate": "%{text}<br>%{customdata[0]}, %{customdata[1]} of the time<extra></extra>",
+        "customdata": [[literal(p.name), scaled(p.operations_per_s, "op/s"), percent(p.seconds_share)] for p in dots],
+        "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}, %{customdata[2]} of the time<extra></extra>",
     }
     heights = [*line["y"], *points["y"]]
     layout = {
@@ -255,17 +257,21 @@ def roofline(roof: Roofline) -> Figure:
     return figure([line, points], layout)
 
 
-def _beside(points: Sequence[Work], ends: tuple[float, float]) -> list[str]:
-    """Where each label stands: leaning to the middle of the chart, below the roof, off the label of a close neighbour."""
-    middle = (math.log10(ends[0]) + math.log10(ends[1])) / 2
-    taken: list[tuple[float, float, str]] = []
-    for point in points:
-        x, y = (math.log10(max(value, 1e-9)) for value in (point.operations_per_byte, point.operations_per_s))
-        side = "right" if x < middle else "left"
-        near = {place for left, height, place in taken if abs(left - x) < 0.6 and abs(height - y) < 0.25}
-        places = (f"bottom {side}", f"middle {side}", f"top {side}")
-        taken.append((x, y, next((place for place in places if place not in near), places[0])))
-    return [place for _, _, place in taken]
+def _named(points: Sequence[Work], middle: float) -> tuple[list[str], list[str]]:
+    """Each dot's label and where it stands: dots that lie together share one label, and close labels stand apart."""
+    names, places = [""] * len(points), ["bottom left"] * len(points)
+    spots = [(math.log10(point.operations_per_byte), math.log10(point.operations_per_s)) for point in points]
+    for first, (x, y) in enumerate(spots):
+        together = [n for n, (left, height) in enumerate(spots) if abs(left - x) < 0.15 and abs(height - y) < 0.12]
+        if together[0] < first:
+            continue
+        names[first] = ", ".join(points[n].name for n in together)
+        near = {places[n] for n in range(first) if names[n] and abs(spots[n][0] - x) < 0.6 and abs(spots[n][1] - y) < 0.3}
+        if 10**x < middle:
+            places[first] = next(
+                one for one in ("middle right", "bottom center", "bottom right") if one not in near or len(near) > 2
+            )
+    return [literal(name) for name in names], places
 
 
 def shares(roof: Roofline) -> Figure:

@@ -5,7 +5,7 @@
   const byId = (name) => document.getElementById(name);
   const page = JSON.parse(byId("data").textContent);
   const phone = matchMedia("(max-width: 640px)");
-  const settings = { displayModeBar: false, responsive: true, showTips: false };
+  const settings = { displayModeBar: false, showTips: false };
   let chosen = -1;
 
   // Colours: a figure says var(--name), and a hidden element tells what that is in the theme of the moment.
@@ -26,7 +26,7 @@
 
   function drawn(place, figure, height) {
     const ready = coloured(figure);
-    return Plotly.react(place, ready.data, { ...ready.layout, height, autosize: true }, settings);
+    return Plotly.react(place, ready.data, { ...ready.layout, height, width: place.clientWidth }, settings);
   }
 
   function figureOf(name) {
@@ -35,16 +35,16 @@
   }
 
   function draw(place) {
-    const figure = figureOf(place.id);
-    const standing = phone.matches && page.figures[place.id].standing;
-    const mark = place.id.startsWith("heat-") ? { shapes: outline(figure) } : {};
+    const figure = figureOf(place.dataset.figure);
+    const standing = phone.matches && page.figures[place.dataset.figure].standing;
+    const mark = place.dataset.figure.startsWith("heat-") ? { shapes: outline(figure) } : {};
     const height = Number(standing ? place.dataset.standingHeight : place.dataset.height);
     return drawn(place, { ...figure, layout: { ...figure.layout, ...mark } }, height);
   }
 
   function drawAll() {
     document.querySelectorAll(".chart").forEach((place) => {
-      if (page.figures[place.id] && !place.closest("[hidden]")) draw(place);
+      if (page.figures[place.dataset.figure] && !place.closest("[hidden]")) draw(place);
     });
     if (chosen >= 0) drawHistograms(page.tensors[chosen]);
   }
@@ -70,7 +70,7 @@
 
   function mark() {
     maps.forEach((place) => {
-      if (place.data) Plotly.relayout(place, { shapes: coloured(outline(figureOf(place.id))) });
+      if (place.data) Plotly.relayout(place, { shapes: coloured(outline(figureOf(place.dataset.figure))) });
     });
     document.querySelectorAll("tr[data-tensor]").forEach((row) => {
       if (Number(row.dataset.tensor) === chosen) row.setAttribute("aria-current", "true");
@@ -83,7 +83,7 @@
     const step = steps[event.key];
     if (!step || event.target.id !== "map-frame") return;
     event.preventDefault();
-    const figure = figureOf(maps[0].id);
+    const figure = figureOf(maps[0].dataset.figure);
     const rows = figure.data[0].customdata;
     const from = cellOf(figure, chosen);
     let row = from ? from.row + step[0] : 0;
@@ -177,12 +177,29 @@
     byId("count").textContent = shown === rows.length ? `${shown} tensors` : `${shown} of ${rows.length} tensors`;
   }
 
-  function listen() {
-    maps.forEach((place) => place.on && place.on("plotly_click", (event) => choose(event.points[0].customdata[0])));
+  function listen(place) {
+    if (place.on) place.on("plotly_click", (event) => choose(event.points[0].customdata[0]));
+  }
+
+  // The tensor whose cell is the darkest, to begin with.
+  function costliest() {
+    if (!maps.length) return -1;
+    const { z, customdata } = figureOf(maps[0].dataset.figure).data[0];
+    const cells = z.flatMap((row, y) => row.map((value, x) => [value === null ? -Infinity : value, customdata[y][x][0]]));
+    return cells.reduce((best, cell) => (cell[0] > best[0] ? cell : best), [-Infinity, -1])[1];
+  }
+
+  // Once a frame, and only where the width is another: phones report a resize whenever their address bar hides.
+  let width = innerWidth;
+  function resized() {
+    if (innerWidth === width) return;
+    width = innerWidth;
+    requestAnimationFrame(drawAll);
   }
 
   drawAll();
-  listen();
+  choose(costliest());
+  maps.forEach(listen);
 
   const frame = byId("map-frame");
   if (frame) {
@@ -190,20 +207,13 @@
     frame.querySelectorAll("[data-map]").forEach((button) => {
       button.addEventListener("click", () => {
         frame.querySelectorAll("[data-map]").forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
-        maps.forEach((place) => { place.closest(".sheet").hidden = place.id !== button.dataset.map; });
-        const place = byId(button.dataset.map);
+        maps.forEach((place) => { place.closest(".sheet").hidden = place.dataset.figure !== button.dataset.map; });
+        const place = byId(`figure-${button.dataset.map}`);
         const first = !place.data;
         draw(place);
-        if (first) place.on("plotly_click", (event) => choose(event.points[0].customdata[0]));
+        if (first) listen(place);
       });
     });
-    const tensors = maps[0] && page.figures[maps[0].id].wide.data[0].z;
-    if (tensors) {
-      const cells = page.figures[maps[0].id].wide.data[0].customdata;
-      let best = [-Infinity, -1];
-      tensors.forEach((row, y) => row.forEach((value, x) => { if (value !== null && value > best[0]) best = [value, cells[y][x][0]]; }));
-      choose(best[1]);
-    }
   }
   document.querySelectorAll(".outside button").forEach((button) => {
     button.addEventListener("click", () => choose(Number(button.dataset.tensor)));
@@ -237,5 +247,5 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  phone.addEventListener("change", drawAll);
+  addEventListener("resize", resized);
 })();

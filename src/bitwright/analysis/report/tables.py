@@ -31,7 +31,7 @@ def frontier(document: Document) -> Table:
 
 
 def budget(document: Document) -> Table:
-    columns = (Column("limit on"), Column("at most or least", True), Column("reached", True), Column("kept"))
+    columns = (Column("what"), Column("limit", True), Column("reached", True), Column("kept"))
     rows = [
         (
             Cell(limit.quantity),
