@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,44 @@ def example(blocks: int = 30, seed: int = 0) -> Json:
         "roofline": _roofline(),
         "energy": {"joules_per_token": 0.214, "how": "estimate"},
     }
+
+
+ATTACKS = (
+    "</script><script>window.attacked = 1</script>",
+    "<img src=x onerror='window.attacked = 1'>",
+    "<!--<script>",
+    "\"'><svg onload=window.attacked=1>",
+    "<a href='javascript:window.attacked=1'>name</a>",
+    "${window.attacked=1} {{ 7*7 }} {% raw %} %{x} $x^2$",
+    "\u202egnp.\u2028\x00\ud800" + "w" * 300,
+)
+
+
+def hostile() -> Json:
+    """A small document in which every text is an attack, each at some place."""
+    attacks = itertools.cycle(ATTACKS)
+
+    def attacked(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: part if key in ("kind", "name") and isinstance(part, str) else attacked(part) for key, part in value.items()
+            }
+        if isinstance(value, list):
+            return [attacked(part) for part in value]
+        return next(attacks) if isinstance(value, str) else value
+
+    document = attacked(example(2))
+    renamed = {tensor["name"]: next(attacks) + str(n) for n, tensor in enumerate(document["tensors"])}
+    kinds = {tensor["kind"]: next(attacks) for tensor in document["tensors"]}
+    for part in document["tensors"] + document["histograms"]:
+        part |= {"name": renamed[part["name"]], "kind": kinds[part["kind"]]}
+    for fix, name in zip(document["fixes"], renamed.values(), strict=False):
+        fix["tensor"] = name
+    for point in document["roofline"]["points"] + [document["model"], document["text"]]:
+        point["name"] = next(attacks)
+    for kind in document["token_kinds"]:
+        kind["kind"] = next(attacks)
+    return document
 
 
 def _tensor(draw: np.random.Generator, layer: int, kind: str, blocks: int) -> Json:

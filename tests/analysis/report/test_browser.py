@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report.example import example
+from analysis.report.example import example, hostile
 from bitwright.analysis.report import write
 
 ROOT = Path(__file__).parents[3]
@@ -25,14 +25,14 @@ def tool(names: tuple[str, ...]) -> str:
     return found
 
 
-def visit(report: Path, pictures: Path) -> subprocess.CompletedProcess[str]:
+def visit(pictures: Path, *reports: Path) -> subprocess.CompletedProcess[str]:
     node, chromium = tool(("node",)), tool(BROWSERS)
     playwright = ROOT / "build" / "browser" / "node_modules" / "playwright-core"
     if not playwright.is_dir():
         pytest.skip("no playwright-core in build/browser; make browser installs it")
     script = Path(__file__).parent / "browser" / "visit.js"
     pictures.mkdir(parents=True, exist_ok=True)
-    command = [node, str(script), str(playwright), chromium, str(report), str(pictures)]
+    command = [node, str(script), str(playwright), chromium, str(pictures), *map(str, reports)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -43,8 +43,9 @@ def plotly() -> None:
 
 def test_a_reader_can_use_the_page(tmp_path: Path) -> None:
     write(example(), tmp_path / "report.html")
+    write(hostile(), tmp_path / "hostile.html")
     pictures = ROOT / "build" / "report"
-    visited = visit(tmp_path / "report.html", pictures)
+    visited = visit(pictures, tmp_path / "report.html", tmp_path / "hostile.html")
     assert visited.returncode == 0, visited.stdout + visited.stderr
     for name in ("desktop-light", "desktop-dark", "phone-light", "phone-dark"):
         assert (pictures / f"{name}.png").stat().st_size > 50_000, name

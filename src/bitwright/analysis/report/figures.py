@@ -31,7 +31,7 @@ def frontier(document: Document) -> Figure:
     levels = [point.kl for point in points] + ([floor] if floor else [])
     shown = [trace for trace in traces if trace["x"]]
     layout = {
-        "xaxis": axis("size", {"ticksuffix": " MB", "nticks": 7, "range": _room(ends)}),
+        "xaxis": axis("size, MB", {"tickangle": 0, "nticks": 7, "range": _room(ends)}),
         "yaxis": logarithmic("KL, nats per token", levels),
         "shapes": [_level(floor)] if floor else [],
         "annotations": [_level_name(floor, "noise floor")] if floor else [],
@@ -183,7 +183,7 @@ def predicted(predictions: Sequence[Prediction]) -> Figure:
         "marker": {"size": 12, "color": "var(--accent)"},
         "error_x": {"type": "data", "symmetric": False, "array": [max(-miss, 0) for miss in misses]}
         | {"arrayminus": [max(miss, 0) for miss in misses], "width": 0, "thickness": 2, "color": "var(--accent)"},
-        "customdata": [[with_unit(one.predicted, one.unit), with_unit(one.true, one.unit)] for one in known],
+        "customdata": [[literal(with_unit(value, one.unit)) for value in (one.predicted, one.true)] for one in known],
         "hovertemplate": "%{y}: predicted %{customdata[0]}, true %{customdata[1]}<extra></extra>",
     }
     reach = 1.25 * max([abs(miss) for miss in misses] + [0.02])

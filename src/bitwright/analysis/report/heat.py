@@ -88,7 +88,14 @@ def _map(document: Document, measure: Measure, say: Callable[[float], str], stan
         trace |= {"x": trace["y"], "y": trace["x"]}
         across, down = down | {"autorange": True, "side": "top"}, across | {"autorange": "reversed"}
         trace["colorbar"] |= {"orientation": "h", "y": -0.02, "yanchor": "top"}
-    return figure([trace], {"xaxis": across, "yaxis": down})
+    return figure([trace], {"xaxis": across, "yaxis": down, "margin": _margin(kinds, standing)})
+
+
+def _margin(kinds: Sequence[str], standing: bool) -> Figure:
+    """Fixed: left to itself, plotly now and then gives half of the width to the colour bar."""
+    longest = max(len(kind) for kind in kinds)
+    sides = {"l": 52, "r": 8, "t": 30, "b": 56} if standing else {"l": 20 + 8 * longest, "r": 72, "t": 8, "b": 48}
+    return sides | {"autoexpand": False}
 
 
 def _said(document: Document, positions: Sequence[int] | None, value: float | None, say: Callable[[float], str]) -> list[object]:

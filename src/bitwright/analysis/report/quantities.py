@@ -13,6 +13,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return MISSING
     if value == 0:
         return "0"
+    value = float(f"{value:.{digits - 1}e}") if abs(value) < 10**digits else value  # 999.6 is 1000
     if abs(value) >= 10**digits and abs(value) < 1e9:
         return f"{value:,.0f}".replace("-", "−")
     if abs(value) < 1e-4 or abs(value) >= 1e9:

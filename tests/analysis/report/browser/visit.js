@@ -1,11 +1,11 @@
 /* Opens a report as a reader would: desktop and phone, light and dark, and uses everything that can be used.
-   node visit.js PLAYWRIGHT CHROMIUM REPORT.html SCREENSHOTS
+   node visit.js PLAYWRIGHT CHROMIUM SCREENSHOTS REPORT.html HOSTILE.html
+   Of the second report, whose names are attacks, all that counts is that it is drawn and that nothing in it runs.
    Ends with 1 and a line for each thing that is wrong. */
 "use strict";
-const [, , playwright, chromium, report, pictures] = process.argv;
+const [, , playwright, chromium, pictures, report, hostile] = process.argv;
 const path = require("node:path");
 const { pathToFileURL } = require("node:url");
-const address = pathToFileURL(report).href;
 const faults = [];
 const views = [
   { name: "desktop-light", viewport: { width: 1280, height: 900 }, colorScheme: "light" },
@@ -16,7 +16,8 @@ function expect(holds, words) {
   if (!holds) faults.push(words);
 }
 
-async function open(browser, view) {
+async function open(browser, view, file) {
+  const address = pathToFileURL(file).href;
   const { name, ...settings } = view;
   const context = await browser.newContext(settings);
   context.setDefaultTimeout(120000); // a busy machine is no fault
@@ -125,7 +126,7 @@ async function save(page, name) {
 }
 
 async function visit(browser, view) {
-  const page = await open(browser, view);
+  const page = await open(browser, view, report);
   await allDrawn(page, view.name);
   await fits(page, view.name);
   await page.screenshot({ path: path.join(pictures, `${view.name}.png`), fullPage: true });
@@ -143,6 +144,11 @@ async function visit(browser, view) {
   const browser = await require(playwright).chromium.launch({ executablePath: chromium, args: ["--no-sandbox"] });
   try {
     for (const view of views) await visit(browser, view);
+    const page = await open(browser, { ...views[1], name: "hostile" }, hostile);
+    await allDrawn(page, "hostile");
+    await fits(page, "hostile");
+    for (const button of await page.locator(".outside button, table.browser .name").all()) await button.click();
+    expect(await page.evaluate(() => typeof window.attacked === "undefined"), "hostile: a name of a tensor was run");
   } finally {
     await browser.close();
   }
