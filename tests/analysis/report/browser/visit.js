@@ -20,7 +20,7 @@ async function open(browser, view, file) {
   const address = pathToFileURL(file).href;
   const { name, ...settings } = view;
   const context = await browser.newContext(settings);
-  context.setDefaultTimeout(120000); // a busy machine is no fault
+  context.setDefaultTimeout(60000); // a busy machine is no fault
   const page = await context.newPage();
   page.on("console", (message) => {
     if (["error", "warning"].includes(message.type())) faults.push(`${name}: console says ${message.text()}`);
@@ -147,7 +147,8 @@ async function visit(browser, view) {
     const page = await open(browser, { ...views[1], name: "hostile" }, hostile);
     await allDrawn(page, "hostile");
     await fits(page, "hostile");
-    for (const button of await page.locator(".outside button, table.browser .name").all()) await button.click();
+    await page.$$eval(".outside button, table.browser .name", (buttons) => buttons.forEach((button) => button.click()));
+    expect(Boolean(await title(page)), "hostile: no details are shown");
     expect(await page.evaluate(() => typeof window.attacked === "undefined"), "hostile: a name of a tensor was run");
   } finally {
     await browser.close();
