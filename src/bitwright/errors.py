@@ -109,3 +109,7 @@ class BudgetError(BitwrightError, ValueError):
 
 class CostError(BitwrightError, LookupError):
     """A scheme or a shape whose cost on this machine was not measured."""
+
+
+class ReportError(BitwrightError, ValueError):
+    """A report that lacks what its page needs, or has it in a wrong type; or the package that draws it is missing."""

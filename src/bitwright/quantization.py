@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -26,11 +27,11 @@ import numpy as np
 from bitwright import __version__
 from bitwright.artifact import ArtifactModel, Manifest, StoredTensor, open_artifact, write_artifact
 from bitwright.artifact.staging import check_place
-from bitwright.artifact.writer import Progress, is_artifact
+from bitwright.artifact.writer import Progress, bytes_of, is_artifact
 from bitwright.calibration.marks import marks_of, to_text
 from bitwright.calibration.self_written import missing_tokens
 from bitwright.calibration.store import Store
-from bitwright.calibration.text import Source, Watch, unwatched
+from bitwright.calibration.text import Source, Tokens, Watch, unwatched
 from bitwright.core import Choice, Floats, QTensor, Recipe
 from bitwright.errors import (
     BitwrightError,
@@ -197,8 +198,7 @@ class QuantizedModel:
             store.clear()
             raise
         self._calibrated = store
-        of = f"{self.calibration.place}, {windows.shape[0]} windows of {windows.shape[1]} tokens, seed {self.calibration.seed}"
-        self._seen = {"calibration": of, "calibration_marks": to_text(marks_of(windows))}
+        self._seen = self._seen_of(windows)
 
     def _needed_inputs(self) -> dict[str, str]:
         """Matrices whose method looks at their inputs, and what it needs of them. The embedding is looked up: it has none."""
@@ -218,9 +218,7 @@ class QuantizedModel:
         before any work where `path` cannot be written, and what `stored` raises.
         """
         self.calibrate(path)
-        source = {"name": self.path.resolve().name, "fingerprint": self.source.fingerprint()} | self._seen
-        lines = {name: self._line(name) for name in self.names()}
-        manifest = Manifest(self.config(), lines, __version__, self.recipe.to_dict(), source)
+        manifest = self._manifest()
 
         def stored(name: str) -> Packed | Dense:
             tensor = self.stored(name)
@@ -235,6 +233,25 @@ class QuantizedModel:
             raise
         self._forget()
         return open_artifact(path)
+
+    def size_bytes(self) -> int:
+        """Of all files that `save` would write, exactly, once the calibration text is there (where a method needs one)."""
+        if self._needs and not self._seen:
+            self._seen = self._seen_of(self.calibration.tokens(self.source, self._writer, unwatched))
+        with tempfile.TemporaryDirectory(prefix="bitwright-size-") as directory:
+            self._save_tokenizer(Path(directory))
+            tokenizer = sum(path.stat().st_size for path in Path(directory).iterdir())
+        return tokenizer + bytes_of(self._manifest())
+
+    def _manifest(self) -> Manifest:
+        source = {"name": self.path.resolve().name, "fingerprint": self.source.fingerprint()} | self._seen
+        lines = {name: self._line(name) for name in self.names()}
+        return Manifest(self.config(), lines, __version__, self.recipe.to_dict(), source)
+
+    def _seen_of(self, windows: Tokens) -> dict[str, str]:
+        """What the manifest says of the text that was used."""
+        of = f"{self.calibration.place}, {windows.shape[0]} windows of {windows.shape[1]} tokens, seed {self.calibration.seed}"
+        return {"calibration": of, "calibration_marks": to_text(marks_of(windows))}
 
     def _forget(self) -> None:
         """What was rounded by its inputs."""

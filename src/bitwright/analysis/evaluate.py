@@ -112,7 +112,7 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
         _require_unseen(candidate, windows)
     if original is not None:
         _require_same_reading(candidate, original, windows, windows_of(original.tokenizer(), passage, context, tokens))
-    scores = _joined(measure(candidate, original, windows, activations, progress))
+    scores = joined(measure(candidate, original, windows, activations, progress))
     size = summary(candidate)
     return Evaluation(
         **figures(scores, [len(window) - 1 for window in windows], paired=original is not None),
@@ -197,7 +197,7 @@ def _compare(judge: Engine, expected: Floats, engine: Engine, window: Tokens) ->
     return Scores(scores.nll, scores.nll_reference, np.maximum(scores.kl, 0.0), scores.agree)
 
 
-def _joined(parts: Iterator[Scores]) -> Scores:
+def joined(parts: Iterator[Scores]) -> Scores:
     columns: Mapping[str, list[Doubles]] = {"nll": [], "nll_reference": [], "kl": [], "agree": []}
     for part in parts:
         for name, values in columns.items():

@@ -31,7 +31,7 @@ def write_artifact(
     """
     encoded, parts = manifest.encode(), manifest.parts()
     total = sum(size_of(dtype, shape) for dtype, shape in parts.values())
-    with staged(out, total + len(encode_header(parts, {})) + len(encoded), is_artifact) as directory:
+    with staged(out, bytes_of(manifest), is_artifact) as directory:
         (directory / MANIFEST_FILE).write_bytes(encoded)
         save_tokenizer(directory)
         done = 0
@@ -42,6 +42,13 @@ def write_artifact(
                     done += array.nbytes
                 if progress is not None:
                     progress(name, done, total)
+
+
+def bytes_of(manifest: Manifest) -> int:
+    """Of the manifest's file and the tensors' file, before they are written."""
+    parts = manifest.parts()
+    tensors = sum(size_of(dtype, shape) for dtype, shape in parts.values())
+    return len(manifest.encode()) + len(encode_header(parts, {})) + tensors
 
 
 def is_artifact(directory: Path) -> bool:

@@ -18,6 +18,8 @@ COMMANDS = {
     "quantize": "quantize.quantize",
     "eval": "evaluate.evaluate",
     "compare": "compare.compare",
+    "plan": "plan.plan",
+    "analyze": "analyze.analyze",
     "run": "run.run",
     "chat": "chat.chat",
     "bench": "bench.bench",

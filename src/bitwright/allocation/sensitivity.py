@@ -1,0 +1,114 @@
+"""The candidates of all tensors of a model with their losses, computed once and kept: they hold for every device and budget."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.allocation.candidates import Candidate, Unit, add_role, choices_for
+from bitwright.allocation.curvature import curvatures
+from bitwright.cache import cache_directory
+from bitwright.core import Choice, Scheme
+from bitwright.errors import BitwrightError
+from bitwright.models.base import LanguageModel
+
+Tokens = npt.NDArray[np.int32]
+Progress = Callable[[int, int], None]
+
+_LAYOUT = 1  # raise it when the same inputs would give other figures
+
+
+def units_of(model: LanguageModel) -> list[Unit]:
+    """The matrices that a plan chooses for, without candidates."""
+    units: dict[str, Unit] = {}
+    for (role, layer), place in model.roles().items():
+        shape = model.shape(place.name)
+        if len(shape) == 2:
+            unit = units.setdefault(place.name, Unit(place.name, (shape[0], shape[1])))
+            unit.roles.append((role, layer))
+    return list(units.values())
+
+
+def sensitivities(
+    model: LanguageModel,
+    windows: Tokens,
+    schemes: Sequence[Scheme],
+    method: str,
+    rotate: bool = True,
+    progress: Progress | None = None,
+) -> list[Unit]:
+    """All matrices with their candidates. `windows` (windows, tokens) is text like that which the model will read.
+
+    What was computed before for the same model, text and candidates is read from the cache. `progress` is told (done, in all).
+    """
+    facts = (_LAYOUT, model.fingerprint(), windows.tobytes(), list(map(str, schemes)), method, rotate)
+    path = cache_directory() / f"sensitivities-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
+    kept = _read(path)
+    if kept is not None:
+        return kept
+    units = {unit.name: unit for unit in units_of(model)}
+    roles = model.roles()
+    for role, layer, curvature in curvatures(model, windows, progress=progress):
+        place = roles[role, layer]
+        unit = units[place.name]
+        add_role(unit, model, place, choices_for(unit, schemes, method, rotate), curvature)
+    found = list(units.values())
+    _keep(path, found)
+    return found
+
+
+def _read(path: Path) -> list[Unit] | None:
+    """None where there is no sound file."""
+    try:
+        return [_unit(entry) for entry in json.loads(path.read_text("utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError, BitwrightError):
+        return None
+
+
+def _keep(path: Path, units: Sequence[Unit]) -> None:
+    """Write beside, then rename. A cache that cannot be written costs time later, not this run."""
+    data = [
+        {"name": unit.name, "shape": unit.shape, "roles": unit.roles, "candidates": list(map(_line, unit.candidates))}
+        for unit in units
+    ]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps(data), "utf-8")
+        part.rename(path)
+    except OSError:
+        return
+
+
+def _line(candidate: Candidate) -> dict[str, Any]:
+    choice = candidate.choice
+    return {
+        "scheme": str(choice.scheme),
+        "method": choice.method,
+        "rotate": choice.rotate,
+        "bits": candidate.bits,
+        "divergence": candidate.divergence,
+        "nearest": candidate.nearest,
+    }
+
+
+def _unit(entry: dict[str, Any]) -> Unit:
+    roles = [(str(role), int(layer)) for role, layer in entry["roles"]]
+    candidates = [
+        Candidate(
+            Choice(entry["name"], Scheme.parse(line["scheme"]), line["method"], rotate=bool(line["rotate"])),
+            int(line["bits"]),
+            float(line["divergence"]),
+            float(line["nearest"]),
+        )
+        for line in entry["candidates"]
+    ]
+    rows, columns = entry["shape"]
+    return Unit(entry["name"], (int(rows), int(columns)), roles, candidates)

@@ -1,0 +1,245 @@
+"""What `analyze` and `plan` found, as the document that analysis/report/document.py describes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitwright import __version__
+from bitwright.allocation.budget import PROMPT, in_users_units
+from bitwright.allocation.device import DeviceCosts
+from bitwright.allocation.solver import choose
+from bitwright.analysis.attribution import Attribution
+from bitwright.analysis.ceilings import Ceilings
+from bitwright.analysis.metrics import tensor_metrics, weight_histogram
+from bitwright.analysis.planning import Plan
+from bitwright.errors import BudgetError
+from bitwright.models.base import Dense, LanguageModel, Packed
+from bitwright.quantization import QuantizedModel
+
+Document = dict[str, Any]
+
+BINS = 96
+SHOWN_HISTOGRAMS = 24  # of the tensors that cost most
+FRONTIER_STEPS = 12
+UNITS = {"bytes": "bytes", "divergence": "nats a token", "seconds": "s a token", "prefill": f"s for {PROMPT} tokens"}
+
+
+@dataclass(frozen=True)
+class Made:
+    """Of which model, by which command."""
+
+    model: LanguageModel
+    command: str
+
+    def opening(self, kind: str, verdict: str) -> Document:
+        """What every document begins with."""
+        architecture = self.model.architecture
+        weights = sum(int(np.prod(self.model.shape(name))) for name in self.model.names())
+        model = {"name": self.model.path.resolve().name, "parameters": weights, "blocks": architecture.layers}
+        return {"kind": kind, "verdict": verdict, "model": model, "made_by": self.command, "bitwright": __version__}
+
+
+def plan_document(made: Made, plan: Plan, costs: DeviceCosts | None = None, ceilings: Ceilings | None = None) -> Document:
+    """Of a plan: where every bit went and why, and what was foretold beside what was measured."""
+    document = made.opening("plan", verdict_of_plan(plan))
+    weights = document["model"]["parameters"]
+    size = int(plan.measured.get("bytes", plan.foretold["bytes"]))
+    document |= {
+        "machine": plan.machine or None,
+        "whole": {"size_bytes": size, "bits_per_weight": 8 * size / weights, "kl_mean": plan.measured.get("divergence")}
+        | ({"kl_mean_interval": list(plan.interval)} if plan.interval else {}),
+        "tensors": [
+            _planned(unit.name, unit.kind, unit.layer, unit.shape, candidate, plan.factor)
+            | {"reason": plan.recipe.choices[position].reason}
+            for position, (unit, candidate) in enumerate(plan.candidates())
+        ],
+        "frontier": frontier(plan),
+        "predicted": [
+            {"quantity": quantity, "predicted": plan.foretold[quantity], "true": true, "unit": UNITS.get(quantity, "")}
+            for quantity, true in plan.measured.items()
+        ],
+        "budget": _budget(plan),
+        "energy": {"joules_per_token": plan.foretold["joules"], "how": "estimate"},
+    }
+    if costs is not None and ceilings is not None:
+        document["roofline"] = roofline(plan, costs, ceilings)
+    return document
+
+
+def verdict_of_plan(plan: Plan) -> str:
+    """One sentence."""
+    size = plan.measured.get("bytes", plan.foretold["bytes"])
+    if "divergence" not in plan.measured:
+        return (
+            f"About {size / 1e6:.1f} MB with an estimated loss of {plan.foretold['divergence']:.3g} nats a token; "
+            "nothing was measured yet."
+        )
+    spent = defaultdict(float)
+    for unit, candidate in plan.candidates():
+        spent[unit.kind] += candidate.divergence
+    worst = max(spent, key=lambda kind: spent[kind])
+    return (
+        f"{size / 1e6:.1f} MB lose {plan.measured['divergence']:.3g} nats a token on text that the plan never saw "
+        f"(foretold {plan.foretold['divergence']:.3g}); the largest share of it is in {worst}."
+    )
+
+
+def frontier(plan: Plan) -> list[Document]:
+    """The plan among the best others of its candidates and those of one scheme throughout, by foretold loss."""
+    costs = {
+        "bytes": [np.array([c.bits / 8 for c in unit.candidates]) for unit in plan.units],
+        "divergence": [plan.factor * np.array([c.divergence for c in unit.candidates]) for unit in plan.units],
+    }
+    constant = plan.foretold["bytes"] - sum(candidate.bits / 8 for _, candidate in plan.candidates())
+    fixed = {"bytes": constant, "divergence": plan.noise}
+    low, high = (constant + sum(f(column) for column in costs["bytes"]) for f in (np.min, np.max))
+    points: list[Document] = []
+    for size in np.geomspace(low * 1.002, high, FRONTIER_STEPS):
+        try:
+            chosen = choose(costs, fixed, "divergence", {"bytes": float(size)})
+        except BudgetError:
+            continue
+        points.append(_point("mixed", costs, fixed, chosen))
+    schemes = dict.fromkeys(str(c.choice.scheme) for unit in plan.units for c in unit.candidates)
+    for scheme in schemes:
+        matching = [[str(c.choice.scheme) for c in unit.candidates] for unit in plan.units]
+        if all(scheme in names for names in matching):
+            chosen = [names.index(scheme) for names in matching]
+            points.append(_point(scheme, costs, fixed, chosen) | {"uniform": True})
+    points.append(
+        {
+            "label": "this plan",
+            "size_bytes": int(plan.measured.get("bytes", plan.foretold["bytes"])),
+            "kl": plan.measured.get("divergence", plan.foretold["divergence"]),
+            "measured": bool(plan.measured),
+            "chosen": True,
+        }
+    )
+    return points
+
+
+def roofline(plan: Plan, costs: DeviceCosts, ceilings: Ceilings) -> Document:
+    """Each kind of matrix in one decoded token: how near to what memory and arithmetic allow."""
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])  # bytes, operations, seconds
+    for unit, candidate in plan.candidates():
+        if not unit.looked_up:
+            entry = sums[unit.kind]
+            entry[0] += candidate.bits / 8
+            entry[1] += 2 * float(np.prod(unit.shape))
+            entry[2] += costs.decode_seconds(candidate.choice.scheme, unit.shape, candidate.choice.rotate)
+    total = plan.foretold["seconds"]
+    working_set = int(sum(entry[0] for entry in sums.values()))
+    points = [
+        {
+            "name": kind,
+            "operations_per_byte": operations / size,
+            "operations_per_s": operations / seconds,
+            "seconds_share": seconds / total,
+            "bytes": int(size),
+        }
+        for kind, (size, operations, seconds) in sums.items()
+    ]
+    return {
+        "bandwidth_bytes_per_s": 1e9 * ceilings.read_gb_per_s(working_set, costs.threads),
+        "peak_operations_per_s": ceilings.matrix_ops_per_s("int8", costs.threads) or max(p["operations_per_s"] for p in points),
+        "points": points,
+    }
+
+
+def analysis_document(
+    made: Made, quantized: QuantizedModel, found: Attribution, whole: Mapping[str, Any], kinds: Iterable[Any]
+) -> Document:
+    """Of a quantized model: which tensor costs what. `whole` are an evaluation's figures, `kinds` those by kind of token."""
+    worst = found.shares[0]
+    share = worst.alone / max(found.sum_of_parts, 1e-30)
+    by_kind: dict[str, float] = defaultdict(float)
+    for part in found.shares:
+        by_kind[part.kind] += part.alone
+    kind = max(by_kind, key=lambda name: by_kind[name])
+    verdict = (
+        f"Quantizing costs {whole['kl_mean']:.3g} nats a token; {kind} costs most of all kinds "
+        f"({100 * by_kind[kind] / max(found.sum_of_parts, 1e-30):.0f} % of the sum), and {worst.tensor} of all tensors ({100 * share:.0f} %)."
+    )
+    document = made.opening("analysis", verdict)
+    document |= {
+        "whole": dict(whole),
+        "tensors": [_measured(made.model, quantized, part) for part in found.shares],
+        "additivity": {"sum_of_parts": found.sum_of_parts, "together": found.together},
+        "estimate": {"rank_correlation": found.rank_correlation, "tensors": len(found.shares)},
+        "cumulative": [{"block": block, "kl": kl} for block, kl in enumerate(found.cumulative[1:])],
+        "token_kinds": list(kinds),
+        "histograms": histograms(made.model, quantized, [part.tensor for part in found.shares[:SHOWN_HISTOGRAMS]]),
+    }
+    return document
+
+
+def histograms(model: LanguageModel, quantized: QuantizedModel, names: Sequence[str]) -> list[Document]:
+    """Weights of these tensors on the grids that they are rounded to."""
+    shown = []
+    for name in names:
+        stored = quantized.stored(name)
+        if isinstance(stored, Packed):
+            found = weight_histogram(model.read(name), stored, BINS)
+            weights = {"edges": found.edges.tolist(), "counts": found.counts.tolist(), "levels": found.levels.tolist()}
+            shown.append({"name": name, "weights": weights})
+    return shown
+
+
+def _measured(model: LanguageModel, quantized: QuantizedModel, part: Any) -> Document:
+    stored = quantized.stored(part.tensor)
+    choice = quantized.recipe.choice_for(part.tensor)
+    figures = tensor_metrics(model.read(part.tensor), stored).to_dict()
+    return (
+        _line(part.tensor, part.kind, part.layer, stored.shape, quantized.scheme_of(part.tensor), quantized.stored_bits(part.tensor))
+        | {"method": choice.method if choice and not isinstance(stored, Dense) else None}
+        | {"kl_alone": part.alone, "kl_alone_interval": list(part.alone_interval), "kl_regained": part.regained}
+        | {"kl_estimated": part.estimated}
+        | figures
+    )
+
+
+def _planned(name: str, kind: str, layer: int, shape: Sequence[int], candidate: Any, factor: float) -> Document:
+    choice = candidate.choice
+    return _line(name, kind, layer, shape, str(choice.scheme), candidate.bits) | {
+        "method": choice.method,
+        "kl_estimated": factor * candidate.divergence,
+    }
+
+
+def _line(name: str, kind: str, layer: int, shape: Sequence[int], scheme: str, stored_bits: int) -> Document:
+    weights = int(np.prod(shape))
+    return {
+        "name": name,
+        "layer": layer,
+        "kind": kind,
+        "shape": list(shape),
+        "scheme": scheme,
+        "bits": stored_bits / weights,
+        "bytes": -(-stored_bits // 8),
+    }
+
+
+def _point(label: str, costs: Mapping[str, Sequence[Any]], fixed: Mapping[str, float], chosen: Sequence[int]) -> Document:
+    size, kl = (
+        fixed[quantity] + sum(column[j] for column, j in zip(costs[quantity], chosen, strict=True))
+        for quantity in ("bytes", "divergence")
+    )
+    return {"label": label, "size_bytes": int(size), "kl": float(kl), "measured": False, "chosen": False, "uniform": False}
+
+
+def _budget(plan: Plan) -> list[Document]:
+    rows = []
+    for quantity, limit in plan.budget.limits().items():
+        reached = plan.measured.get(quantity, plan.foretold[quantity])
+        said = in_users_units({quantity: limit}).partition(" ")[0].removeprefix("--")
+        rows.append(
+            {"quantity": said, "limit": limit, "reached": reached, "unit": UNITS.get(quantity, ""), "met": reached <= limit * (1 + 1e-9)}
+        )
+    return rows
+
+

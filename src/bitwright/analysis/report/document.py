@@ -1,0 +1,242 @@
+"""What a report says, before it is a page: the types of the JSON document that `analyze` and `plan` write.
+
+Sizes are bytes, KL is in nats per token, shares are parts of 1. All but `kind`, `verdict` and `model` may be missing, and a
+missing part leaves its section out of the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bitwright.analysis.report.reading import read
+from bitwright.errors import ReportError
+
+KINDS = ("analysis", "plan")
+OUTSIDE = -1  # the `layer` of what lies in no block: embedding and head
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    parameters: int | None = None
+    blocks: int | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the figures were measured on; `held_out` says what keeps it apart from the calibration text."""
+
+    name: str
+    tokens: int | None = None
+    context: int | None = None
+    held_out: str | None = None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The quantized model as one; `noise_floor_kl` is what two equal models differ by."""
+
+    size_bytes: int | None = None
+    bits_per_weight: float | None = None
+    kl_mean: float | None = None
+    kl_mean_interval: Interval | None = None
+    kl_p99: float | None = None
+    kl_max: float | None = None
+    top1_agreement: float | None = None
+    flips: float | None = None
+    perplexity: float | None = None
+    perplexity_reference: float | None = None
+    noise_floor_kl: float | None = None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor. `kl_alone`: the loss when only it is quantized; `kl_regained`: what comes back when only it is restored."""
+
+    name: str
+    layer: int
+    kind: str
+    scheme: str
+    bits: float
+    bytes: int
+    shape: tuple[int, ...] = ()
+    method: str | None = None
+    kl_alone: float | None = None
+    kl_alone_interval: Interval | None = None
+    kl_regained: float | None = None
+    kl_estimated: float | None = None
+    sqnr_db: float | None = None
+    cosine: float | None = None
+    largest_error: float | None = None
+    clipped_share: float | None = None
+    unused_share: float | None = None
+    output_error: float | None = None
+    reason: str | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """Its loss alone as measured, or as estimated where it was not measured."""
+        return self.kl_alone if self.kl_alone is not None else self.kl_estimated
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A change that was tried for one tensor, and what it measured."""
+
+    tensor: str
+    from_scheme: str
+    to_scheme: str
+    kl_before: float
+    kl_after: float
+    extra_bytes: int
+
+
+@dataclass(frozen=True)
+class Additivity:
+    sum_of_parts: float
+    together: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How well estimated losses order the tensors that were measured as well."""
+
+    rank_correlation: float
+    tensors: int
+
+
+@dataclass(frozen=True)
+class Cumulative:
+    """The loss when the blocks up to and with this one are quantized."""
+
+    block: int
+    kl: float
+
+
+@dataclass(frozen=True)
+class TokenKind:
+    kind: str
+    share: float
+    kl: float
+    nll_reference: float | None = None
+    nll_added: float | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A histogram and the grid's levels in the same unit; `edges` has one entry more than `counts`."""
+
+    edges: tuple[float, ...]
+    counts: tuple[float, ...]
+    levels: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.edges) != len(self.counts) + 1:
+            raise ReportError(
+                f"a histogram of {len(self.counts)} counts needs {len(self.counts) + 1} edges, not {len(self.edges)}"
+            )
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """The weights of the tensor `name`, and the activations it is multiplied with."""
+
+    name: str
+    weights: Counts | None = None
+    activations: Counts | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One recipe of the frontier; `uniform` where one scheme is used throughout."""
+
+    label: str
+    size_bytes: int
+    kl: float
+    measured: bool = True
+    chosen: bool = False
+    uniform: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    quantity: str
+    predicted: float
+    true: float
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Limit:
+    quantity: str
+    limit: float
+    reached: float
+    met: bool
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One part of a token's work, as a point of the roofline."""
+
+    name: str
+    operations_per_byte: float
+    operations_per_s: float
+    seconds_share: float | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Roofline:
+    bandwidth_bytes_per_s: float
+    peak_operations_per_s: float
+    points: tuple[Work, ...] = ()
+
+
+@dataclass(frozen=True)
+class Energy:
+    joules_per_token: float
+    how: str
+
+
+@dataclass(frozen=True)
+class Document:
+    kind: str
+    verdict: str
+    model: Model
+    machine: str | None = None
+    made_by: str | None = None
+    bitwright: str | None = None
+    warnings: tuple[str, ...] = ()
+    text: Text | None = None
+    whole: Whole | None = None
+    tensors: tuple[Tensor, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    additivity: Additivity | None = None
+    estimate: Estimate | None = None
+    cumulative: tuple[Cumulative, ...] = ()
+    token_kinds: tuple[TokenKind, ...] = ()
+    histograms: tuple[Histogram, ...] = ()
+    frontier: tuple[Point, ...] = ()
+    predicted: tuple[Prediction, ...] = ()
+    budget: tuple[Limit, ...] = ()
+    roofline: Roofline | None = None
+    energy: Energy | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ReportError(f"unknown kind of report {self.kind!r}; choose from {', '.join(KINDS)}")
+
+    @property
+    def cost(self) -> float:
+        """The sum of the tensors' losses alone: what shares are shares of."""
+        return sum(max(tensor.cost or 0.0, 0.0) for tensor in self.tensors)
+
+
+def parse(document: Mapping[str, Any]) -> Document:
+    """Raises `ReportError` that names the first part which is not as it should be."""
+    return read(Document, document, "document")

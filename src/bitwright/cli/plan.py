@@ -1,0 +1,129 @@
+"""`bitwright plan`: say the budget, get the recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from bitwright.cli.command_line import Argument, Option
+from bitwright.cli.console import Json, megabytes, note, print_json, print_table, progress
+from bitwright.errors import OutputError
+
+if TYPE_CHECKING:
+    from bitwright.analysis.planning import Plan
+
+
+def plan(  # noqa: PLR0913 - one parameter an option
+    model: Annotated[str, Argument("MODEL", help="Hugging Face directory or hub id, .gguf file or artifact.")],
+    output: Annotated[Path, Option("-o", "--output", help="Recipe to write, a .json file.")],
+    max_size: Annotated[str | None, Option("--max-size", help="Of all files, such as 80MB.")] = None,
+    max_kl: Annotated[str | None, Option("--max-kl", help="Mean KL to the model, in nats a token.")] = None,
+    max_drop: Annotated[str | None, Option("--max-drop", help="Growth of perplexity, such as 0.5%.")] = None,
+    min_speed: Annotated[str | None, Option("--min-speed", help="Decoded tokens a second on this machine.")] = None,
+    min_prefill: Annotated[str | None, Option("--min-prefill", help="Tokens a second of a prompt on this machine.")] = None,
+    max_ram: Annotated[str | None, Option("--max-ram", help="Peak memory of a run, such as 300MB.")] = None,
+    max_energy: Annotated[str | None, Option("--max-energy", help="Joules a token; an estimate.")] = None,
+    objective: Annotated[str, Option("--objective", help="What to make best within the limits: loss, size or speed.")] = "",
+    method: Annotated[str, Option("--method", help="How codes are chosen; see bitwright methods.")] = "gptq",
+    schemes: Annotated[str | None, Option("--schemes", help="Candidates, with commas between. [int2 to int8]")] = None,
+    rotate: Annotated[bool, Option("--rotate/--no-rotate", help="Turn columns before rounding.")] = True,
+    calibration: Annotated[str, Option("--calibration", help="self, a text file, or a data set on the hub.")] = "self",
+    text: Annotated[Path | None, Option("--text", help="Text to verify on. [more that the model writes]")] = None,
+    threads: Annotated[int | None, Option("--threads", least=1, help="For speed. [the fastest number]")] = None,
+    estimate: Annotated[bool, Option("--estimate", help="Neither make nor measure the plan: under a minute for 135M.")] = False,
+    report: Annotated[Path | None, Option("--report", help="Page to write, an .html file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the recipe that meets a budget best.
+
+    The plan is made and measured on text that it never saw. Then: bitwright quantize MODEL --recipe FILE -o OUT.
+    """
+    from bitwright.allocation.budget import Budget, parse_bytes, parse_number, parse_share
+
+    budget = Budget(
+        None if max_size is None else parse_bytes(max_size),
+        None if max_ram is None else parse_bytes(max_ram),
+        None if max_kl is None else parse_number(max_kl, "--max-kl"),
+        None if max_drop is None else parse_share(max_drop),
+        None if min_speed is None else parse_number(min_speed, "--min-speed"),
+        None if min_prefill is None else parse_number(min_prefill, "--min-prefill"),
+        None if max_energy is None else parse_number(max_energy, "--max-energy"),
+        objective,
+    )
+    for place in (output, report):
+        if place is not None and (not place.parent.is_dir() or place.is_dir()):
+            raise OutputError(f"cannot write {place}; its folder must exist, and it must not be one")
+    from bitwright.analysis.planning import Settings
+    from bitwright.analysis.planning import plan as find
+    from bitwright.analysis.scored_text import read_text
+    from bitwright.calibration.text import Source
+    from bitwright.models import load
+
+    held_out = None if text is None else read_text(text, 2**20)
+    names = {} if schemes is None else {"schemes": tuple(schemes.split(","))}
+    settings = Settings(
+        method=method,
+        rotate=rotate,
+        calibration=Source(calibration),
+        held_out=held_out,
+        threads=threads,
+        verify=not estimate,
+        **names,
+    )
+    source = load(model)
+    found = find(source, budget, settings, progress)
+    _write(output, found)
+    if report is not None:
+        from bitwright.analysis.documents import Made, plan_document
+        from bitwright.analysis.report import write
+
+        write(plan_document(Made(source, f"bitwright plan {model}"), found), report, report.with_suffix(".json"))
+    if as_json:
+        print_json({"path": str(output)} | found.to_dict() | _public(found))
+        return
+    _show(found, output, report)
+
+
+def _write(output: Path, found: Plan) -> None:
+    """Beside, then renamed."""
+    data = found.recipe.to_dict() | {"plan": found.to_dict()}
+    part = output.with_name(f".{output.name}.part")
+    try:
+        part.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
+        part.replace(output)
+    except OSError as fault:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {output}: {fault.strerror}; choose another place") from fault
+
+
+def _public(found: Plan) -> dict[str, float | None]:
+    """The figures by the names that all commands give them."""
+    best = found.foretold | found.measured
+    return {
+        "size_bytes": best["bytes"],
+        "kl_mean": found.measured.get("divergence"),
+        "kl_mean_predicted": found.foretold["divergence"],
+        "decode_tokens_per_s": 1 / best["seconds"] if "seconds" in best else None,
+        "peak_rss_bytes": best.get("ram"),
+        "joules_per_token": best["joules"],
+    }
+
+
+def _show(found: Plan, output: Path, report: Path | None) -> None:
+    from bitwright.analysis.documents import verdict_of_plan
+
+    kinds: dict[str, dict[str, int]] = {}
+    lost: dict[str, float] = {}
+    for unit, candidate in found.candidates():
+        counts = kinds.setdefault(unit.kind, {})
+        counts[str(candidate.choice.scheme)] = counts.get(str(candidate.choice.scheme), 0) + 1
+        lost[unit.kind] = lost.get(unit.kind, 0.0) + found.factor * candidate.divergence
+    rows = [
+        (kind, ", ".join(f"{count} x {scheme}" for scheme, count in sorted(counts.items())), f"{lost[kind]:.3g}")
+        for kind, counts in kinds.items()
+    ]
+    print_table(verdict_of_plan(found), ("tensors", "schemes", "KL"), rows, 2)
+    if "seconds" in found.foretold:
+        note(f"foretold {1 / found.foretold['seconds']:.0f} tokens/s, {megabytes(int(found.foretold['ram']))} of memory at most")
+    note(f"wrote {output}" + (f" and {report}" if report else "") + f"; bitwright quantize MODEL --recipe {output} -o OUT")
