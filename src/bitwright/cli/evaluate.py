@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from bitwright.cli.command_line import Argument, Option
+from bitwright.cli.command_line import Argument, Option, UsageError
 from bitwright.cli.console import Json, megabytes, print_json, print_table, progress
 
 LABELS = {
@@ -25,6 +25,8 @@ LABELS = {
     "flips_lost": "flips from the right token",
     "flips_gained": "flips to the right token",
 }
+TASK_LABELS = {"": "accuracy", "_normalized": "accuracy, per character", "_per_token": "accuracy, per token"}
+TASK_COLUMNS = ("choice by likelihood", "value", "95 % interval", "reference", "drop", "95 % interval", "p (McNemar)")
 KIND_COLUMNS = (
     "",
     "kind of token",
@@ -40,7 +42,7 @@ KIND_COLUMNS = (
 
 def evaluate(  # noqa: PLR0913 - one parameter an option
     path: Annotated[str, Argument("PATH", help="The model to measure.")],
-    text: Annotated[Path, Option("--text", help="UTF-8 text to measure on.")],
+    text: Annotated[Path | None, Option("--text", help="UTF-8 text to measure on; may be left out with --task.")] = None,
     reference: Annotated[
         str | None, Option("--reference", help="The model before quantization; without it, perplexity alone.")
     ] = None,
@@ -49,19 +51,37 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     activations: Annotated[str, Option("--activations", help="The engine's activations: int8, int16 or fp32.")] = "int8",
     allow_seen: Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")] = False,
     by_kind: Annotated[bool, Option("--by-kind", help="Say on which kinds of token the loss lands.")] = False,
+    task: Annotated[Path | None, Option("--task", help="Questions with choices, one JSON object a line.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure perplexity, KL and agreement against a reference.
+    """Measure perplexity, KL and agreement against a reference, or the share of questions answered right.
 
     Each figure comes with its 95 % interval.
     """
     from bitwright.analysis.evaluate import evaluate as measure
+    from bitwright.analysis.tasks import compare_choices, read_questions
 
-    with progress("evaluating") as report:
-        result = measure(path, reference, text, context, tokens, activations, report, allow_seen, by_kind).to_dict()
+    if text is None and task is None:
+        raise UsageError("Missing option --text (or --task)", "bitwright eval")
+    if task is not None:
+        read_questions(task)  # a fault in it is told before minutes of work
+    result: dict[str, Any] = {}
+    if text is not None:
+        with progress("evaluating") as report:
+            result = measure(path, reference, text, context, tokens, activations, report, allow_seen, by_kind).to_dict()
+    if task is not None:
+        with progress("asking") as report:
+            result |= compare_choices(path, reference, task, activations, report).to_dict()
     if as_json:
         print_json(result)
         return
+    if text is not None:
+        _print_text(path, result)
+    if task is not None:
+        print_table(f"{path}: {result['task_items']} questions of {task}", TASK_COLUMNS, _task_rows(result))
+
+
+def _print_text(path: str, result: dict[str, Any]) -> None:
     title = (
         f"{path}: {megabytes(result['size_bytes'])}, {result['bits_per_weight']:.2f} bits per weight; "
         f"{result['tokens']} tokens in {result['windows']} windows, {result['seconds']:.1f} s"
@@ -77,6 +97,18 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     for key, label in LABELS.items():
         if result[key] is not None:
             rows.append((label, f"{result[key]:.5g}", _interval(result.get(f"{key}_interval"), 5)))
+    return rows
+
+
+def _task_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Accuracy by each way to choose; the reference's and the drop where there is one."""
+    rows = []
+    for way, label in TASK_LABELS.items():
+        row = [label, f"{result[f'task_accuracy{way}']:.4f}", _interval(result[f"task_accuracy{way}_interval"], 4)]
+        if result[f"task_drop{way}"] is not None:
+            row += [f"{result[f'task_accuracy{way}_reference']:.4f}", f"{result[f'task_drop{way}']:.4f}"]
+            row += [_interval(result[f"task_drop{way}_interval"], 4), f"{result[f'task_drop{way}_p']:.3g}"]
+        rows.append(tuple(row))
     return rows
 
 
