@@ -54,9 +54,9 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     task: Annotated[Path | None, Option("--task", help="Questions with choices, one JSON object a line.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure perplexity, KL and agreement against a reference, or the share of questions answered right.
+    """Measure perplexity, KL and agreement against a reference.
 
-    Each figure comes with its 95 % interval.
+    Each figure comes with its 95 % interval. With --task, also the share of questions answered right.
     """
     from bitwright.analysis.evaluate import evaluate as measure
     from bitwright.analysis.tasks import compare_choices, read_questions
