@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.analysis.evaluate import Scores, figures
+from bitwright.analysis.evaluate import SCORED, figures
+from bitwright.analysis.scores import Scores
 from bitwright.inspection import summary
 from bitwright.models import load
 from material import TEXT, artifact_of_twin, gguf_of_twin, twin
@@ -54,7 +55,7 @@ class Contender:
     name: str
     path: Path
     worker: Worker
-    scores: dict[str, list[float]] = field(default_factory=lambda: {"nll": [], "nll_reference": [], "kl": [], "agree": []})
+    scores: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in SCORED})
 
     def score(self, window: list[int], reference: Path) -> None:
         answer = self.worker.ask("compare", tokens=window, reference=str(reference))

@@ -6,7 +6,7 @@ Requests and answers are one line of JSON each. `Worker` asks, `serve` answers; 
     prefill   tokens                                 -> seconds
     decode    prompt, steps                          -> seconds for all steps (greedy: each token is the last one's best)
     reference tokens, path                           -> writes the log-probabilities at all positions to a .npy file
-    compare   tokens, reference                      -> kl, nll, nll_reference, agree by position, against such a file
+    compare   tokens, reference                      -> the fields of analysis/scores.py by position, against such a file
     quantize  source, target, kind                   -> seconds
     memory                                           -> peak_rss_bytes
 """
@@ -152,13 +152,22 @@ def compare(session: Session, tokens: Tokens, reference: str) -> dict[str, Any]:
     """Scores of positions 1.. of a window: what each model said of token t after those before it."""
     expected, found = np.load(reference, mmap_mode="r"), session.logits(tokens)
     scores = [_score(np.array(expected[t]), np.array(found[t]), tokens[t + 1]) for t in range(len(tokens) - 1)]
-    return dict(zip(("kl", "nll", "nll_reference", "agree"), map(list, zip(*scores, strict=True)), strict=True))
+    return {name: [score[name] for score in scores] for name in scores[0]}
 
 
-def _score(p: Floats, logits: Floats, target: int) -> tuple[float, float, float, int]:
+def _score(p: Floats, logits: Floats, target: int) -> dict[str, float]:
     q = _log_softmax(logits)
     kl = float(np.dot(np.exp(p.astype(np.float64)), p - q))
-    return kl, -float(q[target]), -float(p[target]), int(p.argmax() == q.argmax())
+    p_best, q_best = int(p.argmax()), int(q.argmax())
+    return {
+        "kl": kl,
+        "nll": -float(q[target]),
+        "nll_reference": -float(p[target]),
+        "confidence_reference": float(np.exp(p[p_best])),
+        "agree": p_best == q_best,
+        "right": q_best == target,
+        "right_reference": p_best == target,
+    }
 
 
 def _log_softmax(logits: Floats) -> npt.NDArray[np.float64]:

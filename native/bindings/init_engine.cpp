@@ -261,14 +261,18 @@ auto session_compare(Session& session, Array<float, 2> hidden, Tokens targets, S
             targets.data(), compared.data());
   }
   auto kl = make_array<float>({rows}), nll = make_array<float>({rows}), nll_reference = make_array<float>({rows});
-  auto agrees = make_array<bool>({rows});
+  auto confidence = make_array<float>({rows});
+  auto agrees = make_array<bool>({rows}), right = make_array<bool>({rows}), right_reference = make_array<bool>({rows});
   for (size_t i = 0; i < rows; i++) {
     kl.data()[i] = compared[i].kl;
     nll.data()[i] = compared[i].nll;
     nll_reference.data()[i] = compared[i].nll_reference;
+    confidence.data()[i] = compared[i].confidence_reference;
     agrees.data()[i] = compared[i].agrees;
+    right.data()[i] = compared[i].right;
+    right_reference.data()[i] = compared[i].right_reference;
   }
-  return std::make_tuple(kl, nll, nll_reference, agrees);
+  return std::make_tuple(kl, nll, nll_reference, confidence, agrees, right, right_reference);
 }
 
 template <class T>

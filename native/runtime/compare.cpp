@@ -23,11 +23,14 @@ struct Distribution {
 
 Comparison compare_row(const float* reference, const float* model, int n, int target) {
   const Distribution q(model, n);
-  if (reference == nullptr) return {0.0f, q.nll(target), 0.0f, false};
+  const auto q_token = q.likeliest(n) - model;
+  if (reference == nullptr) return {0.0f, q.nll(target), 0.0f, std::exp(q.peak - q.log_total), false, q_token == target, false};
   const Distribution p(reference, n);
   const double gap = kernels().expected_gap(reference, model, n, p.log_total);
-  return {static_cast<float>(std::max(0.0, gap - p.log_total + q.log_total)), q.nll(target), p.nll(target),
-          p.likeliest(n) - p.logits == q.likeliest(n) - q.logits};
+  const auto p_token = p.likeliest(n) - reference;
+  const float kl = static_cast<float>(std::max(0.0, gap - p.log_total + q.log_total));
+  return {
+      kl, q.nll(target), p.nll(target), std::exp(p.peak - p.log_total), p_token == q_token, q_token == target, p_token == target};
 }
 
 }  // namespace

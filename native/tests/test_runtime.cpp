@@ -265,6 +265,10 @@ void check_compare() {
     CHECK(std::fabs(found[row].kl - kl) < 1e-5);
     CHECK(std::fabs(found[row].nll - (std::log(q_total) - q[tokens[row]])) < 1e-5);
     CHECK(std::fabs(found[row].nll_reference - (std::log(p_total) - p[tokens[row]])) < 1e-5);
+    const auto p_best = std::max_element(p, p + 101), q_best = std::max_element(q, q + 101);
+    CHECK(std::fabs(found[row].confidence_reference - std::exp(*p_best) / p_total) < 1e-5);
+    CHECK(found[row].agrees == (p_best - p == q_best - q));
+    CHECK(found[row].right_reference == (p_best - p == tokens[row]) && found[row].right == (q_best - q == tokens[row]));
   }
 }
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bitwright.analysis.evaluate import evaluate
+    from bitwright.analysis.tasks import task_drop
     from bitwright.core import Recipe, Scheme
     from bitwright.engine import Engine
     from bitwright.models import load
     from bitwright.quantization import quantize
 
 __version__ = "0.1.0"
-__all__ = ["Engine", "Recipe", "Scheme", "__version__", "evaluate", "load", "quantize"]
+__all__ = ["Engine", "Recipe", "Scheme", "__version__", "evaluate", "load", "quantize", "task_drop"]
 
 _HOME = {
     "Engine": "bitwright.engine",
@@ -31,6 +32,7 @@ _HOME = {
     "evaluate": "bitwright.analysis.evaluate",
     "load": "bitwright.models",
     "quantize": "bitwright.quantization",
+    "task_drop": "bitwright.analysis.tasks",
 }
 
 

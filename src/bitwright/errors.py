@@ -83,6 +83,10 @@ class TextError(BitwrightError, ValueError):
     """A text file that is missing, empty, undecodable or too short for the asked context."""
 
 
+class TaskError(BitwrightError, ValueError):
+    """A file of questions that cannot be read or asked, or answers that cannot be scored."""
+
+
 class OutputError(BitwrightError, OSError):
     """The output cannot be written: it exists, its folder is missing, not writable, or the disk is full."""
 

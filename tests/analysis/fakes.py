@@ -23,6 +23,9 @@ class Letters:
     def encode(self, text: str, add_special: bool = True) -> list[int]:
         return [ord(letter) % VOCABULARY for letter in text]
 
+    def decode(self, ids: list[int], skip_special: bool = True) -> str:
+        return "".join(map(chr, ids))
+
 
 @dataclass
 class BigramModel:
@@ -90,7 +93,10 @@ class FakeEngine:
             kl=(np.exp(p) * (p - q)).sum(axis=1).astype(np.float32),
             nll=-q[row, targets].astype(np.float32),
             nll_reference=-p[row, targets].astype(np.float32),
-            agree=(p.argmax(axis=1) == q.argmax(axis=1)).astype(np.uint8),
+            confidence_reference=np.exp(p.max(axis=1)).astype(np.float32),
+            agree=p.argmax(axis=1) == q.argmax(axis=1),
+            right=q.argmax(axis=1) == targets,
+            right_reference=p.argmax(axis=1) == targets,
         )
 
 

@@ -31,6 +31,7 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.setitem(sys.modules, "bitwright.engine", module("bitwright.engine", Engine=FakeEngine))
     size = SimpleNamespace(summary=lambda model: {"size_bytes": 1000, "bits_per_weight": 4.25, "tensors": []})
     monkeypatch.setitem(sys.modules, "bitwright.inspection", module("bitwright.inspection", summary=size.summary))
+    monkeypatch.setattr("bitwright.analysis.noise_floor.divergence", lambda model, window: np.linspace(1e-5, 2e-5, 31))
     FakeEngine.loaded.clear()
     FakeEngine.hidden_calls.clear()
     yield
@@ -57,7 +58,16 @@ def test_every_figure_is_its_definition() -> None:
     assert result.kl_mean == pytest.approx(kl.mean(), rel=1e-5)
     assert result.kl_median == pytest.approx(np.quantile(kl, 0.5, method="inverted_cdf"), rel=1e-5)
     assert result.kl_p99 == pytest.approx(np.quantile(kl, 0.99, method="inverted_cdf"), rel=1e-5)
-    assert result.top1_agreement == pytest.approx((p.argmax(axis=1) == q.argmax(axis=1)).mean())
+    p_best, q_best = p.argmax(axis=1), q.argmax(axis=1)
+    assert result.top1_agreement == pytest.approx((p_best == q_best).mean())
+    assert result.kl_max == pytest.approx(kl.max(), rel=1e-5)
+    assert result.loss_reference == pytest.approx(-p[row, targets].mean(), rel=1e-5)
+    assert result.loss_added == pytest.approx((p - q)[row, targets].mean(), rel=1e-5)
+    assert result.flips_count == (p_best != q_best).sum() and result.flips == pytest.approx((p_best != q_best).mean())
+    lost, gained = (p_best == targets) & (q_best != targets), (q_best == targets) & (p_best != targets)
+    assert result.flips_lost_count == lost.sum() and result.flips_lost == pytest.approx(lost.mean())
+    assert result.flips_gained_count == gained.sum() and result.flips_gained == pytest.approx(gained.mean())
+    assert result.noise_floor_kl == pytest.approx(1.5e-5)
 
 
 def test_every_interval_holds_its_figure_and_has_width() -> None:
@@ -85,6 +95,10 @@ def test_without_a_reference_there_is_perplexity_alone() -> None:
     alone, both = run(BigramModel(noise=0.3)), run(BigramModel(noise=0.3), BigramModel())
     assert alone.perplexity == both.perplexity and alone.perplexity_interval == both.perplexity_interval
     assert alone.kl_mean is None and alone.perplexity_reference_interval is None
+    empty = {key for key, value in alone.to_dict().items() if value is None}
+    assert empty == {
+        key for key in both.to_dict() if key.startswith(("kl_", "loss_", "flips", "noise_", "top1", "perplexity_r"))
+    } | {"kinds"}
 
 
 def test_the_reference_runs_in_full_precision_and_the_model_as_asked() -> None:

@@ -68,6 +68,39 @@ def test_eval_of_a_model_against_itself(bitwright: Command, model_directory: Pat
     assert alone["perplexity"] == pytest.approx(found["perplexity"]) and alone["kl_mean"] is None
 
 
+def test_eval_by_kind(bitwright: Command, artifact: Path, model_directory: Path, text_file: Path) -> None:
+    options = ("--text", text_file, "--context", "64", "--tokens", "512", "--by-kind")
+    found = bitwright("eval", artifact, "--reference", model_directory, *options, "--json").json
+    kinds = found["kinds"]
+    assert {"word start", "punctuation", "repeats", "frequent"} <= {kind["kind"] for kind in kinds}
+    for group in ("text", "context", "frequency", "reference"):
+        assert sum(kind["tokens"] for kind in kinds if kind["group"] == group) == found["tokens"]
+        added = sum(kind["loss_added"] * kind["share"] for kind in kinds if kind["group"] == group)
+        assert added == pytest.approx(found["loss_added"])
+    assert found["flips"] == pytest.approx(1 - found["top1_agreement"]) and 0 < found["noise_floor_kl"] < found["kl_mean"] / 10
+    table = bitwright("eval", artifact, "--reference", model_directory, *options).out
+    assert "noise floor" in table and "word start" in table
+    refused = bitwright("eval", artifact, *options)
+    assert refused.code == 2 and "--reference" in refused.err
+
+
+def test_eval_of_a_task(bitwright: Command, artifact: Path, model_directory: Path, text_file: Path, tmp_path: Path) -> None:
+    task = tmp_path / "task.jsonl"
+    task.write_text('{"context": "A model reads", "choices": ["words", "nothing"], "answer": 0}\n' * 3, "utf-8")
+    alone = bitwright("eval", artifact, "--task", task, "--json").json
+    assert alone["task_items"] == 3 and 0 <= alone["task_accuracy"] <= 1 and alone["task_drop"] is None
+    assert "perplexity" not in alone
+    options = ("--reference", model_directory, "--task", task)
+    found = bitwright("eval", artifact, *options, "--text", text_file, "--context", "64", "--tokens", "128", "--json").json
+    assert found["perplexity"] > 1 and found["task_drop"] == found["task_accuracy_reference"] - found["task_accuracy"]
+    assert "McNemar" in bitwright("eval", artifact, *options).out
+    task.write_text('{"context": "A model reads"}', "utf-8")
+    broken = bitwright("eval", artifact, "--task", task)
+    assert broken.code == 2 and broken.err.startswith(f"error: {task}, line 1: ") and broken.err.count("\n") == 1
+    neither = bitwright("eval", artifact)
+    assert neither.code == 2 and "--text" in neither.err
+
+
 def test_run(bitwright: Command, artifact: Path) -> None:
     found = bitwright("run", artifact, "The quick brown fox", "-n", "12", "--json").json
     assert 0 < found["tokens"] <= 12 and found["prompt_tokens"] > 4

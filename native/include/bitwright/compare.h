@@ -10,10 +10,13 @@ struct Comparison {
   float kl;   // KL(reference || model), nats
   float nll;  // -log p(target), nats
   float nll_reference;
-  bool agrees;  // same likeliest token
+  float confidence_reference;   // probability of the likeliest token
+  bool agrees;                  // same likeliest token
+  bool right, right_reference;  // is the target the likeliest token?
 };
 
-// `hidden` rows as Session::forward gives them; targets are next tokens. `reference` may be null: then only nll is set.
+// `hidden` rows as Session::forward gives them; targets are next tokens. `reference` may be null: then there is no KL, what
+// is said of the reference is 0 or false, and the confidence is the model's own.
 void compare(Session* reference, const float* reference_hidden, Session& session, const float* hidden, int rows,
              const int32_t* targets, Comparison* out);
 

@@ -5,25 +5,30 @@ the reference's distribution of token t given the tokens before it in the window
 
     perplexity = exp(mean -log q(t)),    KL = sum_v p(v) log(p(v) / q(v)),    agreement = [argmax p = argmax q]
 
-in nats over the whole vocabulary. The reference runs with 32-bit activations and KV cache, the model as the engine runs
-it. Both heads are applied and compared in native code, a few rows at a time: nobody holds the logits of a window.
+in nats over the whole vocabulary. The loss on the text is taken apart: -log q(t) = -log p(t), the reference's own, plus
+log p(t) - log q(t), what quantization adds; analysis/token_kinds.py says on which tokens. The reference runs with 32-bit
+activations and KV cache, the model as the engine runs it. Both heads are applied and compared in native code, a few rows at
+a time: nobody holds the logits of a window.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.analysis import noise_floor
 from bitwright.analysis.memory import peak_rss_bytes
 from bitwright.analysis.reference_cache import HiddenCache, hidden_states
 from bitwright.analysis.scored_text import Tokens, read_text, windows_of
+from bitwright.analysis.scores import Scores
 from bitwright.analysis.significance import Doubles, Resampling, percentile_interval, quantile, resample, units_of_windows
+from bitwright.analysis.token_kinds import Kind, by_kind
 from bitwright.artifact import ArtifactModel
 from bitwright.calibration.marks import from_text, seen_share
 from bitwright.errors import NonFiniteError, TextError, TokenizerError
@@ -36,13 +41,26 @@ Floats = npt.NDArray[np.float32]
 Interval = tuple[float, float]
 Progress = Callable[[int, int], None]
 
+SCORED = tuple(field.name for field in fields(Scores))
+FLIPS = ("flips", "flips_lost", "flips_gained")
+# What needs a reference
+PAIRED = (
+    *("perplexity_reference", "perplexity_ratio", "loss_reference", "loss_added"),
+    *("kl_mean", "kl_median", "kl_p99", "top1_agreement", *FLIPS),
+)
+WITHOUT_INTERVAL = ("kl_max", *(f"{name}_count" for name in FLIPS))
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """The measured figures, each with its 95 % interval. Without a reference all but `perplexity` are None.
 
-    KL is in nats per token; `perplexity_ratio` is the model's perplexity over the reference's on the same tokens;
-    `tokens` counts scored positions; sizes are bytes, true bits per weight with scales and unquantized tensors counted.
+    KL and losses are in nats per token; `perplexity_ratio` is the model's perplexity over the reference's on the same tokens,
+    `loss_added` its logarithm. `flips` is the share of positions where the likeliest token is another than the reference's,
+    of which `flips_lost` had the reference right and `flips_gained` the model. `noise_floor_kl` is that of the reference in
+    half precision (analysis/noise_floor.py), None where that overflows. A maximum has no interval: no bootstrap bounds one.
+    `kinds` are None unless asked for. `tokens` counts scored positions; sizes are bytes, true bits per weight with scales and
+    unquantized tensors counted.
     """
 
     perplexity: float
@@ -59,6 +77,23 @@ class Evaluation:
     kl_p99_interval: Interval | None
     top1_agreement: float | None
     top1_agreement_interval: Interval | None
+    kl_max: float | None
+    loss_reference: float | None
+    loss_reference_interval: Interval | None
+    loss_added: float | None
+    loss_added_interval: Interval | None
+    flips: float | None
+    flips_interval: Interval | None
+    flips_count: int | None
+    flips_lost: float | None
+    flips_lost_interval: Interval | None
+    flips_lost_count: int | None
+    flips_gained: float | None
+    flips_gained_interval: Interval | None
+    flips_gained_count: int | None
+    noise_floor_kl: float | None
+    noise_floor_kl_interval: Interval | None
+    kinds: tuple[Kind, ...] | None
     tokens: int
     windows: int
     context: int
@@ -73,19 +108,6 @@ class Evaluation:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What was measured at each scored position, all (tokens,) float64.
-
-    `nll` and `nll_reference` are -log of the probability that each model gave the token that came; `agree` is 0 or 1.
-    """
-
-    nll: Doubles
-    nll_reference: Doubles
-    kl: Doubles
-    agree: Doubles
-
-
 def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     model: LanguageModel | str | Path,
     reference: LanguageModel | str | Path | None,
@@ -95,10 +117,12 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     activations: str = "int8",
     progress: Progress | None = None,
     allow_seen: bool = False,
+    kinds: bool = False,
 ) -> Evaluation:
     """Measure `model` against `reference` (or alone, with None) on the first `tokens` tokens of a text.
 
     `text` is a `Path` or the name of an existing file (UTF-8), else the text itself. `progress` is told (done, total) tokens.
+    With `kinds`, which needs a reference, the losses are told apart by kinds of token.
     Raises `TextError`, also where `model` was calibrated on this text (unless `allow_seen`), `TokenizerError` where the two
     do not read the text alike, `NonFiniteError` where logits are not finite, and whatever loading a model raises.
     """
@@ -112,10 +136,15 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
         _require_unseen(candidate, windows)
     if original is not None:
         _require_same_reading(candidate, original, windows, windows_of(original.tokenizer(), passage, context, tokens))
+    if kinds and original is None:
+        raise TextError("kinds of token tell what quantization added to the reference's loss; give a reference (--reference)")
     scores = joined(measure(candidate, original, windows, activations, progress))
     size = summary(candidate)
+    floor = _floor_figures(original, windows)
     return Evaluation(
         **figures(scores, [len(window) - 1 for window in windows], paired=original is not None),
+        **floor,
+        kinds=by_kind(scores, windows, candidate.tokenizer()) if kinds else None,
         tokens=len(scores.nll),
         windows=len(windows),
         context=context,
@@ -156,13 +185,14 @@ def figures(scores: Scores, window_sizes: list[int], paired: bool) -> dict[str, 
     draws = resample(units_of_windows(window_sizes))
     result: dict[str, Any] = _with_interval("perplexity", np.exp(scores.nll.mean()), np.exp(draws.means(scores.nll)))
     if not paired:
-        names = ("perplexity_reference", "perplexity_ratio", "kl_mean", "kl_median", "kl_p99", "top1_agreement")
-        return result | dict.fromkeys((*names, *(f"{name}_interval" for name in names)))
+        return result | dict.fromkeys((*PAIRED, *(f"{name}_interval" for name in PAIRED), *WITHOUT_INTERVAL))
     reference, excess = scores.nll_reference, scores.nll - scores.nll_reference
     result |= _with_interval("perplexity_reference", np.exp(reference.mean()), np.exp(draws.means(reference)))
     result |= _with_interval("perplexity_ratio", np.exp(excess.mean()), np.exp(draws.means(excess)))
+    result |= _with_interval("loss_reference", reference.mean(), draws.means(reference))
+    result |= _with_interval("loss_added", excess.mean(), draws.means(excess))
     result |= _with_interval("top1_agreement", scores.agree.mean(), draws.means(scores.agree))
-    return result | _kl_figures(scores.kl, draws)
+    return result | _kl_figures(scores.kl, draws) | _flip_figures(scores, draws)
 
 
 def reference_identity(reference: LanguageModel, judge: Engine) -> list[str]:
@@ -179,7 +209,26 @@ def _kl_figures(kl: Doubles, draws: Resampling) -> dict[str, Any]:
         _with_interval("kl_mean", kl.mean(), draws.means(kl))
         | _with_interval("kl_median", quantile(kl, 0.5), median)
         | _with_interval("kl_p99", quantile(kl, 0.99), p99)
+        | {"kl_max": float(kl.max())}
     )
+
+
+def _flip_figures(scores: Scores, draws: Resampling) -> dict[str, Any]:
+    """Where the likeliest token changed: in all, from the right one, to the right one."""
+    flips = 1 - scores.agree
+    kinds = {"flips": flips, "flips_lost": flips * scores.right_reference, "flips_gained": flips * scores.right}
+    result: dict[str, Any] = {}
+    for name, flipped in kinds.items():
+        result |= _with_interval(name, flipped.mean(), draws.means(flipped)) | {f"{name}_count": int(flipped.sum())}
+    return result
+
+
+def _floor_figures(reference: LanguageModel | None, windows: list[Tokens]) -> dict[str, Any]:
+    """KL of the reference in half precision to itself in single, both as the slow twin computes them, on the text's beginning."""
+    kl = None if reference is None else noise_floor.divergence(reference, windows[0])
+    if kl is None:
+        return {"noise_floor_kl": None, "noise_floor_kl_interval": None}
+    return _with_interval("noise_floor_kl", kl.mean(), resample(units_of_windows([len(kl)])).means(kl))
 
 
 def _with_interval(name: str, estimate: float, replicates: Doubles) -> dict[str, Any]:
@@ -189,20 +238,26 @@ def _with_interval(name: str, estimate: float, replicates: Doubles) -> dict[str,
 def _compare(judge: Engine, expected: Floats, engine: Engine, window: Tokens) -> Scores:
     hidden = expected if engine is judge else engine.hidden(window[:-1])
     found = engine.compare(expected, judge, hidden, window[1:])
-    scores = Scores(*(np.asarray(values, np.float64) for values in (found.nll, found.nll_reference, found.kl, found.agree)))
+    scores = Scores(**{field: np.asarray(getattr(found, field), np.float64) for field in SCORED})
     bad = int((~np.isfinite(scores.nll + scores.kl)).sum())
     if bad:
         raise NonFiniteError(f"logits are NaN or infinite at {bad} of {len(scores.nll)} positions; check the model's weights")
     # KL is never negative; rounding can make the sum of a distribution compared with itself so
-    return Scores(scores.nll, scores.nll_reference, np.maximum(scores.kl, 0.0), scores.agree)
+    return replace(scores, kl=np.maximum(scores.kl, 0.0))
 
 
+<<<<<<< HEAD
 def joined(parts: Iterator[Scores]) -> Scores:
     columns: Mapping[str, list[Doubles]] = {"nll": [], "nll_reference": [], "kl": [], "agree": []}
     for part in parts:
         for name, values in columns.items():
             values.append(getattr(part, name))
     return Scores(**{name: np.concatenate(values) for name, values in columns.items()})
+=======
+def joined(parts: Iterator[Scores]) -> Scores:
+    every = list(parts)
+    return Scores(**{name: np.concatenate([getattr(part, name) for part in every]) for name in SCORED})
+>>>>>>> metrics
 
 
 def _require_same_reading(model: LanguageModel, reference: LanguageModel, windows: list[Tokens], expected: list[Tokens]) -> None:

@@ -44,6 +44,13 @@ class Resampling:
         sums = np.bincount(self.unit_of_token, weights=values, minlength=units)
         return (self.counts @ sums) / self._tokens_drawn()
 
+    def means_where(self, values: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> Doubles:
+        """(tokens,) -> means over the tokens of `mask`, one a replicate that drew any of them."""
+        units = self.counts.shape[1]
+        sums = self.counts @ np.bincount(self.unit_of_token[mask], weights=values[mask], minlength=units)
+        drawn = self.counts @ np.bincount(self.unit_of_token[mask], minlength=units)
+        return np.asarray(sums[drawn > 0] / drawn[drawn > 0], np.float64)
+
     def quantiles(self, values: npt.NDArray[np.floating], levels: Sequence[float]) -> Doubles:
         """(tokens,) and levels in (0, 1) -> (levels, replicates) quantiles, each one of the values."""
         order = np.argsort(values, kind="stable")

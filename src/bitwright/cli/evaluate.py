@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from bitwright.cli.command_line import Argument, Option
+from bitwright.cli.command_line import Argument, Option, UsageError
 from bitwright.cli.console import Json, megabytes, print_json, print_table, progress
 
 LABELS = {
     "perplexity": "perplexity",
     "perplexity_reference": "perplexity, reference",
     "perplexity_ratio": "perplexity ratio",
+    "loss_reference": "loss, reference (nats)",
+    "loss_added": "loss added",
     "kl_mean": "KL mean (nats)",
     "kl_median": "KL median",
     "kl_p99": "KL p99",
+    "kl_max": "KL largest",
+    "noise_floor_kl": "KL of fp16, the noise floor",
     "top1_agreement": "top-1 agreement",
+    "flips": "top-1 flips",
+    "flips_lost": "flips from the right token",
+    "flips_gained": "flips to the right token",
 }
+TASK_LABELS = {"": "accuracy", "_normalized": "accuracy, per character", "_per_token": "accuracy, per token"}
+TASK_COLUMNS = ("choice by likelihood", "value", "95 % interval", "reference", "drop", "95 % interval", "p (McNemar)")
+KIND_COLUMNS = (
+    "",
+    "kind of token",
+    "share",
+    "of all KL",
+    "KL mean",
+    "95 % interval",
+    "loss, ref.",
+    "loss added",
+    "95 % interval",
+)
 
 
 def evaluate(  # noqa: PLR0913 - one parameter an option
     path: Annotated[str, Argument("PATH", help="The model to measure.")],
-    text: Annotated[Path, Option("--text", help="UTF-8 text to measure on.")],
+    text: Annotated[Path | None, Option("--text", help="UTF-8 text to measure on; may be left out with --task.")] = None,
     reference: Annotated[
         str | None, Option("--reference", help="The model before quantization; without it, perplexity alone.")
     ] = None,
@@ -29,24 +50,45 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     tokens: Annotated[int, Option("--tokens", help="Tokens of the text to use, from its beginning.")] = 32768,
     activations: Annotated[str, Option("--activations", help="The engine's activations: int8, int16 or fp32.")] = "int8",
     allow_seen: Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")] = False,
+    by_kind: Annotated[bool, Option("--by-kind", help="Say on which kinds of token the loss lands.")] = False,
+    task: Annotated[Path | None, Option("--task", help="Questions with choices, one JSON object a line.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure perplexity, KL and agreement against a reference.
 
-    Each figure comes with its 95 % interval.
+    Each figure comes with its 95 % interval. With --task, also the share of questions answered right.
     """
     from bitwright.analysis.evaluate import evaluate as measure
+    from bitwright.analysis.tasks import compare_choices, read_questions
 
-    with progress("evaluating") as report:
-        result = measure(path, reference, text, context, tokens, activations, report, allow_seen).to_dict()
+    if text is None and task is None:
+        raise UsageError("Missing option --text (or --task)", "bitwright eval")
+    if task is not None:
+        read_questions(task)  # a fault in it is told before minutes of work
+    result: dict[str, Any] = {}
+    if text is not None:
+        with progress("evaluating") as report:
+            result = measure(path, reference, text, context, tokens, activations, report, allow_seen, by_kind).to_dict()
+    if task is not None:
+        with progress("asking") as report:
+            result |= compare_choices(path, reference, task, activations, report).to_dict()
     if as_json:
         print_json(result)
         return
+    if text is not None:
+        _print_text(path, result)
+    if task is not None:
+        print_table(f"{path}: {result['task_items']} questions of {task}", TASK_COLUMNS, _task_rows(result))
+
+
+def _print_text(path: str, result: dict[str, Any]) -> None:
     title = (
         f"{path}: {megabytes(result['size_bytes'])}, {result['bits_per_weight']:.2f} bits per weight; "
         f"{result['tokens']} tokens in {result['windows']} windows, {result['seconds']:.1f} s"
     )
     print_table(title, ("figure", "value", "95 % interval"), _rows(result))
+    if result["kinds"] is not None:
+        print_table("Each token is of one kind in each group:", KIND_COLUMNS, list(map(_kind_row, result["kinds"])), words=2)
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -54,6 +96,31 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     for key, label in LABELS.items():
         if result[key] is not None:
-            low, high = result[f"{key}_interval"]
-            rows.append((label, f"{result[key]:.5g}", f"{low:.5g} to {high:.5g}"))
+            rows.append((label, f"{result[key]:.5g}", _interval(result.get(f"{key}_interval"), 5)))
     return rows
+
+
+def _task_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Accuracy by each way to choose; the reference's and the drop where there is one."""
+    rows = []
+    for way, label in TASK_LABELS.items():
+        row = [label, f"{result[f'task_accuracy{way}']:.4f}", _interval(result[f"task_accuracy{way}_interval"], 4)]
+        if result[f"task_drop{way}"] is not None:
+            row += [f"{result[f'task_accuracy{way}_reference']:.4f}", f"{result[f'task_drop{way}']:.4f}"]
+            row += [_interval(result[f"task_drop{way}_interval"], 4), f"{result[f'task_drop{way}_p']:.3g}"]
+        rows.append(tuple(row))
+    return rows
+
+
+def _kind_row(kind: dict[str, Any]) -> tuple[str, ...]:
+    shares = (f"{100 * kind[name]:.1f} %" for name in ("share", "share_of_kl"))
+    divergence = f"{kind['kl_mean']:.3g}", _interval(kind["kl_mean_interval"], 3)
+    added = f"{kind['loss_added']:.3g}", _interval(kind["loss_added_interval"], 3)
+    return kind["group"], kind["kind"], *shares, *divergence, f"{kind['loss_reference']:.3g}", *added
+
+
+def _interval(bounds: Sequence[float] | None, digits: int) -> str:
+    if bounds is None:
+        return ""
+    low, high = bounds
+    return f"{low:.{digits}g} to {high:.{digits}g}"

@@ -39,12 +39,18 @@ DEFAULT_CONTEXT = 4096  # at most; a model's own limit where that is smaller
 
 
 class Comparison(NamedTuple):
-    """Row by row, in nats: divergence from the reference, loss of both on the next token, same likeliest token."""
+    """Row by row: divergence from the reference and both models' loss on the next token, in nats; same likeliest token?
+
+    `confidence_reference` is the probability of the reference's likeliest token, `right` whether a model's likeliest one came.
+    """
 
     kl: Floats
     nll: Floats
     nll_reference: Floats
+    confidence_reference: Floats
     agree: npt.NDArray[np.bool_]
+    right: npt.NDArray[np.bool_]
+    right_reference: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,11 @@ class Engine:
     def hidden(self, tokens: Tokens) -> Floats:
         """Read a new sequence: (tokens, hidden size) rows after the final norm, from which `project` gives logits."""
         self.sequence.rewind(0)
-        return self._forward([(self.sequence, tokens)], hidden=True)
+        return self.read_hidden([(self.sequence, tokens)])
+
+    def read_hidden(self, pieces: Items[tuple[Sequence, Tokens]]) -> Floats:
+        """Read on in several sequences at once, as `read` does: the rows of `hidden` for all tokens, piece after piece."""
+        return self._forward(pieces, hidden=True)
 
     def project(self, hidden: Floats) -> Floats:
         """(rows, vocabulary) logits of rows that `hidden` gave, with the activations of the last step."""
@@ -249,14 +259,16 @@ class Engine:
     def compare(self, reference_hidden: Floats, reference: Engine, hidden: Floats, targets: Tokens) -> Comparison:
         """Both models' distributions, row by row, from hidden rows and the tokens that came next.
 
-        `reference` may be this engine itself, for its loss alone: then the divergence is zero.
+        `reference` may be this engine itself with the same rows, for its loss alone: then the divergence is zero.
         """
-        alone = reference is self
+        alone = reference is self and reference_hidden is hidden
         rows = np.ascontiguousarray(hidden, np.float32)
         expected = None if alone else np.ascontiguousarray(reference_hidden, np.float32)
         session = None if alone else reference._session
-        kl, nll, nll_reference, agree = self._session.compare(rows, _int32(targets), session, expected)
-        return Comparison(kl, nll, nll, np.ones_like(agree)) if alone else Comparison(kl, nll, nll_reference, agree)
+        found = Comparison(*self._session.compare(rows, _int32(targets), session, expected))
+        if not alone:
+            return found
+        return found._replace(nll_reference=found.nll, agree=np.ones_like(found.agree), right_reference=found.right)
 
     def _forward(self, pieces: Items[tuple[Sequence, Tokens]], hidden: bool) -> Floats:
         ids = [_int32(tokens) for _, tokens in pieces]
