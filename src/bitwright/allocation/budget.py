@@ -17,7 +17,7 @@ _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits; None for none. Bytes of all files and of memory, nats a token, a share of perplexity, tokens a second, joules a token.
+    """Limits; None for none. Bytes of all files and of memory, nats a token, a share of perplexity, tokens a second, joules.
 
     `objective` is what to make best within them: "loss", "size" or "speed"; by default size where a loss is limited, else loss.
     """

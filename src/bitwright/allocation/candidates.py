@@ -40,7 +40,7 @@ SCHEMES = (
 
 @dataclass(frozen=True)
 class Candidate:
-    """`divergence` in nats a token, by curvature; `nearest` the same where codes were rounded to nearest; `bits` all it stores."""
+    """`divergence` in nats a token, by curvature; `nearest` the same where codes were rounded to nearest; `bits` in all."""
 
     choice: Choice
     bits: int

@@ -138,7 +138,7 @@ def estimated(
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's, without correction for ties."""
     ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1]) if len(a) > 1 else 1.0
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if len(a) > 1 else 1.0
 
 
 def _reading(model: LanguageModel, quantized: LanguageModel, names: Sequence[str]) -> Callable[[str], Floats]:

@@ -79,7 +79,7 @@ def verdict_of_plan(plan: Plan) -> str:
             f"About {size / 1e6:.1f} MB with an estimated loss of {plan.foretold['divergence']:.3g} nats a token; "
             "nothing was measured yet."
         )
-    spent = defaultdict(float)
+    spent: dict[str, float] = defaultdict(float)
     for unit, candidate in plan.candidates():
         spent[unit.kind] += candidate.divergence
     worst = max(spent, key=lambda kind: spent[kind])
@@ -163,7 +163,8 @@ def analysis_document(
     kind = max(by_kind, key=lambda name: by_kind[name])
     verdict = (
         f"Quantizing costs {whole['kl_mean']:.3g} nats a token; {kind} costs most of all kinds "
-        f"({100 * by_kind[kind] / max(found.sum_of_parts, 1e-30):.0f} % of the sum), and {worst.tensor} of all tensors ({100 * share:.0f} %)."
+        f"({100 * by_kind[kind] / max(found.sum_of_parts, 1e-30):.0f} % of the sum), "
+        f"and {worst.tensor} of all tensors ({100 * share:.0f} %)."
     )
     document = made.opening("analysis", verdict)
     document |= {
@@ -195,7 +196,9 @@ def _measured(model: LanguageModel, quantized: QuantizedModel, part: Any) -> Doc
     choice = quantized.recipe.choice_for(part.tensor)
     figures = tensor_metrics(model.read(part.tensor), stored).to_dict()
     return (
-        _line(part.tensor, part.kind, part.layer, stored.shape, quantized.scheme_of(part.tensor), quantized.stored_bits(part.tensor))
+        _line(
+            part.tensor, part.kind, part.layer, stored.shape, quantized.scheme_of(part.tensor), quantized.stored_bits(part.tensor)
+        )
         | {"method": choice.method if choice and not isinstance(stored, Dense) else None}
         | {"kl_alone": part.alone, "kl_alone_interval": list(part.alone_interval), "kl_regained": part.regained}
         | {"kl_estimated": part.estimated}
@@ -238,8 +241,12 @@ def _budget(plan: Plan) -> list[Document]:
         reached = plan.measured.get(quantity, plan.foretold[quantity])
         said = in_users_units({quantity: limit}).partition(" ")[0].removeprefix("--")
         rows.append(
-            {"quantity": said, "limit": limit, "reached": reached, "unit": UNITS.get(quantity, ""), "met": reached <= limit * (1 + 1e-9)}
+            {
+                "quantity": said,
+                "limit": limit,
+                "reached": reached,
+                "unit": UNITS.get(quantity, ""),
+                "met": reached <= limit * (1 + 1e-9),
+            }
         )
     return rows
-
-

@@ -246,18 +246,9 @@ def _compare(judge: Engine, expected: Floats, engine: Engine, window: Tokens) ->
     return replace(scores, kl=np.maximum(scores.kl, 0.0))
 
 
-<<<<<<< HEAD
-def joined(parts: Iterator[Scores]) -> Scores:
-    columns: Mapping[str, list[Doubles]] = {"nll": [], "nll_reference": [], "kl": [], "agree": []}
-    for part in parts:
-        for name, values in columns.items():
-            values.append(getattr(part, name))
-    return Scores(**{name: np.concatenate(values) for name, values in columns.items()})
-=======
 def joined(parts: Iterator[Scores]) -> Scores:
     every = list(parts)
     return Scores(**{name: np.concatenate([getattr(part, name) for part in every]) for name in SCORED})
->>>>>>> metrics
 
 
 def _require_same_reading(model: LanguageModel, reference: LanguageModel, windows: list[Tokens], expected: list[Tokens]) -> None:

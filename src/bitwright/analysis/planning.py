@@ -5,9 +5,8 @@
                                          +---- loss a unit of foretold loss -------+
 
 What is foretold adds up tensors one by one and stops at the second order. How far that is from the truth for this model is
-one factor, which the first plan that is made and measured tells; where the budget limits loss, or loss is to be held
-against a smaller size, the program is solved again with it, at most ROUNDS times. Rounded activations add a share of their own, measured
-beforehand on the model at 8 bits.
+one factor, which the first plan that is made and measured tells; where the budget limits the loss, the program is solved
+again with it, at most ROUNDS times. Rounded activations add a share of their own, measured beforehand on the model at 8 bits.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ from bitwright.analysis.evaluate import Scores, figures, joined, measure
 from bitwright.calibration.self_written import self_written
 from bitwright.calibration.text import Source, Watch, cut, unwatched
 from bitwright.core import Recipe, Scheme
-from bitwright.errors import BudgetError, SchemeError
-from bitwright.formats import FORMATS
+from bitwright.errors import BudgetError
 from bitwright.models.base import LanguageModel
 from bitwright.quantization import QuantizedModel, quantize
 

@@ -54,6 +54,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     for place in (output, report):
         if place is not None and (not place.parent.is_dir() or place.is_dir()):
             raise OutputError(f"cannot write {place}; its folder must exist, and it must not be one")
+    from bitwright.allocation.candidates import SCHEMES
     from bitwright.analysis.planning import Settings
     from bitwright.analysis.planning import plan as find
     from bitwright.analysis.scored_text import read_text
@@ -61,15 +62,14 @@ def plan(  # noqa: PLR0913 - one parameter an option
     from bitwright.models import load
 
     held_out = None if text is None else read_text(text, 2**20)
-    names = {} if schemes is None else {"schemes": tuple(schemes.split(","))}
     settings = Settings(
+        schemes=SCHEMES if schemes is None else tuple(schemes.split(",")),
         method=method,
         rotate=rotate,
         calibration=Source(calibration),
         held_out=held_out,
         threads=threads,
         verify=not estimate,
-        **names,
     )
     source = load(model)
     found = find(source, budget, settings, progress)

@@ -1,0 +1,120 @@
+"""The whole examination of one recipe: what it loses, which tensor loses it, on which tokens, and what would mend it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitwright.analysis.attribution import Attribution, attribute
+from bitwright.analysis.documents import Document, Made, analysis_document
+from bitwright.analysis.evaluate import Evaluation, evaluate
+from bitwright.analysis.scored_text import read_text, windows_of
+from bitwright.calibration.text import Watch, unwatched
+from bitwright.core import Choice, Floats, Recipe, Scheme
+from bitwright.errors import TextError
+from bitwright.formats import FORMATS
+from bitwright.models.base import Dense, LanguageModel
+from bitwright.quantization import QuantizedModel, quantize, quantize_matrix
+
+CONTEXT = 256
+REPAIRS = ("int3-g64", "int4-g64", "int5-g64", "int6-g64", "int8-channel")  # the next larger is tried
+WHOLE = (
+    "size_bytes",
+    "bits_per_weight",
+    "kl_mean",
+    "kl_mean_interval",
+    "kl_p99",
+    "kl_max",
+    "top1_agreement",
+    "flips",
+    "perplexity",
+    "perplexity_reference",
+    "noise_floor_kl",
+)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """`tokens` of `text` (itself, or a file) for the whole, of which `probed` for one tensor at a time."""
+
+    text: str | Path
+    tokens: int = 4096
+    probed: int = 1024
+    allow_seen: bool = False
+
+
+def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "self", watch: Watch = unwatched) -> Document:
+    """The document of a report. Raises `TextError` for a text too short, and what `quantize` and `evaluate` raise."""
+    model = made.model
+    quantized = quantize(model, recipe, calibration)
+    context = min(CONTEXT, model.architecture.context_length)
+    passage = read_text(examined.text, examined.tokens)
+    windows = [window for window in windows_of(model.tokenizer(), passage, context, examined.probed) if len(window) == context]
+    if not windows:
+        raise TextError(f"an analysis needs one window of {context} tokens at least; give a longer text")
+    quantized.calibrate(None, watch)
+    with watch("measuring the whole") as progress:
+        whole = evaluate(quantized, model, passage, context, examined.tokens, "int8", progress, examined.allow_seen, kinds=True)
+    found = attribute(model, quantized, np.stack(windows), lambda name: repaired(model, quantized, name), watch)
+    figures = whole.to_dict()
+    document = analysis_document(made, quantized, found, {key: figures[key] for key in WHOLE if key in figures}, kinds_of(whole))
+    name = examined.text.name if isinstance(examined.text, Path) else "a text of its own"
+    document["text"] = {"name": name, "tokens": whole.tokens, "context": context, "held_out": "calibration did not see it"}
+    return document | {"fixes": fixes(quantized, found)}
+
+
+def larger(scheme: Scheme) -> Scheme | None:
+    """The next of REPAIRS with more bits; None beyond eight."""
+    bits = FORMATS[scheme.format].bits
+    return next((Scheme.parse(name) for name in REPAIRS if FORMATS[Scheme.parse(name).format].bits > bits), None)
+
+
+def repaired(model: LanguageModel, quantized: QuantizedModel, name: str) -> Floats:
+    """The tensor rounded to nearest in the next larger scheme; as it was, where there is none or it does not fit."""
+    stored = quantized.stored(name)
+    better = None if isinstance(stored, Dense) else larger(stored.scheme)
+    if better is None or (better.group > 0 and stored.shape[1] % better.group):
+        return model.read(name)
+    rotated = getattr(stored, "rotation", 0) > 0
+    return quantize_matrix(name, model.stored(name), Choice(name, better, rotate=rotated)).dequantize()
+
+
+def fixes(quantized: QuantizedModel, found: Attribution) -> list[dict[str, Any]]:
+    """What was tried for the worst tensors."""
+    rows = []
+    for repair in found.repairs:
+        stored = quantized.stored(repair.tensor)
+        if isinstance(stored, Dense):
+            continue
+        better = larger(stored.scheme)
+        if better is None or (better.group > 0 and stored.shape[1] % better.group):
+            better = Scheme("fp16")
+        extra = better.stored_bits(stored.shape) - stored.scheme.stored_bits(stored.shape)
+        rows.append(
+            {
+                "tensor": repair.tensor,
+                "from_scheme": str(stored.scheme),
+                "to_scheme": str(better),
+                "kl_before": repair.before,
+                "kl_after": repair.after,
+                "extra_bytes": max(0, extra // 8),
+            }
+        )
+    return rows
+
+
+def kinds_of(whole: Evaluation) -> list[dict[str, Any]]:
+    """The kinds of token as the report names their figures."""
+    return [
+        {
+            "kind": f"{kind.group}: {kind.kind}",
+            "share": kind.share,
+            "kl": kind.kl_mean,
+            "nll_reference": kind.loss_reference,
+            "nll_added": kind.loss_added,
+        }
+        for kind in whole.kinds or ()
+    ]

@@ -1,0 +1,89 @@
+"""`bitwright analyze`: which layer hurts, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from bitwright.cli.command_line import Argument, Option
+from bitwright.cli.console import Json, note, print_json, print_table, progress
+from bitwright.errors import OutputError
+
+if TYPE_CHECKING:
+    from bitwright.core import Recipe
+
+SHOWN = 12  # tensors in the table
+
+
+def analyze(  # noqa: PLR0913 - one parameter an option
+    model: Annotated[str, Argument("MODEL", help="The model before quantization.")],
+    scheme: Annotated[str, Option("--scheme", help="Number format and granularity; see bitwright formats.")] = "int4-g64",
+    method: Annotated[str, Option("--method", help="How codes are chosen; see bitwright methods.")] = "nearest",
+    recipe: Annotated[Path | None, Option("--recipe", help="A recipe instead, such as `bitwright plan` writes.")] = None,
+    text: Annotated[Path | None, Option("--text", help="UTF-8 text to measure on. [one that comes along]")] = None,
+    tokens: Annotated[int, Option("--tokens", least=2, help="Tokens of the text for the whole.")] = 4096,
+    probed: Annotated[int, Option("--probed", least=2, help="Of these, tokens for one tensor at a time.")] = 1024,
+    calibration: Annotated[str, Option("--calibration", help="self, a text file, or a data set on the hub.")] = "self",
+    output: Annotated[Path | None, Option("-o", "--output", help="Page to write, an .html file.")] = None,
+    json_output: Annotated[Path | None, Option("--json-output", help="The same as JSON. [beside the page]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure which tensor loses what, on which tokens, and what would mend it.
+
+    Every tensor is quantized alone and restored alone: two runs through the model for each.
+    """
+    for place in (output, json_output):
+        if place is not None and (not place.parent.is_dir() or place.is_dir()):
+            raise OutputError(f"cannot write {place}; its folder must exist, and it must not be one")
+    from bitwright.analysis.analyze import Examined
+    from bitwright.analysis.analyze import analyze as examine
+    from bitwright.analysis.demonstration import demo_text
+    from bitwright.analysis.documents import Made
+    from bitwright.models import load
+
+    said = f"--recipe {recipe}" if recipe else f"--scheme {scheme} --method {method}"
+    made = Made(load(model), f"bitwright analyze {model} {said}")
+    examined = Examined(demo_text() if text is None else text, tokens, probed)
+    document = examine(made, _recipe(recipe, scheme, method), examined, calibration, progress)
+    if output is not None:
+        from bitwright.analysis.report import write
+
+        write(document, output, json_output or output.with_suffix(".json"))
+    elif json_output is not None:
+        json_output.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    if as_json:
+        print_json(document)
+        return
+    _show(document)
+    if output is not None:
+        note(f"wrote {output}")
+
+
+def _recipe(recipe: Path | None, scheme: str, method: str) -> Recipe:
+    from bitwright.core import Recipe
+
+    return Recipe.uniform(scheme, method) if recipe is None else Recipe.load(recipe)
+
+
+def _show(document: dict[str, Any]) -> None:
+    columns = ("tensor", "scheme", "KL alone", "regained", "estimate", "SQNR dB")
+    rows = [
+        (
+            tensor["name"],
+            tensor["scheme"],
+            f"{tensor['kl_alone']:.3g}",
+            f"{tensor['kl_regained']:.3g}",
+            f"{tensor['kl_estimated']:.3g}",
+            "" if tensor["sqnr_db"] is None else f"{tensor['sqnr_db']:.1f}",
+        )
+        for tensor in document["tensors"][:SHOWN]
+    ]
+    print_table(document["verdict"], columns, rows, 2)
+    parts = document["additivity"]
+    note(f"one by one they sum to {parts['sum_of_parts']:.3g}, together they cost {parts['together']:.3g} nats a token")
+    for fix in document["fixes"]:
+        note(
+            f"{fix['tensor']} as {fix['to_scheme']}: {fix['kl_before']:.4g} -> {fix['kl_after']:.4g}, "
+            f"{fix['extra_bytes'] / 1e3:.0f} kB more"
+        )
