@@ -37,7 +37,7 @@ test: setup
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory sanitize
 	@$(MAKE) --no-print-directory arm
-	@$(MAKE) --no-print-directory browser
+	@tests/analysis/report/browser/tools.sh
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -61,7 +61,8 @@ arm: setup
 	native/tests/arm.sh $(abspath $(BIN))
 
 browser: setup
-	tests/analysis/report/browser/browser.sh $(abspath $(BIN))/python
+	@tests/analysis/report/browser/tools.sh
+	$(BIN)/python -m pytest -rs tests/analysis/report/test_browser.py
 
 bench: setup
 	$(BIN)/python benchmarks/engines.py

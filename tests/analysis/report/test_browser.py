@@ -33,7 +33,7 @@ def visit(pictures: Path, *reports: Path) -> subprocess.CompletedProcess[str]:
     script = Path(__file__).parent / "browser" / "visit.js"
     pictures.mkdir(parents=True, exist_ok=True)
     command = [node, str(script), str(playwright), chromium, str(pictures), *map(str, reports)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,7 +20,7 @@ async function open(browser, view, file) {
   const address = pathToFileURL(file).href;
   const { name, ...settings } = view;
   const context = await browser.newContext(settings);
-  context.setDefaultTimeout(60000); // a busy machine is no fault
+  context.setDefaultTimeout(240000); // a busy machine is no fault
   const page = await context.newPage();
   page.on("console", (message) => {
     if (["error", "warning"].includes(message.type())) faults.push(`${name}: console says ${message.text()}`);
@@ -66,7 +66,7 @@ async function useMap(page, name, touch) {
   const at = await cell(page, 3, 4);
   if (touch) await page.touchscreen.tap(at.x, at.y);
   else await page.mouse.click(at.x, at.y);
-  await page.waitForFunction((old) => document.querySelector("#detail h3").textContent !== old, first, { timeout: 30000 })
+  await page.waitForFunction((old) => document.querySelector("#detail h3").textContent !== old, first)
     .catch(() => faults.push(`${name}: choosing a cell of the heat map shows nothing`));
   const clicked = await title(page);
   const wanted = touch ? "model.layers.4.self_attn.o_proj.weight" : "model.layers.3.mlp.gate_proj.weight";
