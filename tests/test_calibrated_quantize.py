@@ -16,7 +16,7 @@ from bitwright import quantization
 from bitwright.calibration.store import Store
 from bitwright.calibration.text import Source
 from bitwright.core import Choice, Recipe, Scheme
-from bitwright.errors import TextError
+from bitwright.errors import SchemeError, TextError
 from bitwright.fitting import FITTING
 from bitwright.fitting.hessian import HessianFit
 from bitwright.formats.hadamard import rotate
@@ -226,3 +226,9 @@ def test_a_forecast_takes_the_work_into_account(model: LanguageModel) -> None:
     assert second.peak_rss_bytes > first.peak_rss_bytes
     nothing = bitwright.quantize(model, Recipe.uniform("int4-g32")).forecast()
     assert nothing.seconds == nothing.writing_seconds == 0 < nothing.size_bytes
+
+
+@pytest.mark.parametrize("method", ["adaround", "signround"])
+def test_tables_of_levels_are_refused_before_any_work(method: str, model: LanguageModel) -> None:
+    with pytest.raises(SchemeError, match=r"weight: .*nf4 is a table of levels; choose gptq"):
+        bitwright.quantize(model, Recipe.uniform("nf4-g32", method=method))

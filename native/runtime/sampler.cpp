@@ -1,6 +1,7 @@
 #include "bitwright/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <stdexcept>
 
@@ -10,14 +11,32 @@ namespace bitwright {
 
 namespace {
 
-struct Candidate {
-  float logit;
-  int token;
-};
+constexpr int kDigits = 3, kDigitBits = 11;
+constexpr uint32_t kDigitMask = (1u << kDigitBits) - 1;
 
-bool likelier(const Candidate& a, const Candidate& b) { return a.logit > b.logit || (a.logit == b.logit && a.token < b.token); }
+// Ascends as the logit descends; +0 and -0 are equal.
+uint32_t descending_key(float logit) {
+  const uint32_t bits = std::bit_cast<uint32_t>(logit + 0.0f);
+  return bits >> 31 ? bits : ~bits & 0x7FFFFFFFu;
+}
 
 }  // namespace
+
+// By radix, least digit first: each pass keeps the order of equals. At temperature 1 a whole vocabulary is sorted, token by
+// token.
+void sort_by_logit(std::vector<Candidate>& candidates) {
+  std::vector<Candidate> other(candidates.size());
+  for (int digit = 0; digit < kDigits; digit++) {
+    const auto bucket = [&](const Candidate& candidate) {
+      return descending_key(candidate.logit) >> digit * kDigitBits & kDigitMask;
+    };
+    std::vector<size_t> ends(kDigitMask + 2);
+    for (const Candidate& candidate : candidates) ends[bucket(candidate) + 1]++;
+    for (size_t i = 1; i < ends.size(); i++) ends[i] += ends[i - 1];
+    for (const Candidate& candidate : candidates) other[ends[bucket(candidate)]++] = candidate;
+    candidates.swap(other);
+  }
+}
 
 double Sampler::uniform() {  // splitmix64: Steele, Lea and Flood 2014
   uint64_t z = (state_ += 0x9E3779B97F4A7C15ull);
@@ -47,7 +66,7 @@ int Sampler::pick(const float* logits, int n, const std::vector<int32_t>& seen) 
   std::vector<Candidate> candidates;
   for (int token = 0; token < n; token++)
     if (logits[token] >= floor) candidates.push_back({logits[token], token});
-  std::sort(candidates.begin(), candidates.end(), likelier);
+  sort_by_logit(candidates);
   if (options_.top_k > 0 && candidates.size() > static_cast<size_t>(options_.top_k)) candidates.resize(options_.top_k);
 
   std::vector<double> cumulative;

@@ -279,6 +279,18 @@ void check_ceilings() {
     CHECK((matrix_peak(type, 2, 0.001) > 0) == (matrix_instruction(type) != nullptr));
 }
 
+void check_candidates() {
+  std::vector<Candidate> expected;
+  for (const float logit : normal(3000, 5, 20.0f)) {
+    const int token = static_cast<int>(expected.size());
+    expected.push_back({token % 3 ? logit : std::nearbyint(logit), token});  // with equals, and zeros of both signs
+  }
+  auto sorted = expected;
+  sort_by_logit(sorted);
+  std::stable_sort(expected.begin(), expected.end(), [](const Candidate& a, const Candidate& b) { return a.logit > b.logit; });
+  for (size_t i = 0; i < sorted.size(); i++) CHECK(sorted[i].token == expected[i].token);
+}
+
 void check_sampler() {
   const std::vector<float> logits = {1.0f, 3.0f, 2.0f, -1.0f};
   const auto shares = [&](SamplerOptions options, std::vector<int32_t> seen) {
@@ -312,6 +324,7 @@ std::vector<Case> runtime_cases() {
           {"state", check_state},
           {"memory", check_memory},
           {"compare", check_compare},
+          {"candidates", check_candidates},
           {"sampler", check_sampler},
           {"ceilings", check_ceilings}};
 }

@@ -16,7 +16,8 @@ from bitwright.models.base import LanguageModel
 
 
 def summary(model: LanguageModel) -> dict[str, Any]:
-    """size_bytes, bits_per_weight, weights, family, and tensors, a list of {name, shape, scheme, weights, bits_per_weight, bytes}
+    """size_bytes, bits_per_weight, weights, family, and tensors, a list of {name, shape, scheme, rotation, weights,
+    bits_per_weight, bytes}; `rotation`: columns in a block of the Hadamard rotation, 0 for none
 
     size_bytes is the size of all tensors; of an artifact, of all files in its directory, tokenizer included.
     """
@@ -40,10 +41,16 @@ def _row(model: LanguageModel, name: str) -> dict[str, Any]:
         "name": name,
         "shape": list(shape),
         "scheme": model.scheme_of(name),
+        "rotation": _rotation(model, name),
         "weights": weights,
         "bits_per_weight": bits / weights,
         "bytes": math.ceil(bits / 8),
     }
+
+
+def _rotation(model: LanguageModel, name: str) -> int:
+    """Only artifacts hold rotated tensors."""
+    return model.rotation_of(name) if isinstance(model, ArtifactModel) else 0
 
 
 def _directory_bytes(directory: Path) -> int:

@@ -51,6 +51,7 @@ from bitwright.formats.scales import store_multiples, store_scale
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.rounding import ROUNDING
+from bitwright.rounding.even_steps import require_even_steps
 from bitwright.rounding.moments import Moments
 from bitwright.runtime import RuntimeSetting
 from bitwright.sparsity.pruning import Pattern, mask, strip
@@ -397,6 +398,8 @@ def _check_fit(name: str, shape: Sequence[int], choice: Choice) -> None:
     try:
         if choice.scheme.scaled:
             choice.scheme.group_size(shape)
+        if ROUNDING[choice.method].even_steps:
+            require_even_steps(choice.scheme)
         if choice.prune:
             Pattern.parse(choice.prune).check((shape[0], shape[1]))
     except (SchemeError, RecipeError) as fault:

@@ -17,6 +17,9 @@ def test_inspect(bitwright: Command, artifact: Path, model_directory: Path) -> N
     assert {"size_bytes", "bits_per_weight", "tensors"} <= set(found)
     assert found["size_bytes"] == sum(path.stat().st_size for path in artifact.iterdir())
     assert {row["scheme"] for row in found["tensors"]} == {"int4-g64", "int8-channel", "fp32"}
+    assert {row["rotation"] for row in found["tensors"] if row["scheme"] == "int4-g64"} == {64}
+    assert {row["rotation"] for row in found["tensors"] if row["scheme"] == "fp32"} == {0}
+    assert "rotation" in bitwright("inspect", artifact).out
     table = bitwright("inspect", model_directory).out
     assert "model.layers.1.mlp.down_proj.weight" in table and "32.000 bits per weight" in table
 

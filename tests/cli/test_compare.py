@@ -30,6 +30,11 @@ def test_a_table_and_an_object(bitwright: Command, model_directory: Path, text_f
     ]
 
 
+def test_calibration_tokens(bitwright: Command, model_directory: Path) -> None:
+    found = bitwright("compare", model_directory, *WAYS, "--calibration-tokens", 1200, "--json").json["calibration"]
+    assert (found["windows"], found["length"]) == (2, 512)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".md"])
 def test_tables_for_others(bitwright: Command, model_directory: Path, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"table{suffix}"

@@ -13,6 +13,7 @@ from bitwright.core import QParams, Scheme
 from bitwright.errors import NonFiniteError
 from bitwright.fitting import FITTING
 from bitwright.formats import FORMATS
+from bitwright.formats.table import Table
 from bitwright.formats.uniform import Uniform
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.nearest import encode_reference
@@ -27,6 +28,8 @@ def methods_and_schemes() -> list[tuple[str, Scheme]]:
     pairs = []
     for position, (name, method) in enumerate(ROUNDING.items()):
         schemes = every_scheme(groups=(-1, 0, 32))
+        if method.even_steps:
+            schemes = [scheme for scheme in schemes if not isinstance(FORMATS[scheme.format], Table)]
         pairs += [(name, scheme) for scheme in (schemes[3 * position :: 32] if method.needs else schemes)]
     return pairs
 

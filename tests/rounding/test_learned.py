@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from bitwright.core import Scheme
+from bitwright.errors import SchemeError
 from bitwright.fitting import FITTING
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.adaround import WARM_UP, WEIGHT, regularizer_slope
@@ -55,6 +56,15 @@ def test_learning_comes_close_to_the_best(seed: int) -> None:
         closed = (found["nearest"].sum() - found[name].sum()) / (found["nearest"].sum() - best)
         assert closed > 0.6, f"{name} closes {closed:.2f} of the gap between nearest rounding and the best"
     assert found["adaround"].sum() >= best * (1 - 1e-5)  # it rounds up or down, and cannot do better
+
+
+@pytest.mark.parametrize("method", ["adaround", "signround"])
+def test_tables_are_refused(method: str) -> None:
+    weights, known = problem(1)
+    with pytest.raises(SchemeError, match="nf4 is a table of levels; choose gptq"):
+        ROUNDING[method](weights, Scheme("nf4", 0), FITTING["mse"], known)
+    plain = ROUNDING[method](weights, Scheme("fp16", 0), FITTING["mse"], known)  # without a scale there is nothing to learn
+    assert np.array_equal(plain.dequantize(), weights.astype(np.float16))
 
 
 def test_adarounds_codes_are_the_two_around_the_weight() -> None:

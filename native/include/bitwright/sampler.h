@@ -15,6 +15,14 @@ struct SamplerOptions {
   uint64_t seed = 0;
 };
 
+struct Candidate {
+  float logit;
+  int token;
+};
+
+// The likeliest first, equals by token. They come in ascending order of token.
+void sort_by_logit(std::vector<Candidate>& candidates);
+
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options) : options_(options), state_(options.seed) {}

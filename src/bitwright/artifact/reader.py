@@ -76,6 +76,10 @@ class ArtifactModel:
     def scheme_of(self, name: str) -> str:
         return str(self._line(name).scheme)
 
+    def rotation_of(self, name: str) -> int:
+        """Columns in a block of the Hadamard rotation that the codes are of; 0 for none."""
+        return self._line(name).rotation
+
     def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
         return self._roles
 

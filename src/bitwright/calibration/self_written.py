@@ -4,18 +4,20 @@ Window i depends on the seed and on i alone. Every tenth holds tokens drawn at r
 sampled at temperatures around 1, which is what the model takes text to be like: colder text repeats itself, hotter text is
 noise, and layers rounded by either do worse on real text. A beginning is a token drawn at random, after BOS where the
 tokenizer opens a text with it, or in every second group of four windows BOS alone; where the model ends its text, the next
-begins in the same window.
+begins in the same window. Several windows are written together; what each becomes is what it would become alone.
 Data from the model itself: LLM-QAT, Liu et al. 2023, arXiv:2305.17888.
 
-Each window is kept in a file of its own as soon as it is written, so an interrupted run goes on where it stopped, and a
-later one that wants more windows writes only those.
+Each window is kept in a file of its own as soon as it is written, so an interrupted run loses at most the windows at work,
+and a later one that wants more windows writes only those.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from bitwright.models.base import LanguageModel
     from bitwright.models.tokenizer import Tokenizer
 
+Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
@@ -55,13 +58,15 @@ def self_written(
             missing.append(index)
         else:
             result[index] = kept
-    done = windows - len(missing)
-    for index, tokens in _write(writer, missing, length, seed) if missing else ():
+    kept_tokens = (windows - len(missing)) * length
+
+    def report(written: int) -> None:
+        if progress is not None:
+            progress(kept_tokens + written, windows * length)
+
+    for index, tokens in _write(writer, missing, (length, seed), report) if missing else ():
         result[index] = tokens
         _keep(directory / f"{index}.npy", tokens)
-        done += 1
-        if progress is not None:
-            progress(done * length, windows * length)
     return result
 
 
@@ -71,20 +76,37 @@ def missing_tokens(model: LanguageModel, shape: tuple[int, int], seed: int) -> i
     return shape[1] * sum(not (directory / f"{index}.npy").is_file() for index in range(shape[0]))
 
 
-def _write(writer: Callable[[], LanguageModel], indices: Iterable[int], length: int, seed: int) -> Iterator[tuple[int, Tokens]]:
-    """The windows of these numbers, each as soon as it is complete."""
-    from bitwright.engine import Engine
+def _write(
+    writer: Callable[[], LanguageModel], indices: Items[int], text: tuple[int, int], report: Callable[[int], None]
+) -> Iterator[tuple[int, Tokens]]:
+    """The windows of these numbers, each as soon as it is complete. `text`: length and seed; `report` is told tokens written."""
+    from bitwright.engine import AT_ONCE, Engine
 
-    model = writer()
+    (length, seed), model = text, writer()
     vocabulary = min(model.tokenizer().vocab_size, model.architecture.vocab_size)
     opening = opening_of(model.tokenizer())
     engine = Engine.load(model, context=length)
-    for index in indices:
-        random = np.random.default_rng((seed, index))
-        if index % RANDOM_EVERY == RANDOM_EVERY - 1:
-            yield index, random.integers(0, vocabulary, length).astype(np.int32)
-        else:
-            yield index, _sampled(engine, opening, length, index, random)
+    waiting, writing, complete = deque(indices), list[_Window](), 0
+    while waiting or writing:
+        while waiting and len(writing) < AT_ONCE:
+            index = waiting.popleft()
+            random = np.random.default_rng((seed, index))
+            if index % RANDOM_EVERY == RANDOM_EVERY - 1:
+                complete += 1
+                yield index, random.integers(0, vocabulary, length).astype(np.int32)
+            else:
+                writing.append(_Window(engine, opening, index, random))
+        going = [window for window in writing if len(window.tokens) < length]
+        for window in writing:
+            if window not in going:
+                complete += 1
+                yield window.index, np.asarray(window.tokens[:length], np.int32)
+        if going:
+            rows = engine.read([(window.sequence, window.unread) for window in going])
+            for window, row in zip(going, rows, strict=True):
+                window.draw(row)
+        writing = going
+        report(complete * length + sum(len(window.tokens) for window in writing))
 
 
 def opening_of(tokenizer: Tokenizer) -> list[int]:
@@ -92,24 +114,30 @@ def opening_of(tokenizer: Tokenizer) -> list[int]:
     return [token for token in tokenizer.encode("", add_special=True)[:1] if token == tokenizer.bos_id]
 
 
-def _sampled(engine: Engine, opening: list[int], length: int, index: int, random: np.random.Generator) -> Tokens:
-    """One window in the model's own words."""
-    temperature = TEMPERATURES[index % len(TEMPERATURES)]
-    sampler = _native.Sampler(temperature, 0, 1.0, 0.0, 1.0, int(random.integers(2**63)))
-    only_opening = bool(opening) and index // len(TEMPERATURES) % 2 == 0
-    tokens: list[int] = []
-    logits = None
-    while len(tokens) < length:
-        if logits is None:  # a text begins
-            start = opening if only_opening else [*opening, int(random.integers(engine.vocab_size))]
-            tokens += start
-            logits = engine.prefill(start) if len(tokens) < length else None
-            continue
-        token = sampler.pick(logits, [])
-        tokens.append(token)
-        ended = token in engine.eos_ids
-        logits = None if ended or len(tokens) >= length else engine.decode(token)
-    return np.asarray(tokens[:length], np.int32)
+class _Window:
+    """One window in the model's own words, while it is written; `unread` must be read before the next token is drawn."""
+
+    def __init__(self, engine: Engine, opening: list[int], index: int, random: np.random.Generator) -> None:
+        self.index, self.tokens, self.sequence = index, list[int](), engine.new_sequence()
+        self._engine, self._opening, self._random = engine, opening, random
+        temperature = TEMPERATURES[index % len(TEMPERATURES)]
+        self._sampler = _native.Sampler(temperature, 0, 1.0, 0.0, 1.0, int(random.integers(2**63)))
+        self._only_opening = bool(opening) and index // len(TEMPERATURES) % 2 == 0
+        self._begin()
+
+    def draw(self, logits: Floats) -> None:
+        """The next token of the text, and where it ends, the beginning of another."""
+        token = self._sampler.pick(logits, [])
+        self.tokens.append(token)
+        self.unread = [token]
+        if token in self._engine.eos_ids:
+            self._begin()
+
+    def _begin(self) -> None:
+        first = [] if self._only_opening else [int(self._random.integers(self._engine.vocab_size))]
+        self.unread = [*self._opening, *first]
+        self.tokens += self.unread
+        self.sequence.rewind(0)
 
 
 def _directory(model: LanguageModel, length: int, seed: int) -> Path:

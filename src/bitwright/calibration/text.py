@@ -46,6 +46,11 @@ class Source:
     length: int = LENGTH
     seed: int = 0
 
+    @classmethod
+    def of(cls, place: str, tokens: int) -> Source:
+        """About so many tokens, in windows of the usual length, or one shorter window."""
+        return cls(place, max(1, tokens // LENGTH), min(LENGTH, tokens))
+
     def check(self) -> None:
         """Raises `TextError` unless the place is one of the three; asks no network."""
         if self.windows < 1 or self.length < 2:

@@ -41,6 +41,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
     calibration: Annotated[
         str, Option("--calibration", help="self: text that the model writes; or a text file, or a data set on the hub.")
     ] = "self",
+    calibration_tokens: Annotated[int, Option("--calibration-tokens", least=1, help="How much of it is used.")] = 65536,
     output: Annotated[Path | None, Option("-o", "--output", help="Table to write: .json, .csv or .md.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +59,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
     from bitwright.models import load
 
     source = load(model)
-    ruler = Ruler(demo_text() if text is None else text, tokens, Source(calibration))
+    ruler = Ruler(demo_text() if text is None else text, tokens, Source.of(calibration, calibration_tokens))
     settings = ruler.settings(source)
     rows = kept_rows(output, settings)
     if rows:

@@ -27,7 +27,7 @@ def inspect(
         print_json(found)
         return
     title = f"{path}: {megabytes(found['size_bytes'])}, {found['bits_per_weight']:.3f} bits per weight"
-    rows, columns = tensor_rows(found["tensors"]), ["tensor", "shape", "scheme", "bits per weight", "bytes"]
+    rows, columns = tensor_rows(found["tensors"]), ["tensor", "shape", "scheme", "rotation", "bits per weight", "bytes"]
     if entropy:
         title += f"; {found['entropy_bits_per_weight']:.3f} by an entropy coder"
         columns += ["zeros", "by an entropy coder"]
@@ -56,6 +56,7 @@ def tensor_rows(tensors: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             tensor["name"],
             " x ".join(map(str, tensor["shape"])),
             tensor["scheme"],
+            f"{tensor['rotation']}" if tensor["rotation"] else "",
             f"{tensor['bits_per_weight']:.3f}",
             f"{tensor['bytes']}",
         )

@@ -47,16 +47,15 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     from bitwright import quantize as quantize_model
     from bitwright.analysis.guards import Guard
     from bitwright.analysis.memory import peak_rss_bytes
-    from bitwright.calibration.text import LENGTH, Source
+    from bitwright.calibration.text import Source
     from bitwright.inspection import summary
     from bitwright.models import load
 
     begin = time.perf_counter()
     given = {"scheme": scheme, "method": method, "fitting": fitting, "head": head, "rotate": rotate, "prune": prune}
     chosen = choose_recipe(recipe, {option: value for option, value in given.items() if value is not None})
-    windows = max(1, calibration_tokens // LENGTH)
     source = load(model)
-    quantized = quantize_model(source, chosen, Source(calibration, windows, min(LENGTH, calibration_tokens)))
+    quantized = quantize_model(source, chosen, Source.of(calibration, calibration_tokens))
     expected = quantized.forecast() if dry_run or quantized.calibrates else None
     if dry_run and expected is not None:
         _say_forecast(expected, as_json)

@@ -28,6 +28,7 @@ class Plain:
 
     round: Callable[[Floats, Scheme, Fit], QTensor]
     needs: str = ""
+    even_steps: bool = False
 
     def __call__(self, weights: Floats, scheme: Scheme, fit: Fit, moments: Moments | None = None) -> QTensor:
         return self.round(weights, scheme, fit)
@@ -39,6 +40,7 @@ class Calibrated:
 
     round: Callable[[Floats, Scheme, Fit, Moments], QTensor]
     needs: str = "gram"
+    even_steps: bool = False  # formats given by a table of levels are refused
 
     def __call__(self, weights: Floats, scheme: Scheme, fit: Fit, moments: Moments | None = None) -> QTensor:
         """Without moments the inputs are taken to be alike and independent."""
@@ -51,6 +53,6 @@ ROUNDING: dict[str, Plain | Calibrated] = {
     "gptq": Calibrated(gptq),
     "gptaq": Calibrated(gptaq, needs="cross"),
     "refine": Calibrated(refine),
-    "adaround": Calibrated(adaround),
-    "signround": Calibrated(signround),
+    "adaround": Calibrated(adaround, even_steps=True),
+    "signround": Calibrated(signround, even_steps=True),
 }

@@ -17,12 +17,10 @@ import numpy.typing as npt
 
 from bitwright.core import QTensor, Scheme
 from bitwright.fitting import Fit
-from bitwright.formats import FORMATS
-from bitwright.formats.checks import require_finite
 from bitwright.formats.uniform import Uniform
-from bitwright.rounding.grids import Grids
+from bitwright.rounding.even_steps import learned
+from bitwright.rounding.grids import Codes, Grids
 from bitwright.rounding.moments import Moments
-from bitwright.rounding.nearest import nearest
 from bitwright.rounding.refine import row_errors
 
 Floats = npt.NDArray[np.float32]
@@ -32,20 +30,19 @@ WARM_UP, FIRST_BETA, LAST_BETA = 0.2, 20.0, 2.0
 
 
 def adaround(weights: Floats, scheme: Scheme, fit: Fit, moments: Moments) -> QTensor:
-    """(rows, columns) float32 -> QTensor of the same shape; formats without even steps are rounded to nearest.
+    """(rows, columns) float32 -> QTensor of the same shape.
 
-    Raises as `nearest` does.
+    Raises as `nearest` does, and `SchemeError` for a format given by a table of levels.
     """
-    values = require_finite(weights)
-    start = nearest(weights, scheme, fit)
-    grid = FORMATS[scheme.format]
-    if not isinstance(grid, Uniform) or start.params is None:
-        return start
-    grids = Grids.of(start.params, values.shape, scheme)
     gram: Floats = moments.damped.astype(np.float32)
-    codes = (gates(values, grids, grid, gram) - grid.lowest).astype(np.uint8)
-    before, after = row_errors(values, grids, start.codes, gram), row_errors(values, grids, codes, gram)
-    return grids.tensor(np.where((after < before)[:, None], codes, start.codes))
+
+    def learn(values: Floats, grids: Grids, start: Codes) -> QTensor:
+        assert grids.uniform is not None
+        codes = (gates(values, grids, grids.uniform, gram) - grids.uniform.lowest).astype(np.uint8)
+        before, after = row_errors(values, grids, start, gram), row_errors(values, grids, codes, gram)
+        return grids.tensor(np.where((after < before)[:, None], codes, start))
+
+    return learned(weights, scheme, fit, learn)
 
 
 def gates(weights: Floats, grids: Grids, grid: Uniform, gram: Floats) -> Floats:

@@ -16,13 +16,10 @@ import numpy.typing as npt
 
 from bitwright.core import QTensor, Scheme
 from bitwright.fitting import Fit
-from bitwright.formats import FORMATS
-from bitwright.formats.checks import require_finite
 from bitwright.formats.scales import round_scale
-from bitwright.formats.uniform import Uniform
+from bitwright.rounding.even_steps import learned
 from bitwright.rounding.grids import Grids
 from bitwright.rounding.moments import Moments
-from bitwright.rounding.nearest import nearest
 from bitwright.rounding.refine import REFITTED_SCALES
 
 Floats = npt.NDArray[np.float32]
@@ -32,20 +29,18 @@ LEAST_FACTOR = 0.5
 
 
 def signround(weights: Floats, scheme: Scheme, fit: Fit, moments: Moments) -> QTensor:
-    """(rows, columns) float32 -> QTensor of the same shape; formats without even steps are rounded to nearest.
+    """(rows, columns) float32 -> QTensor of the same shape.
 
-    Raises as `nearest` does.
+    Raises as `nearest` does, and `SchemeError` for a format given by a table of levels.
     """
-    values = require_finite(weights)
-    start = nearest(weights, scheme, fit)
-    grid = FORMATS[scheme.format]
-    if not isinstance(grid, Uniform) or start.params is None:
-        return start
-    return learned(values, Grids.of(start.params, values.shape, scheme), grid, moments.damped.astype(np.float32))
+    gram: Floats = moments.damped.astype(np.float32)
+    return learned(weights, scheme, fit, lambda values, grids, _: descended(values, grids, gram))
 
 
-def learned(weights: Floats, grids: Grids, grid: Uniform, gram: Floats) -> QTensor:
+def descended(weights: Floats, grids: Grids, gram: Floats) -> QTensor:
     """From the fitted grids, whose scales move only where each can be chosen by itself."""
+    grid = grids.uniform
+    assert grid is not None
     scales_move = grids.scheme.scale in REFITTED_SCALES and grids.scheme.group != -1
     zero_point = grids.zero_point[:, grids.group_of]
     starts = np.flatnonzero(np.diff(grids.group_of, prepend=-1))
