@@ -71,8 +71,8 @@ class Follower:
 
     def room(self, sequence: Sequence, ahead: int = 0) -> int:
         """Tokens from its position, or so many further, to the next threshold of context."""
-        position = sequence.position + ahead
-        thresholds = (setting.from_context for setting in self.settings[sequence.setting + 1 :])
+        position, setting = sequence.position + ahead, sequence.setting if sequence.position else 0
+        thresholds = (later.from_context for later in self.settings[setting + 1 :])
         return min((at - position for at in thresholds if at > position), default=self._context)
 
     def _begin(self, sequence: Sequence) -> None:
