@@ -6,8 +6,8 @@ and the working set of a real token, not for a loop over one matrix that a cache
 
     sum over its matrices of decode_seconds(scheme, shape) + other_seconds(architecture, context)
 
-A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are medians, of tokens and
-of prompts, as those of `bitwright bench` are: what the machine typically does, other programs included.
+A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are taken as those of `bitwright
+bench` are, the mean of a burst of tokens and the median of bursts: what the machine typically does, other programs included.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 FILE = "device_costs.json"
 PROMPT = 192  # tokens of a prompt: as many as the engine takes at a time
 SHALLOW, DEEP = 16, 1024  # tokens in the context when a burst begins
-BURST, BURSTS = 12, 5  # tokens; how often
+BURST, BURSTS = 12, 7  # tokens; how often
 PROMPTS = 3
 STAGES = {  # of the engine's steps -> the matrices that it multiplies
     "query_key_value": ("q", "k", "v"),
@@ -164,13 +164,14 @@ def _decode(engine: Engine, depth: int, kv_cache: str = "fp16") -> tuple[dict[st
     """Seconds of one token, in all layers, by stage; and what it takes beside all stages."""
     sequence = engine.new_sequence(kv_cache)
     zeros = np.zeros(sequence.native.cache_bytes(depth), np.uint8)
-    steps = []
+    bursts = []
     for _ in range(BURSTS):
         sequence.rewind(0)
         sequence.native.restore(depth, zeros)
         sequence.tokens.extend([0] * depth)
-        steps += [_step(engine, lambda: engine.read([(sequence, [0])])) for _ in range(BURST)]
-    middle = _middle(steps)
+        burst = _step(engine, lambda: [engine.read([(sequence, [0])]) for _ in range(BURST)])
+        bursts.append({name: seconds / BURST for name, seconds in burst.items()})
+    middle = _middle(bursts)
     return middle, middle.pop("rest")
 
 
