@@ -6,7 +6,6 @@ Free memory is looked at before every step. A sequence that is begun anew begins
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from bitwright.runtime import RuntimeSetting, resolved
 if TYPE_CHECKING:
     from bitwright.engine.sequence import Sequence
 
-_logger = logging.getLogger("bitwright.engine")
 MEMORY = Path("/proc/meminfo")
 
 
@@ -92,7 +90,9 @@ class Follower:
         sequence.kept_from = after.from_context if 0 < after.from_context <= sequence.position else sequence.kept_from
         switch = Switch(sequence.position, before, after, reason, time.perf_counter() - begin, freed)
         self.switches.append(switch)
-        _logger.info("%s", switch)
+        import logging  # here, because most runs switch nothing and start sooner without it
+
+        logging.getLogger("bitwright.engine").info("%s", switch)
 
 
 def free_memory(path: Path = MEMORY) -> int | None:
