@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -206,3 +207,14 @@ def test_impossible_settings_are_refused(settings: object, fault: str) -> None:
 def test_every_cache_has_its_place() -> None:
     assert set(NARROWER) == set(CACHES)
     assert read_settings([]) == ()
+
+
+def test_stages_add_up_to_the_time_of_a_step(model: Path) -> None:
+    engine = Engine.load(model, threads=2)
+    assert set(engine.stage_seconds.values()) == {0.0}
+    begin = time.perf_counter()
+    engine.prefill(TEXT)
+    seconds, prompt = time.perf_counter() - begin, engine.stage_seconds
+    assert min(prompt.values()) > 0 and sum(prompt.values()) <= seconds
+    engine.decode(1)
+    assert all(engine.stage_seconds[name] > prompt[name] for name in prompt)
