@@ -6,8 +6,8 @@ and the working set of a real token, not for a loop over one matrix that a cache
 
     sum over its matrices of decode_seconds(scheme, shape) + other_seconds(architecture, context)
 
-A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are taken as those of `bitwright
-bench` are, the mean of a burst of tokens and the median of bursts: what the machine typically does, other programs included.
+A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are medians of tokens, since
+they are kept: a token that waited for another program says nothing of the next day.
 """
 
 from __future__ import annotations
@@ -164,14 +164,13 @@ def _decode(engine: Engine, depth: int, kv_cache: str = "fp16") -> tuple[dict[st
     """Seconds of one token, in all layers, by stage; and what it takes beside all stages."""
     sequence = engine.new_sequence(kv_cache)
     zeros = np.zeros(sequence.native.cache_bytes(depth), np.uint8)
-    bursts = []
+    steps = []
     for _ in range(BURSTS):
         sequence.rewind(0)
         sequence.native.restore(depth, zeros)
         sequence.tokens.extend([0] * depth)
-        burst = _step(engine, lambda: [engine.read([(sequence, [0])]) for _ in range(BURST)])
-        bursts.append({name: seconds / BURST for name, seconds in burst.items()})
-    middle = _middle(bursts)
+        steps += [_step(engine, lambda: engine.read([(sequence, [0])])) for _ in range(BURST)]
+    middle = _middle(steps)
     return middle, middle.pop("rest")
 
 
