@@ -2,8 +2,10 @@
 
     python benchmarks/device_costs.py ARTIFACT... [--threads 1,2] [--repeats 5]
 
-Speed: what the table lacks is measured (allocation/device.py), then all artifacts decode by turns. A mixed recipe is the
-real question: its matrices were timed in models that are all alike. Memory: a process of its own reads a whole context.
+Speed: what the table lacks is measured (allocation/device.py), then all artifacts decode by turns. The median token is what
+is predicted; the median run has the waits for other programs in it too, and the two differ as much as the machine is busy. A
+mixed recipe is the real question: its matrices were timed in models that are all alike. Memory: a process of its own reads a
+whole context.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from bitwright.allocation.device import DeviceCosts, schemes_of, token_seconds
@@ -34,12 +37,14 @@ print(peak_rss_bytes())
 """
 
 
-def seconds_a_token(engine: Engine) -> float:
+def token_times(engine: Engine) -> list[float]:
+    """Seconds of each token of one run."""
     engine.prefill([0] * DEPTH)
-    begin = time.perf_counter()
+    ends = [time.perf_counter()]
     for _ in range(GENERATE):
         engine.decode(0)
-    return (time.perf_counter() - begin) / GENERATE
+        ends.append(time.perf_counter())
+    return [end - begin for begin, end in pairwise(ends)]
 
 
 def predicted_seconds(model: LanguageModel, threads: int) -> float:
@@ -54,13 +59,13 @@ def compare_speeds(models: dict[str, LanguageModel], threads: int, repeats: int)
     print(f"{threads} threads: costs known after {time.perf_counter() - begin:.1f} s", flush=True)
     engines = {path: Engine.load(model, threads=threads, context=256) for path, model in models.items()}
     for engine in engines.values():
-        seconds_a_token(engine)
-    rounds = [{path: seconds_a_token(engine) for path, engine in engines.items()} for _ in range(repeats)]
+        token_times(engine)
+    rounds = [{path: token_times(engine) for path, engine in engines.items()} for _ in range(repeats)]
     for path in models:
-        true = statistics.median(each[path] for each in rounds)
-        spread = f"{1 / max(each[path] for each in rounds):.1f} to {1 / min(each[path] for each in rounds):.1f}"
-        speeds = f"predicted {1 / predicted[path]:.1f}, true {1 / true:.1f} tokens/s ({spread})"
-        print(f"{path}, {threads} threads: {speeds}, predicted over true {true / predicted[path]:.3f}", flush=True)
+        token = statistics.median(seconds for each in rounds for seconds in each[path])
+        run = statistics.median(statistics.mean(each[path]) for each in rounds)
+        speeds = f"predicted {1 / predicted[path]:.1f}, true {1 / token:.1f} tokens/s ({1 / run:.1f} of the median run)"
+        print(f"{path}, {threads} threads: {speeds}, predicted over true {token / predicted[path]:.3f}", flush=True)
 
 
 def compare_memory(path: str, model: LanguageModel, threads: int) -> None:
