@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,18 @@ def test_the_context_limit_is_an_error_or_a_sliding_window(bitwright: Command, a
     assert slid["tokens"] > 12
 
 
+def test_run_says_what_it_switched(bitwright: Command, model_directory: Path, tmp_path: Path) -> None:
+    choices = [{"pattern": "*", "scheme": "int8-channel"}]
+    runtime = [{"activations": "int16"}, {"kv_cache": "int8", "activations": "int8", "from_context": 3}]
+    (tmp_path / "recipe.json").write_text(json.dumps({"choices": choices, "runtime": runtime}), "utf-8")
+    assert bitwright("quantize", model_directory, "-o", tmp_path / "out", "--recipe", tmp_path / "recipe.json").code == 0
+    outcome = bitwright("run", tmp_path / "out", "The quick brown fox", "-n", "4")
+    said = "switched after 3 tokens: KV cache fp16 to int8, activations int16 to int8 (3 tokens reached; "
+    assert outcome.code == 0 and outcome.err.startswith(said) and outcome.err.count("\n") == 1
+    assert len(bitwright("run", tmp_path / "out", "The quick brown fox", "-n", "4", "--json").json["switches"]) == 1
+    assert bitwright("run", tmp_path / "out", "The quick brown fox", "-n", "4", "--kv-cache", "fp16").err == ""
+
+
 def test_chat_answers_every_line(bitwright: Command, artifact: Path) -> None:
     lines = "Hello\n\n/reset\nHello\nAnd now?\n/exit\nnever read\n"
     outcome = bitwright("chat", artifact, "-n", "8", "--system", "Be brief.", stdin=lines)
@@ -154,6 +167,7 @@ def test_bench(bitwright: Command, artifact: Path, monkeypatch: pytest.MonkeyPat
     assert all(run["prefill_tokens_per_s"] > 0 and run["decode_fraction_of_bandwidth"] > 0 for run in found["runs"])
     assert {"cpu", "cores", "isa"} <= set(found["machine"]) and found["ceilings"]["read_gb_per_s"]["1"] > 0
     assert [decode["depth"] for decode in found["runs"][0]["decodes"]] == [16, 24]
+    assert found["runs"][0]["joules_per_token"] > 0 and found["runs"][0]["energy_source"] in ("RAPL", "estimate")
     text = bitwright("bench", artifact, *options).out
     assert "decode tok/s" in text and "ceilings: reading" in text
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import tiny
 from bitwright import _native
 from bitwright.core import Choice, Recipe, Scheme
-from bitwright.engine import CACHES, Engine, Sampling, adaptive
+from bitwright.engine import CACHES, Engine, Sampling, Sequence, adaptive
+from bitwright.engine.lookup import Guesser
 from bitwright.errors import EngineError, RecipeError, StateError
 from bitwright.models import load
 from bitwright.quantization import quantize
@@ -100,13 +103,28 @@ def test_a_new_text_begins_with_the_first_setting(quantized: Path) -> None:
     assert np.array_equal(engine.prefill(TEXT, reuse=True), fresh) and len(engine.switches) == 3
 
 
-def test_batches_and_guesses_write_what_plain_writing_writes(quantized: Path) -> None:
+def test_batches_and_guesses_write_what_plain_writing_writes(quantized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [TEXT[:5], TEXT[3:38], [*TEXT[:12], *TEXT[:12], *TEXT[:12]], TEXT[:60]]
     engine = Engine.load(quantized, threads=1)
     alone = [list(Engine.load(quantized, threads=1).generate(prompt, Sampling(40))) for prompt in prompts]
     assert engine.generate_batch(prompts, Sampling(40), at_once=4) == alone
+    read, crossed = engine.read_rows, []
+
+    def read_rows(sequence: Sequence, tokens: list[int], rows: int) -> npt.NDArray[np.float32]:
+        end = sequence.position + len(tokens)
+        crossed.append(end - rows < 40 < end)
+        return read(sequence, tokens, rows)
+
+    monkeypatch.setattr(engine, "read_rows", read_rows)
     for prompt, answer in zip(prompts, alone, strict=True):
+        whole = [*prompt, *answer]
+        monkeypatch.setattr(
+            Guesser, "guess", lambda _, tokens, most, whole=whole: whole[len(tokens) : len(tokens) + min(8, most)]
+        )
         assert list(engine.generate(prompt, Sampling(40, lookup=8))) == answer
+    assert crossed and not any(crossed)
+    engine.prefill(TEXT[:30])
+    assert [engine.same_setting(engine.sequence, unread) for unread in (1, 5, 10)] == [9, 5, 0]
 
 
 def test_memory_that_gets_short_switches_at_the_next_step(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,3 +207,14 @@ def test_impossible_settings_are_refused(settings: object, fault: str) -> None:
 def test_every_cache_has_its_place() -> None:
     assert set(NARROWER) == set(CACHES)
     assert read_settings([]) == ()
+
+
+def test_stages_add_up_to_the_time_of_a_step(model: Path) -> None:
+    engine = Engine.load(model, threads=2)
+    assert set(engine.stage_seconds.values()) == {0.0}
+    begin = time.perf_counter()
+    engine.prefill(TEXT)
+    seconds, prompt = time.perf_counter() - begin, engine.stage_seconds
+    assert min(prompt.values()) > 0 and sum(prompt.values()) <= seconds
+    engine.decode(1)
+    assert all(engine.stage_seconds[name] > prompt[name] for name in prompt)

@@ -6,7 +6,6 @@ Free memory is looked at before every step. A sequence that is begun anew begins
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from bitwright.runtime import RuntimeSetting, resolved
 if TYPE_CHECKING:
     from bitwright.engine.sequence import Sequence
 
-_logger = logging.getLogger("bitwright.engine")
 MEMORY = Path("/proc/meminfo")
 
 
@@ -71,8 +69,8 @@ class Follower:
 
     def room(self, sequence: Sequence, ahead: int = 0) -> int:
         """Tokens from its position, or so many further, to the next threshold of context."""
-        position = sequence.position + ahead
-        thresholds = (setting.from_context for setting in self.settings[sequence.setting + 1 :])
+        position, setting = sequence.position + ahead, sequence.setting if sequence.position else 0
+        thresholds = (later.from_context for later in self.settings[setting + 1 :])
         return min((at - position for at in thresholds if at > position), default=self._context)
 
     def _begin(self, sequence: Sequence) -> None:
@@ -92,7 +90,9 @@ class Follower:
         sequence.kept_from = after.from_context if 0 < after.from_context <= sequence.position else sequence.kept_from
         switch = Switch(sequence.position, before, after, reason, time.perf_counter() - begin, freed)
         self.switches.append(switch)
-        _logger.info("%s", switch)
+        import logging  # here, because most runs switch nothing and start sooner without it
+
+        logging.getLogger("bitwright.engine").info("%s", switch)
 
 
 def free_memory(path: Path = MEMORY) -> int | None:
