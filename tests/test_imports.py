@@ -26,18 +26,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fitting": BASE,
     "rounding": BASE | {"fitting"},
     "sparsity": READERS | {"fitting"},
+    "transforms": READERS | {"observers"},
     "calibration": READERS | {"cache", "engine", "observers", "rounding"},
     "artifact": READERS,
     "models": READERS,
     "inspection": READERS,
     "engine": READERS,
-    "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration"},
+    "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration", "observers", "transforms"},
     "analysis": READERS | {"cache", "inspection", "engine", "quantization", "calibration"},
-    "cli": READERS | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration"},
+    "cli": READERS
+    | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration", "transforms"},
     "__main__": {"cli"},
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins
-ALGORITHMS = {"observers", "fitting", "rounding", "sparsity", "calibration", "quantization"}
+ALGORITHMS = {"observers", "fitting", "rounding", "transforms", "sparsity", "calibration", "quantization"}
 RUNTIME = ("errors", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
 HEAVY = {"torch", "transformers"}
 
