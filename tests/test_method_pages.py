@@ -10,10 +10,11 @@ import pytest
 
 from bitwright.cli import main
 from bitwright.rounding import ROUNDING
+from bitwright.transforms import TRANSFORMS
 from cli.helpers import tensors, write_model
 
 DOCS = Path(__file__).parent.parent / "docs"
-METHODS = [*ROUNDING, "hqq"]  # other fittings share a page: tests/test_format_pages.py
+METHODS = [*ROUNDING, "hqq", *TRANSFORMS]  # other fittings share a page: tests/test_format_pages.py
 SECTIONS = ["When to use it", "Maths", "Source", "Example"]
 
 
@@ -32,7 +33,8 @@ def indented(text: str) -> list[str]:
 
 
 def needs_torch(text: str) -> bool:
-    return any(f'method="{name}"' in text for name, method in ROUNDING.items() if method.needs)
+    named = any(f'method="{name}"' in text for name, method in ROUNDING.items() if method.needs)
+    return named or any(f'"{name}"' in text for name, row in TRANSFORMS.items() if row.observes)
 
 
 def test_there_is_one_page_for_each_method() -> None:
@@ -52,7 +54,7 @@ def test_examples_run(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -
     if needs_torch(text):
         pytest.importorskip("torch", exc_type=ImportError)
     monkeypatch.chdir(place)
-    programs = [block for block in indented(text) if "import bitwright" in block]
+    programs = [block for block in indented(text) if re.search("^(import|from) bitwright", block, re.MULTILINE)]
     commands = [block.strip() for block in indented(text) if block.startswith("bitwright ")]
     assert programs
     for program in programs:

@@ -53,7 +53,8 @@ def best_limits(weights: Floats, gram: Doubles, group: int, rounded: Callable[[F
     blocks = gram.reshape(columns // group, group, columns // group, group)
     own = np.stack([blocks[g, :, g] for g in range(columns // group)]).astype(np.float32)  # (groups, group, group)
     largest = np.abs(weights).reshape(rows, -1, group).max(axis=2)
-    best, least = largest.copy(), np.full(largest.shape, np.inf)
+    best: Floats = largest.copy()
+    least = np.full(largest.shape, np.inf)
     for ratio in RATIOS:
         limits = largest * np.float32(ratio)
         error = (rounded(clipped(limits)(weights)) - weights).reshape(rows, -1, group).transpose(1, 0, 2)  # (groups, rows, group)
