@@ -33,13 +33,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inspection": READERS,
     "engine": READERS,
     "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration", "observers", "transforms"},
-    "analysis": READERS | {"cache", "inspection", "engine", "quantization", "calibration"},
+    "activations": READERS | {"fitting", "observers", "calibration"},
+    "analysis": READERS | {"cache", "inspection", "engine", "quantization", "calibration", "activations"},
     "cli": READERS
     | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration", "transforms"},
     "__main__": {"cli"},
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins
-ALGORITHMS = {"observers", "fitting", "rounding", "transforms", "sparsity", "calibration", "quantization"}
+ALGORITHMS = {"observers", "fitting", "rounding", "transforms", "sparsity", "calibration", "activations", "quantization"}
 RUNTIME = ("errors", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
 HEAVY = {"torch", "transformers"}
 

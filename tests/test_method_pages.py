@@ -20,9 +20,10 @@ SECTIONS = ["When to use it", "Maths", "Source", "Example"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with path/to/model and text.txt."""
+    """A directory with path/to/model, text.txt and held_out.txt."""
     directory = tmp_path_factory.mktemp("pages")
     write_model(directory / "path" / "to" / "model", tensors())
+    (directory / "held_out.txt").write_text(" ".join(f"{n} less {n // 3} is {n - n // 3};" for n in range(200)), "utf-8")
     (directory / "text.txt").write_text(" ".join(f"{n} times {n} is {n * n}." for n in range(200)), "utf-8")
     return directory
 
@@ -34,7 +35,7 @@ def indented(text: str) -> list[str]:
 
 def needs_torch(text: str) -> bool:
     named = any(f'method="{name}"' in text for name, method in ROUNDING.items() if method.needs)
-    return named or any(f'"{name}"' in text for name, row in TRANSFORMS.items() if row.observes)
+    return named or "int8-tensor" in text or any(f'"{name}"' in text for name, row in TRANSFORMS.items() if row.observes)
 
 
 def test_there_is_one_page_for_each_method() -> None:
@@ -48,7 +49,7 @@ def test_pages_have_one_form(name: str) -> None:
     assert re.findall("^## (.*)", text, re.MULTILINE) == SECTIONS
 
 
-@pytest.mark.parametrize("page", [*(f"methods/{name}.md" for name in METHODS), "calibration.md"])
+@pytest.mark.parametrize("page", [*(f"methods/{name}.md" for name in METHODS), "calibration.md", "activations.md"])
 def test_examples_run(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (DOCS / page).read_text("utf-8")
     if needs_torch(text):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option
-from bitwright.cli.console import Json, megabytes, print_json, print_table, progress
+from bitwright.cli.console import Json, megabytes, note, print_json, print_table, progress
 
 LABELS = {
     "perplexity": "perplexity",
@@ -27,7 +27,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     ] = None,
     context: Annotated[int, Option("--context", help="Tokens in a window.")] = 512,
     tokens: Annotated[int, Option("--tokens", help="Tokens of the text to use, from its beginning.")] = 32768,
-    activations: Annotated[str, Option("--activations", help="The engine's activations: int8, int16 or fp32.")] = "int8",
+    activations: Annotated[str, Option("--activations", help="int8, int16, fp32; simulated: int8-tensor, fp8-token.")] = "int8",
+    calibration: Annotated[str, Option("--calibration", help="Text for static ranges; see quantize.")] = "self",
     allow_seen: Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +39,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     from bitwright.analysis.evaluate import evaluate as measure
 
     with progress("evaluating") as report:
-        result = measure(path, reference, text, context, tokens, activations, report, allow_seen).to_dict()
+        result = measure(path, reference, text, context, tokens, activations, report, allow_seen, calibration).to_dict()
     if as_json:
         print_json(result)
         return
@@ -46,6 +47,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
         f"{path}: {megabytes(result['size_bytes'])}, {result['bits_per_weight']:.2f} bits per weight; "
         f"{result['tokens']} tokens in {result['windows']} windows, {result['seconds']:.1f} s"
     )
+    if result["simulated"]:
+        note(f"{activations} activations are simulated in float: the engine has no kernels for them")
     print_table(title, ("figure", "value", "95 % interval"), _rows(result))
 
 
