@@ -121,3 +121,12 @@ def test_observed_inputs_are_those_of_the_reference(case: str, tiny_directory: C
     np.testing.assert_allclose(seen[-1].size, np.abs(x).mean(axis=0), atol=tolerance)
     np.testing.assert_allclose(seen[-1].largest, np.abs(x).max(axis=0), atol=2 * tolerance)
     np.testing.assert_allclose(seen[-1].gram, x.T @ x / len(x), atol=tolerance * np.abs(x).max())
+
+
+def test_forecasts_count_what_transforms_observe_and_try(model: LanguageModel) -> None:
+    source = Source("self", windows=2000, length=32, seed=9)
+    seconds = {
+        names: bitwright.quantize(model, Recipe.uniform("int4-g32", transforms=names), source).forecast().seconds
+        for names in ((), ("fold",), ("smoothquant",))
+    }
+    assert seconds[()] == seconds["fold",] == 0 < seconds["smoothquant",]
