@@ -28,21 +28,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fitting": BASE,
     "rounding": BASE | {"fitting"},
     "sparsity": READERS | {"fitting"},
+    "transforms": READERS | {"observers"},
     "calibration": READERS | {"cache", "engine", "observers", "rounding"},
     "artifact": READERS,
     "models": READERS,
     "inspection": READERS,
     "engine": READERS,
-    "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration"},
+    "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration", "observers", "transforms"},
+    "activations": READERS | {"fitting", "observers", "calibration"},
     "allocation": READERS
     | {"cache", "machine", "engine", "fitting", "rounding", "observers", "calibration", "quantization", "inspection"},
-    "analysis": READERS | {"cache", "machine", "inspection", "engine", "quantization", "calibration", "allocation"},
+    "analysis": READERS
+    | {"cache", "machine", "inspection", "engine", "quantization", "calibration", "activations", "allocation"},
     "cli": READERS
-    | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration", "allocation"},
+    | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration", "transforms"}
+    | {"allocation"},
     "__main__": {"cli"},
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins
-ALGORITHMS = {"observers", "fitting", "rounding", "sparsity", "calibration", "quantization", "allocation"}
+ALGORITHMS = {"observers", "fitting", "rounding", "transforms", "sparsity", "calibration", "activations", "quantization"} | {
+    "allocation"
+}
 RUNTIME = ("errors", "runtime", "machine", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
 HEAVY = {"torch", "transformers"}
 

@@ -10,18 +10,20 @@ import pytest
 
 from bitwright.cli import main
 from bitwright.rounding import ROUNDING
+from bitwright.transforms import TRANSFORMS
 from cli.helpers import tensors, write_model
 
 DOCS = Path(__file__).parent.parent / "docs"
-METHODS = [*ROUNDING, "hqq"]  # other fittings share a page: tests/test_format_pages.py
+METHODS = [*ROUNDING, "hqq", *TRANSFORMS]  # other fittings share a page: tests/test_format_pages.py
 SECTIONS = ["When to use it", "Maths", "Source", "Example"]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with path/to/model and text.txt."""
+    """A directory with path/to/model, text.txt and held_out.txt."""
     directory = tmp_path_factory.mktemp("pages")
     write_model(directory / "path" / "to" / "model", tensors())
+    (directory / "held_out.txt").write_text(" ".join(f"{n} less {n // 3} is {n - n // 3};" for n in range(200)), "utf-8")
     (directory / "text.txt").write_text(" ".join(f"{n} times {n} is {n * n}." for n in range(200)), "utf-8")
     return directory
 
@@ -32,7 +34,8 @@ def indented(text: str) -> list[str]:
 
 
 def needs_torch(text: str) -> bool:
-    return any(f'method="{name}"' in text for name, method in ROUNDING.items() if method.needs)
+    named = any(f'method="{name}"' in text for name, method in ROUNDING.items() if method.needs)
+    return named or "int8-tensor" in text or any(f'"{name}"' in text for name, row in TRANSFORMS.items() if row.observes)
 
 
 def test_there_is_one_page_for_each_method() -> None:
@@ -46,13 +49,13 @@ def test_pages_have_one_form(name: str) -> None:
     assert re.findall("^## (.*)", text, re.MULTILINE) == SECTIONS
 
 
-@pytest.mark.parametrize("page", [*(f"methods/{name}.md" for name in METHODS), "calibration.md"])
+@pytest.mark.parametrize("page", [*(f"methods/{name}.md" for name in METHODS), "calibration.md", "activations.md"])
 def test_examples_run(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (DOCS / page).read_text("utf-8")
     if needs_torch(text):
         pytest.importorskip("torch", exc_type=ImportError)
     monkeypatch.chdir(place)
-    programs = [block for block in indented(text) if "import bitwright" in block]
+    programs = [block for block in indented(text) if re.search("^(import|from) bitwright", block, re.MULTILINE)]
     commands = [block.strip() for block in indented(text) if block.startswith("bitwright ")]
     assert programs
     for program in programs:

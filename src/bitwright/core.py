@@ -48,6 +48,7 @@ class Format(Protocol):
 
 SCALE_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "pow2": 8, "row5": 5, "e4m3": 8}  # a group
 ROW_SCALE_BITS, TENSOR_SCALE_BITS = 16, 32  # what row5 stores beside for each row, e4m3 for the tensor
+SCALING = frozenset({"smoothquant", "awq", "awq-clip", "equalize"})  # transforms that rotating columns would undo
 _SPELLING = re.compile(
     r"(?P<format>[a-z]+[0-9]{1,2}(e[0-9]m[0-9])?)(-(?P<granularity>tensor|channel|g[0-9]{1,9}))?"
     r"(-(?P<affine>affine))?(-s(?P<scale>[a-z0-9]+))?"
@@ -271,19 +272,20 @@ class Recipe:
     """Tensor name -> scheme, method and fitting. The first choice whose pattern matches holds.
 
     `head` is the scheme of the output head (and of the embedding where the two are tied); None leaves it to `choices`.
-    Tensors of one dimension (norms, biases) and those no choice matches keep their stored precision. `runtime` settings are
-    the engine's: see runtime.py.
+    `transforms` are done before, in this order. Tensors of one dimension (norms, biases) and those no choice matches keep
+    their stored precision. `runtime` settings are the engine's: see runtime.py.
     """
 
     choices: tuple[Choice, ...]
     head: Scheme | None = None
+    transforms: tuple[str, ...] = ()
     runtime: tuple[RuntimeSetting, ...] = ()
 
     def __post_init__(self) -> None:
         complete(self.runtime)
 
     @classmethod
-    def uniform(
+    def uniform(  # noqa: PLR0913 - the public face: every option by its name
         cls,
         scheme: str | Scheme,
         method: str = "nearest",
@@ -291,10 +293,11 @@ class Recipe:
         head: str | Scheme | None = None,
         rotate: bool | None = None,
         prune: str = "",
+        transforms: Sequence[str] = (),
     ) -> Self:
         """One scheme for all. Below 8 bits the head is kept at int8-channel unless `head` says otherwise.
 
-        Columns are rotated unless weights are pruned; the head and what is only looked up are not pruned.
+        Columns are rotated unless weights are pruned or columns scaled; the head and what is only looked up are not pruned.
         """
         body = Scheme.parse(scheme) if isinstance(scheme, str) else scheme
         chosen_head = Scheme.parse(head) if isinstance(head, str) else head
@@ -302,8 +305,8 @@ class Recipe:
             from bitwright.formats import FORMATS
 
             chosen_head = Scheme("int8", 0) if FORMATS[body.format].bits < 8 else body
-        turned = not prune if rotate is None else rotate
-        return cls((Choice("*", body, method, fitting, rotate=turned, prune=prune),), chosen_head)
+        turned = not prune and not set(transforms) & SCALING if rotate is None else rotate
+        return cls((Choice("*", body, method, fitting, rotate=turned, prune=prune),), chosen_head, tuple(transforms))
 
     def choice_for(self, name: str, is_head: bool = False) -> Choice | None:
         """The choice that holds for this tensor, or None: keep its stored precision."""
@@ -323,8 +326,9 @@ class Recipe:
             | ({"prune": c.prune} if c.prune else {})
             for c in self.choices
         ]
+        transforms = {"transforms": list(self.transforms)} if self.transforms else {}
         runtime = {"runtime": [setting.to_dict() for setting in self.runtime]} if self.runtime else {}
-        return {"head": str(self.head) if self.head else None, "choices": choices} | runtime
+        return {"head": str(self.head) if self.head else None, "choices": choices} | transforms | runtime
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -345,7 +349,11 @@ class Recipe:
         head = data.get("head")
         if head is not None and not isinstance(head, str):
             raise RecipeError(f"'head' is a scheme such as int8-channel, not {head!r}")
-        return cls(tuple(choices), Scheme.parse(head) if head else None, read_settings(data.get("runtime", [])))
+        transforms = data.get("transforms", [])
+        if not isinstance(transforms, list) or not all(isinstance(name, str) for name in transforms):
+            raise RecipeError(f"'transforms' is a list of names such as ['fold', 'awq'], not {transforms!r}")
+        runtime = read_settings(data.get("runtime", []))
+        return cls(tuple(choices), Scheme.parse(head) if head else None, tuple(transforms), runtime)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

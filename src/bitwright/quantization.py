@@ -1,5 +1,6 @@
 """Model + recipe -> quantized model: the four verbs in a row, one tensor at a time.
 
+    transform the model (if asked), then
     for each matrix:  weights -> prune or rotate (if asked) -> fit (scale, zero point) -> round (codes) -> pack
 
 Methods that look at a layer's inputs get them from calibration/sequential.py, which walks through the model once.
@@ -12,7 +13,6 @@ look across rows: threads share the blocks, and memory stays near one tensor.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import tempfile
@@ -28,10 +28,10 @@ from bitwright import __version__
 from bitwright.artifact import ArtifactModel, Manifest, StoredTensor, open_artifact, write_artifact
 from bitwright.artifact.staging import check_place
 from bitwright.artifact.writer import Progress, bytes_of, is_artifact
-from bitwright.calibration.marks import marks_of, to_text
+from bitwright.calibration.observed import CalibrationText, require_torch
 from bitwright.calibration.self_written import missing_tokens
 from bitwright.calibration.store import Store
-from bitwright.calibration.text import Source, Tokens, Watch, unwatched
+from bitwright.calibration.text import Source, Watch, unwatched
 from bitwright.core import Choice, Floats, QTensor, Recipe
 from bitwright.errors import (
     BitwrightError,
@@ -55,6 +55,9 @@ from bitwright.rounding.even_steps import require_even_steps
 from bitwright.rounding.moments import Moments
 from bitwright.runtime import RuntimeSetting
 from bitwright.sparsity.pruning import Pattern, mask, strip
+from bitwright.transforms import TRANSFORMS
+from bitwright.transforms.model import TransformedModel
+from bitwright.transforms.recipe import Rounding, for_recipe
 
 if TYPE_CHECKING:
     from bitwright.calibration.forecast import Forecast
@@ -72,12 +75,19 @@ def quantize(model: LanguageModel, recipe: Recipe, calibration: str | Source = "
     is dequantized and quantized anew. `calibration` is "self" (text that the model writes), a text file or a data set on
     the hub, for methods that look at a layer's inputs; the others look at none, so there it is only checked.
 
-    Raises `RecipeError` for an unknown method, fitting or tensor, `SchemeError` naming the tensor a scheme does not fit,
-    `TextError` for a missing calibration text.
+    Raises `RecipeError` for an unknown method, fitting, transform or tensor, and for a transform that the model cannot take,
+    `SchemeError` naming the tensor a scheme does not fit, `TextError` for a missing calibration text.
     """
-    _check_recipe(recipe, model)
     source = calibration if isinstance(calibration, Source) else Source(calibration)
     source.check()
+    text = CalibrationText(model, source, lambda: quantize(text.model, Recipe.uniform("int8-channel")))
+    model = for_recipe(model, recipe, text, Rounding(_choices, quantize_matrix))
+    _check_recipe(recipe, model)
+    return QuantizedModel(model, recipe, _choices(model, recipe), text)
+
+
+def _choices(model: LanguageModel, recipe: Recipe) -> dict[str, Choice]:
+    """What holds for each tensor, whatever it is rounded by. Raises `SchemeError` and `RecipeError`."""
     head, embedding = (model.roles()[(role, -1)].name for role in ("head", "embedding"))
     choices = {}
     for name in model.names():
@@ -88,20 +98,19 @@ def quantize(model: LanguageModel, recipe: Recipe, calibration: str | Source = "
             spared = looked_up and choice.pattern == "*"  # as the head is, which `choice_for` sees to
             prune = "" if spared else choice.prune
             choices[name] = replace(choice, rotate=choice.rotate and not looked_up, prune=prune)
-    return QuantizedModel(model, recipe, choices, source)
+    return choices
 
 
 class QuantizedModel:
     """A `LanguageModel` that quantizes each tensor of `source` at the moment it is asked for."""
 
-    def __init__(self, source: LanguageModel, recipe: Recipe, choices: Mapping[str, Choice], calibration: Source) -> None:
-        self.source, self.recipe, self.calibration = source, recipe, calibration
+    def __init__(self, source: LanguageModel, recipe: Recipe, choices: Mapping[str, Choice], text: CalibrationText) -> None:
+        self.source, self.recipe, self.text, self.calibration = source, recipe, text, text.source
         self.architecture, self.path = source.architecture, source.path
         self._choices = dict(choices)
         self._lines: dict[str, StoredTensor] = {}
         self._needs = self._needed_inputs()
         self._calibrated: Store | None = None  # matrices rounded by their inputs
-        self._seen: dict[str, str] = {}  # what the manifest says of the calibration text
 
     def names(self) -> Sequence[str]:
         return self.source.names()
@@ -159,21 +168,25 @@ class QuantizedModel:
 
     @property
     def calibrates(self) -> bool:
-        """Whether a method looks at inputs, so that text is read before anything is written."""
-        return bool(self._needs)
+        """Whether a method or a transform looks at inputs, so that text is read before anything is written."""
+        return bool(self._needs) or any(TRANSFORMS[name].observes for name in self.recipe.transforms)
 
     def forecast(self) -> Forecast:
         """What saving will take on this machine; it is measured for about a second, and nothing else is done."""
         from bitwright.calibration.forecast import Work, forecast
 
-        if self._needs:
-            _require_torch()
+        if self.calibrates:
+            require_torch()
         length = min(self.calibration.length, self.source.architecture.context_length)
         shape = (self.calibration.windows, length)
-        unwritten = missing_tokens(self.source, shape, self.calibration.seed) if self.calibration.place == "self" else 0
+        unwritten = missing_tokens(self.text.model, shape, self.calibration.seed) if self.calibration.place == "self" else 0
         methods = {name: self._choices[name].method for name in self._needs}
         size = sum(self._line(name).stored_bits for name in self.names()) // 8
-        return forecast(self.source, Work(methods, self._needs, shape, unwritten, size))
+        rows = [TRANSFORMS[name] for name in self.recipe.transforms]
+        work = Work(
+            methods, self._needs, shape, unwritten, size, sum(row.observes for row in rows), sum(row.searches for row in rows)
+        )
+        return forecast(self.text.model, work)
 
     def calibrate(self, output: str | Path | None = None, watch: Watch = unwatched) -> None:
         """Round all matrices whose method looks at their inputs, unless that is done.
@@ -181,15 +194,20 @@ class QuantizedModel:
         With an `output`, each is kept in a hidden directory beside it until `save`: a run that was interrupted goes on
         where it stopped. `watch` is told what is being done. Raises `TextError` and what `stored` raises.
         """
-        if self._calibrated is not None or not self._needs:
+        if self._calibrated is not None or not self.calibrates:
             return
         if output is not None:
             check_place(Path(output).resolve(), is_artifact)
-        _require_torch()
+        require_torch()
+        self.text.watch = watch
+        if isinstance(self.source, TransformedModel):
+            self.source.prepare()
+        if not self._needs:
+            return
         from bitwright.calibration.layers import Layers
         from bitwright.calibration.sequential import walk
 
-        windows = self.calibration.tokens(self.source, self._writer, watch)
+        windows = self.text.windows
         digest = hashlib.sha256(self.fingerprint().encode() + windows.tobytes()).hexdigest()[:12]
         store = Store(None if output is None else Path(output).parent / f".{Path(output).name}.rounded-{digest}")
         try:
@@ -199,17 +217,12 @@ class QuantizedModel:
             store.clear()
             raise
         self._calibrated = store
-        self._seen = self._seen_of(windows)
 
     def _needed_inputs(self) -> dict[str, str]:
         """Matrices whose method looks at their inputs, and what it needs of them. The embedding is looked up: it has none."""
         looked_up = self.source.roles()[("embedding", -1)].name
         needs = {name: ROUNDING[choice.method].needs for name, choice in self._choices.items() if choice.scheme.scaled}
         return {name: need for name, need in needs.items() if need and name != looked_up}
-
-    def _writer(self) -> LanguageModel:
-        """The model that writes calibration text: 8 bits a weight write the same and are faster."""
-        return quantize(self.source, Recipe.uniform("int8-channel"))
 
     def save(self, path: str | Path, progress: Progress | None = None, check: Check | None = None) -> ArtifactModel:
         """Quantize everything into an artifact at `path`, tensor by tensor, and open it.
@@ -236,23 +249,17 @@ class QuantizedModel:
         return open_artifact(path)
 
     def size_bytes(self) -> int:
-        """Of all files that `save` would write, exactly, once the calibration text is there (where a method needs one)."""
-        if self._needs and not self._seen:
-            self._seen = self._seen_of(self.calibration.tokens(self.source, self._writer, unwatched))
+        """Of all files that `save` would write, exactly. Where a method needs calibration text, it is read first."""
         with tempfile.TemporaryDirectory(prefix="bitwright-size-") as directory:
             self._save_tokenizer(Path(directory))
             tokenizer = sum(path.stat().st_size for path in Path(directory).iterdir())
         return tokenizer + bytes_of(self._manifest())
 
     def _manifest(self) -> Manifest:
-        source = {"name": self.path.resolve().name, "fingerprint": self.source.fingerprint()} | self._seen
+        source = {"name": self.path.resolve().name, "fingerprint": self.text.model.fingerprint()}
+        source |= self.text.seen() if self.calibrates else {}
         lines = {name: self._line(name) for name in self.names()}
         return Manifest(self.config(), lines, __version__, self.recipe.to_dict(), source)
-
-    def _seen_of(self, windows: Tokens) -> dict[str, str]:
-        """What the manifest says of the text that was used."""
-        of = f"{self.calibration.place}, {windows.shape[0]} windows of {windows.shape[1]} tokens, seed {self.calibration.seed}"
-        return {"calibration": of, "calibration_marks": to_text(marks_of(windows))}
 
     def _forget(self) -> None:
         """What was rounded by its inputs."""
@@ -387,11 +394,6 @@ def _check_prune(choice: Choice) -> None:
     if ROUNDING[choice.method].needs:
         plain = ", ".join(name for name, method in ROUNDING.items() if not method.needs)
         raise RecipeError(f"method {choice.method!r} would fill what prune {choice.prune!r} leaves zero; choose from {plain}")
-
-
-def _require_torch() -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise RecipeError("methods that look at a layer's inputs need torch; pip install 'bitwright[quantize]', or use nearest")
 
 
 def _check_fit(name: str, shape: Sequence[int], choice: Choice) -> None:

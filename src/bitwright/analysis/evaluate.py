@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from bitwright.calibration.marks import from_text, seen_share
 from bitwright.errors import NonFiniteError, TextError, TokenizerError
 
 if TYPE_CHECKING:
+    from bitwright.calibration.text import Source
     from bitwright.engine import Engine
     from bitwright.models.base import LanguageModel
 
@@ -98,6 +100,7 @@ class Evaluation:
     windows: int
     context: int
     activations: str
+    simulated: bool
     size_bytes: int
     bits_per_weight: float
     seconds: float
@@ -118,14 +121,18 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     progress: Progress | None = None,
     allow_seen: bool = False,
     kinds: bool = False,
+    calibration: str | Source = "self",
 ) -> Evaluation:
     """Measure `model` against `reference` (or alone, with None) on the first `tokens` tokens of a text.
 
     `text` is a `Path` or the name of an existing file (UTF-8), else the text itself. `progress` is told (done, total) tokens.
     With `kinds`, which needs a reference, the losses are told apart by kinds of token.
+    `activations` are int8, int16 or fp32, which the engine runs, or one of activations/kind.py, simulated in float; static scales
+    come from `calibration` text.
     Raises `TextError`, also where `model` was calibrated on this text (unless `allow_seen`), `TokenizerError` where the two
     do not read the text alike, `NonFiniteError` where logits are not finite, and whatever loading a model raises.
     """
+    from bitwright.engine import ACTIVATIONS
     from bitwright.inspection import summary
 
     begin = time.perf_counter()
@@ -138,7 +145,12 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
         _require_same_reading(candidate, original, windows, windows_of(original.tokenizer(), passage, context, tokens))
     if kinds and original is None:
         raise TextError("kinds of token tell what quantization added to the reference's loss; give a reference (--reference)")
-    scores = joined(measure(candidate, original, windows, activations, progress))
+    hidden = None
+    if activations not in ACTIVATIONS:
+        from bitwright.analysis.simulation import Simulation
+
+        hidden = Simulation(activations, calibration).hidden(candidate, original or candidate, windows, allow_seen)
+    scores = joined(measure(candidate, original, windows, activations if hidden is None else hidden, progress))
     size = summary(candidate)
     floor = _floor_figures(original, windows)
     return Evaluation(
@@ -149,6 +161,7 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
         windows=len(windows),
         context=context,
         activations=activations,
+        simulated=hidden is not None,
         size_bytes=size["size_bytes"],
         bits_per_weight=size["bits_per_weight"],
         seconds=time.perf_counter() - begin,
@@ -157,24 +170,32 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
 
 
 def measure(
-    model: LanguageModel, reference: LanguageModel | None, windows: list[Tokens], activations: str, progress: Progress | None
+    model: LanguageModel,
+    reference: LanguageModel | None,
+    windows: list[Tokens],
+    run: str | Iterator[Floats],
+    progress: Progress | None,
 ) -> Iterator[Scores]:
-    """The scores of each window in turn. Without a reference the model is compared with itself."""
+    """The scores of each window in turn. Without a reference the model is compared with itself.
+
+    `run` says how the engine holds activations; or it is what the model's head reads in each window, computed elsewhere.
+    """
     from bitwright.engine import Engine
 
     context = max(len(window) for window in windows)
-    engine = Engine.load(model, context=context, activations=activations)
+    engine = Engine.load(model, context=context, activations=run if isinstance(run, str) else "fp32")
     inputs = [window[:-1] for window in windows]
+    found = map(engine.hidden, inputs) if isinstance(run, str) else run
     states: Iterator[Floats]
     if reference is None:
-        judge, states = engine, map(engine.hidden, inputs)
+        judge, (states, found) = engine, tee(found)
     else:
         judge = Engine.load(reference, context=context, activations="fp32", kv_cache="fp32")
         identity = reference_identity(reference, judge)
         states = hidden_states(inputs, judge.hidden, reference.architecture.hidden_size, identity, HiddenCache.from_environment())
     total, done = sum(map(len, inputs)), 0
-    for window, expected in zip(windows, states, strict=True):
-        yield _compare(judge, expected, engine, window)
+    for window, expected, hidden in zip(windows, states, found, strict=True):
+        yield _compare(judge, expected, engine, hidden, window)
         done += len(window) - 1
         if progress is not None:
             progress(done, total)
@@ -235,8 +256,7 @@ def _with_interval(name: str, estimate: float, replicates: Doubles) -> dict[str,
     return {name: float(estimate), f"{name}_interval": percentile_interval(replicates)}
 
 
-def _compare(judge: Engine, expected: Floats, engine: Engine, window: Tokens) -> Scores:
-    hidden = expected if engine is judge else engine.hidden(window[:-1])
+def _compare(judge: Engine, expected: Floats, engine: Engine, hidden: Floats, window: Tokens) -> Scores:
     found = engine.compare(expected, judge, hidden, window[1:])
     scores = Scores(**{field: np.asarray(getattr(found, field), np.float64) for field in SCORED})
     bad = int((~np.isfinite(scores.nll + scores.kl)).sum())

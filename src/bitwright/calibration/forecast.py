@@ -3,6 +3,7 @@
     products    2 * tokens * weights of the blocks, for each stream of activations
     moments     tokens * columns^2 for each input (a symmetric product), twice that more where drift is observed
     rounding    rows * columns^2 a matrix, times what the method does with it
+    transforms  products and moments once more for each that observes, and for each try a product with a layer's moments
     writing     tokens that the model has still to write, at the pace of reading its weights
 
 Each pace is measured for a fraction of a second. Memory is the residual stream, the widest input and what one layer takes.
@@ -44,11 +45,13 @@ class Work:
     shape: tuple[int, int]  # windows, tokens in each
     unwritten: int  # tokens
     size_bytes: int
+    observations: int = 0  # transforms that observe inputs
+    searches: int = 0  # tries of each matrix that they make
 
 
 def forecast(model: LanguageModel, work: Work) -> Forecast:
     """Raises nothing of its own."""
-    if not work.methods:  # tensor by tensor, at the pace of the disk
+    if not work.methods and not work.observations:  # tensor by tensor, at the pace of the disk
         return Forecast(work.size_bytes, 0.0, 0.0, _largest_bytes(model) * 4)
     streams = 2 if "cross" in work.needs.values() else 1
     tokens = work.shape[0] * work.shape[1]
@@ -58,7 +61,10 @@ def forecast(model: LanguageModel, work: Work) -> Forecast:
     product, moment, compensate = _paces(model)
     observed = tokens * sum(n * n for n in inputs) * (1 if streams == 1 else 3)
     rounding = sum(model.shape(name)[0] * columns[name] ** 2 * PASSES.get(method, 1.0) for name, method in work.methods.items())
-    seconds = 2 * tokens * body * streams / product + observed / moment + rounding / compensate
+    streams_walked = (streams if work.methods else 0) + work.observations
+    observed = observed * bool(work.methods) + work.observations * tokens * sum(n * n for n in inputs)
+    searching = work.searches * sum(2 * rows * n * n for rows, n in _layer_shapes(model))
+    seconds = (2 * tokens * body * streams_walked + searching) / product + observed / moment + rounding / compensate
     return Forecast(work.size_bytes, seconds, work.unwritten * _token_seconds(body), _peak_bytes(model, tokens, streams))
 
 

@@ -10,12 +10,14 @@ from bitwright.cli.console import Json, print_json, print_table
 
 
 def methods(as_json: Json = False) -> None:
-    """List the roundings (--method) and fittings (--fitting)."""
+    """List the roundings, fittings and transforms."""
     from bitwright.fitting import CALIBRATED, FITTING
     from bitwright.rounding import ROUNDING
+    from bitwright.transforms import TRANSFORMS
 
     rounding: dict[str, Callable[..., Any]] = {name: method.round for name, method in ROUNDING.items()}
     kinds: dict[str, dict[str, Callable[..., Any]]] = {"rounding": rounding, "fitting": {**FITTING, **CALIBRATED}}
+    kinds["transform"] = {name: row.find for name, row in TRANSFORMS.items()}
     rows = [
         {"kind": kind, "name": name, "summary": first_sentence(function)}
         for kind, table in kinds.items()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option, UsageError
-from bitwright.cli.console import Json, megabytes, print_json, print_table, progress
+from bitwright.cli.console import Json, megabytes, note, print_json, print_table, progress
 
 LABELS = {
     "perplexity": "perplexity",
@@ -48,7 +48,8 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     ] = None,
     context: Annotated[int, Option("--context", help="Tokens in a window.")] = 512,
     tokens: Annotated[int, Option("--tokens", help="Tokens of the text to use, from its beginning.")] = 32768,
-    activations: Annotated[str, Option("--activations", help="The engine's activations: int8, int16 or fp32.")] = "int8",
+    activations: Annotated[str, Option("--activations", help="int8, int16, fp32; simulated: int8-tensor, fp8-token.")] = "int8",
+    calibration: Annotated[str, Option("--calibration", help="Text for static ranges; see quantize.")] = "self",
     allow_seen: Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")] = False,
     by_kind: Annotated[bool, Option("--by-kind", help="Say on which kinds of token the loss lands.")] = False,
     task: Annotated[Path | None, Option("--task", help="Questions with choices, one JSON object a line.")] = None,
@@ -68,7 +69,9 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     result: dict[str, Any] = {}
     if text is not None:
         with progress("evaluating") as report:
-            result = measure(path, reference, text, context, tokens, activations, report, allow_seen, by_kind).to_dict()
+            result = measure(
+                path, reference, text, context, tokens, activations, report, allow_seen, by_kind, calibration
+            ).to_dict()
     if task is not None:
         with progress("asking") as report:
             result |= compare_choices(path, reference, task, activations, report).to_dict()
@@ -86,6 +89,8 @@ def _print_text(path: str, result: dict[str, Any]) -> None:
         f"{path}: {megabytes(result['size_bytes'])}, {result['bits_per_weight']:.2f} bits per weight; "
         f"{result['tokens']} tokens in {result['windows']} windows, {result['seconds']:.1f} s"
     )
+    if result["simulated"]:
+        note(f"{result['activations']} activations are simulated in float: the engine has no kernels for them")
     print_table(title, ("figure", "value", "95 % interval"), _rows(result))
     if result["kinds"] is not None:
         print_table("Each token is of one kind in each group:", KIND_COLUMNS, list(map(_kind_row, result["kinds"])), words=2)

@@ -35,6 +35,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     calibration_tokens: Annotated[int, Option("--calibration-tokens", least=1, help="How much of it is used.")] = 65536,
     head: Annotated[str | None, Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
     rotate: Annotated[bool | None, Option("--rotate/--no-rotate", help="Turn inputs by a Hadamard matrix. [yes]")] = None,
+    transform: Annotated[list[str] | None, Option("--transform", help="Such as fold or awq; see bitwright methods.")] = None,
     prune: Annotated[str | None, Option("--prune", help="Drop small weights: 0.5, row:0.5, block4x4:0.5 or 2:4.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it will take, and do nothing.")] = False,
     strict: Annotated[bool, Option("--strict", help="Write nothing, and end with 1, where something looks wrong.")] = False,
@@ -52,7 +53,15 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     from bitwright.models import load
 
     begin = time.perf_counter()
-    given = {"scheme": scheme, "method": method, "fitting": fitting, "head": head, "rotate": rotate, "prune": prune}
+    given: dict[str, Any] = {
+        "scheme": scheme,
+        "method": method,
+        "fitting": fitting,
+        "head": head,
+        "rotate": rotate,
+        "prune": prune,
+    }
+    given["transform"] = None if transform is None else tuple(name.strip() for names in transform for name in names.split(","))
     chosen = choose_recipe(recipe, {option: value for option, value in given.items() if value is not None})
     source = load(model)
     quantized = quantize_model(source, chosen, Source.of(calibration, calibration_tokens))
@@ -61,7 +70,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
         _say_forecast(expected, as_json)
         return
     quantized.calibrate(output, progress)
-    guard, last = Guard(source, quantized.recipe), quantized.names()[-1]
+    guard, last = Guard(quantized.source, quantized.recipe), quantized.names()[-1]
 
     def check(name: str, tensor: Packed | Dense) -> None:
         guard.look(name, tensor)
@@ -118,4 +127,5 @@ def choose_recipe(recipe: Path | None, given: Mapping[str, Any]) -> Recipe:
             raise RecipeError(f"--recipe already says what --{next(iter(given))} would; leave one of them out")
         return Recipe.load(recipe)
     scheme, method, fitting = (given.get(option, default) for option, default in DEFAULTS.items())
-    return Recipe.uniform(scheme, method, fitting, given.get("head"), given.get("rotate"), given.get("prune", ""))
+    others = given.get("head"), given.get("rotate"), given.get("prune", ""), given.get("transform", ())
+    return Recipe.uniform(scheme, method, fitting, *others)

@@ -54,10 +54,11 @@ def histograms(groups: Floats, top: Floats, bins: int) -> Doubles:
 
 
 def best_cut(counts: Doubles, levels: int) -> npt.NDArray[np.int64]:
-    """(groups, levels * BINS_A_LEVEL) counts -> (groups,) bins a level up to the best cut, 1 to BINS_A_LEVEL."""
+    """(groups, levels * n) counts -> (groups,) bins a level up to the best cut, 1 to n."""
     total, beyond = counts.sum(axis=1), counts[:, ::-1].cumsum(axis=1)[:, ::-1]
-    best, least = np.full(len(counts), BINS_A_LEVEL), np.full(len(counts), np.inf)
-    for k in range(BINS_A_LEVEL, 0, -1):
+    widest = counts.shape[1] // levels
+    best, least = np.full(len(counts), widest), np.full(len(counts), np.inf)
+    for k in range(widest, 0, -1):
         end = k * levels
         kept = counts[:, :end].reshape(len(counts), levels, k)
         filled = (kept > 0).sum(axis=2, keepdims=True)
