@@ -2,6 +2,7 @@
 // all rows, a tile of them at a time.
 //
 //   by group    sums leave the integers at every group (or block, where activations have scales of their own)
+//   few rows    taken apart in registers on their way from memory, as for one row
 //   by row      one activation scale a row, and weights that are whole numbers under one scale a row: sums stay integers
 //               over the whole row; multiples go into the bytes: byte = (level - middle) * multiple + 128
 //
@@ -138,8 +139,9 @@ struct Scratch {
   }
 };
 
+// Scales and zero points of a panel as floats; its levels are at `levels`.
 template <class Isa, class Storage>
-inline SpreadPanel spread_panel(const QuantizedPanels& w, int p, Scratch room) {
+inline SpreadPanel spread_panel(const QuantizedPanels& w, int p, Scratch room, const uint8_t* levels) {
   constexpr int kOffset = dot_offset<Isa, Storage>();
   const Groups<Isa, Storage, kOffset> groups(w, p);
   const bool zeros = Storage::kZero != ZeroType::middle;
@@ -147,7 +149,7 @@ inline SpreadPanel spread_panel(const QuantizedPanels& w, int p, Scratch room) {
     Isa::store(room.scales + g * kPanelRows, groups.scale(g));
     if (zeros) Isa::store(room.zeros + g * kPanelRows, groups.zero_point(g));
   }
-  return {panel_levels<Isa, Storage>(w, p, room.levels),
+  return {levels,
           Storage::kMultiple ? reinterpret_cast<const float*>(groups.scales) : room.scales,
           zeros ? room.zeros : nullptr,
           Storage::kMultiple ? reinterpret_cast<const int8_t*>(groups.zeros) : nullptr,
@@ -195,17 +197,103 @@ inline void multiply_panel(SpreadPanel w, bool by_row, const QuantizedRows& x, O
   }
 }
 
+// Few rows, one after the other, times a panel whose levels are still codes. What is done to the sums is what `tile_by_group`
+// does. Rows beyond the last are computed as the last.
+template <class Isa, class Codes, bool kWhole, int kTokens>
+inline void few_rows(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, int first_row, Output out) {
+  const int step = kWhole ? w.blocks_per_group : 1;
+  const uint8_t* block = w.levels;
+  int row[kTokens];
+  const int32_t* codes[kTokens];
+  typename Isa::F acc[kTokens];
+  typename Isa::I totals[kTokens];
+  for (int t = 0; t < kTokens; t++) {
+    row[t] = first_row + t < x.rows ? first_row + t : x.rows - 1;
+    codes[t] = x.codes + static_cast<size_t>(row[t]) * w.blocks * kSteps;
+    acc[t] = Isa::set1(0.0f), totals[t] = Isa::broadcast(0);
+  }
+  for (int first = 0; first < w.blocks; first += step) {
+    const int g = first / w.blocks_per_group, last = first + step < w.blocks ? first + step : w.blocks;
+    typename Isa::I sums[kTokens];
+    for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(0);
+    for (int b = first; b < last; b++, block += code_bytes(Codes::kBits)) {
+      typename Isa::I now[kTokens];
+      constexpr bool kStraight = Isa::kLongSums || !Codes::kSmall;  // no need to finish at every block
+      for (int t = 0; t < kTokens; t++) now[t] = kStraight ? sums[t] : Isa::broadcast(0);
+      const auto multiply = [&]<int kStep>() {
+        const auto levels = step_levels<Isa, Codes, kStep>(block, table);
+        for (int t = 0; t < kTokens; t++) now[t] = Isa::template dot<Codes::kSmall>(now[t], levels, codes[t][b * kSteps + kStep]);
+      };
+      [&]<int... kStep>(std::integer_sequence<int, kStep...>) {
+        (multiply.template operator()<kStep>(), ...);
+      }(std::make_integer_sequence<int, kSteps>());
+      for (int t = 0; t < kTokens; t++)
+        sums[t] = kStraight ? now[t] : Isa::add_int(sums[t], Isa::template finish<Codes::kSmall>(now[t]));
+    }
+    const bool multiples = w.multiples != nullptr;
+    auto scale = Isa::load(w.scales + (multiples ? 0 : g * kPanelRows));
+    const auto multiple = multiples ? Isa::load_int8_lanes(w.multiples + g * kPanelRows) : Isa::broadcast(0);
+    if (multiples) scale = Isa::mul(scale, Isa::to_float(multiple));
+    for (int t = 0; t < kTokens; t++) {
+      const int32_t* negated_sums = x.negated_sums + static_cast<size_t>(row[t]) * w.blocks;
+      int32_t negated = 0;
+      for (int b = first; b < last; b++) negated += negated_sums[b];
+      if (kWhole && multiples) {
+        const auto centred = Isa::add_int(sums[t], Isa::broadcast(negated * w.middle));
+        totals[t] = Isa::add_int(totals[t], Isa::mul_int(centred, multiple));
+        continue;
+      }
+      const auto factor = kWhole ? scale : Isa::mul(scale, Isa::set1(x.scales[static_cast<size_t>(row[t]) * w.blocks + first]));
+      acc[t] = Isa::fma(exact_sum<Isa>(w, g, sums[t], negated), factor, acc[t]);
+    }
+  }
+  for (int t = 0; t < kTokens && first_row + t < x.rows; t++) {
+    if (kWhole && w.multiples != nullptr) acc[t] = Isa::mul(Isa::to_float(totals[t]), Isa::load(w.scales));
+    if (kWhole) acc[t] = Isa::mul(acc[t], Isa::set1(x.scales[row[t]]));
+    write_lanes<Isa>(out.values + (first_row + t) * out.stride, acc[t], w.rows, out.accumulate);
+  }
+}
+
+// What decoding asks of a storage, whatever its scales and zero points are.
+template <int kBits_, bool kTable_>
+struct Codes {
+  static constexpr int kBits = kBits_;
+  static constexpr bool kTable = kTable_, kSmall = kBits <= 4 && !kTable;
+};
+
+template <class Isa, class Codes>
+inline void multiply_few(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, Output out) {
+  constexpr int kMost = Isa::kTile < kFewRows ? Isa::kTile : kFewRows;
+  for (int row = 0; row < x.rows; row += kMost)
+    with_tile<kMost>(x.rows - row, [&]<int kTokens>() {
+      if (x.whole)
+        few_rows<Isa, Codes, true, kTokens>(w, table, x, row, out);
+      else
+        few_rows<Isa, Codes, false, kTokens>(w, table, x, row, out);
+    });
+}
+
 template <class Isa>
 void quantized_matmul(const QuantizedPanels& w, const QuantizedRows& x, PanelRange range, Output out, uint8_t* scratch) {
   with_storage(w, [&]<class Storage>() {
     constexpr bool kLongSums = Isa::kLongSums || !Storage::kSmall;
     const bool by_row = kLongSums && x.whole && (Storage::kMultiple || w.groups() == 1);
     const Scratch room(scratch, w.blocks);
+    if (x.tile == 1) {
+      const auto table = load_table<Isa, Storage>(w);
+      for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {
+        touch_lines(w.record(p), w.codes_at);
+        const uint8_t* codes = w.record(p) + w.codes_at;
+        multiply_few<Isa, Codes<Storage::kBits, Storage::kTable>>(spread_panel<Isa, Storage>(w, p, room, codes), table, x, out);
+      }
+      return;
+    }
     for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {
       if (by_row && Storage::kMultiple)
         multiply_panel<Isa, false>(spread_multiples<Isa, Storage>(w, p, room), true, x, out);
       else
-        multiply_panel<Isa, Storage::kSmall>(spread_panel<Isa, Storage>(w, p, room), by_row, x, out);
+        multiply_panel<Isa, Storage::kSmall>(
+            spread_panel<Isa, Storage>(w, p, room, panel_levels<Isa, Storage>(w, p, room.levels)), by_row, x, out);
     }
   });
 }

@@ -29,8 +29,7 @@ void Session::prepare_tiles() {
   tiles_of_row_.resize(positions_.size());
   for (size_t s = 0; s < slices_.size(); s++) {
     const Slice& slice = slices_[s];
-    const int capacity = slice.sequence->cache.coded() ? kernels_.tile / 2 : kernels_.tile;
-    const int heads = std::min(group, capacity), tokens = capacity / heads;
+    const int heads = std::min(group, kernels_.tile), tokens = kernels_.tile / heads;
     for (int token = 0; token < slice.count; token += tokens) {
       const int first = static_cast<int>(tiles_.size()), now = std::min(tokens, slice.count - token);
       const size_t spans = (slice.position + token + now - 1) / kAttentionSpan + 1;
@@ -95,7 +94,7 @@ void Session::write_cache(int thread, const Layer& layer, int index) {
 }
 
 // Row t * heads + h of a tile holds head first_head + h of its token t: floats as [channel][row], codes as tiles of rows
-// hold them, two lines a row.
+// hold them.
 void Session::fill_queries(const QueryTile& tile, int at, const Layer& layer, float* line) {
   const int dim = model_->head_dim, width = kernels_.tile;
   const KvCache& keys = cache(tile);
@@ -107,7 +106,7 @@ void Session::fill_queries(const QueryTile& tile, int at, const Layer& layer, fl
     if (!layer.q_norm.empty()) kernels_.rms_norm(line, layer.q_norm.data(), dim, model_->epsilon, line);
     turn(line, layer, token);
     kernels_.scale(line, dim, model_->attention_scale);
-    if (keys.transformed()) hadamard(line, dim);
+    if (keys.transformed()) turn_head(kernels_, line, dim);
     if (keys.coded())
       kernels_.cached_row(line, nullptr, dim, row, rows);
     else
@@ -116,9 +115,9 @@ void Session::fill_queries(const QueryTile& tile, int at, const Layer& layer, fl
 }
 
 CachedRows Session::query_codes(int tile, int rows) const {
-  const int blocks = (model_->head_dim + kBlock - 1) / kBlock, most = kernels_.tile / 2;
+  const int blocks = (model_->head_dim + kBlock - 1) / kBlock, most = kernels_.tile;
   const float* begin = query_tiles_.as<float>() + static_cast<size_t>(tile) * query_stride_;
-  const float* units = begin + static_cast<size_t>(most) * blocks * 2 * kBlock / sizeof(float);
+  const float* units = begin + static_cast<size_t>(most) * blocks * kBlock / sizeof(float);
   return {rows, reinterpret_cast<const int8_t*>(begin), units, units + static_cast<size_t>(most) * blocks};
 }
 
@@ -193,7 +192,7 @@ void Session::merge(const QueryTile& tile, int row, const float* partials, Inter
     }
   }
   kernels_.scale(out, dim, 1.0f / total);
-  if (cache(tile).transformed()) hadamard(out, dim);
+  if (cache(tile).transformed()) turn_head(kernels_, out, dim);
 }
 
 // `partial` takes (rows of the tile, partial_stride).
@@ -255,7 +254,7 @@ void Session::weigh(Scratch& scratch, int index, int at, int span, int count, fl
                            tile.rows(), {sums + panel * kPanelRows, partial_stride(), false});
     return;
   }
-  const CachedRows weights{tile.rows(), scratch.weight_codes.data(), scratch.weight_units.data(), scratch.weight_sums.data()};
+  const CachedRows weights{tile.rows(), scratch.weight_codes.data(), scratch.weight_units.data(), scratch.weight_totals.data()};
   for (int row = 0; row < tile.rows(); row++)
     kernels_.cached_row(scores + static_cast<size_t>(row) * kAttentionSpan, cached.value_scales(index, tile.kv_head, span), count,
                         row, weights);

@@ -18,6 +18,8 @@ namespace bitwright {
 constexpr int kPanelRows = 16;
 constexpr int kBlock = 32;           // columns that share one activation scale
 constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
+constexpr int kLargestHadamard = 1024;
+constexpr int kFewRows = 8;  // rows of activations that codes are taken apart for in registers
 
 enum class DenseType : int { fp32, fp16, bf16 };
 enum class ScaleType : int { fp32, fp16, multiple };  // multiple: one fp32 scale a row, times an int8 for each group
@@ -80,12 +82,12 @@ struct CachedPanels {
   int bits, blocks, panels;
 };
 
-// Rows that cached panels are multiplied by: x = unit * (254 * high + low), one unit for each block of 32.
+// Rows that cached panels are multiplied by: x = unit * code, one unit for each block of 32.
 struct CachedRows {
   int rows;
-  const int8_t* codes;  // [block][row][high, low][32]
+  const int8_t* codes;  // [block][row][32]
   const float* units;   // [block][row]
-  const float* sums;    // [block][row], the sum of the block's x / unit
+  const float* totals;  // [row], the sum of all x as they were rounded
 };
 
 constexpr float cached_zero(int bits) { return bits == 4 ? 7.5f : 128.0f; }  // four bits have no level at zero: 16 even ones
@@ -126,7 +128,7 @@ struct Kernels {
 
   // One dense panel times up to `tile` tokens.
   void (*dense_panel)(DenseType, const void* panel, int k, DenseInput x, int tokens, Output out);
-  // Cached panels times up to tile / 2 rows: out[row][16 a panel].
+  // Cached panels times up to `tile` rows: out[row][16 a panel].
   void (*cached_panels)(const CachedPanels&, const CachedRows& x, Output out);
   // Writes one of the rows: x, times `factors` unless they are null.
   void (*cached_row)(const float* x, const float* factors, int columns, int row, const CachedRows& out);
@@ -134,7 +136,8 @@ struct Kernels {
   void (*dense_matmul)(const DensePanels&, const float* x, int tokens, PanelRange, Output out);
   // One row of x (tile 1): codes are decoded in registers.
   void (*quantized_vector)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out);
-  // Many rows of x: each panel is decoded once into `scratch` (matmul_scratch_bytes(blocks)) and reused.
+  // Many rows of x: each panel is decoded once into `scratch` (matmul_scratch_bytes(blocks)) and reused. Up to kFewRows rows
+  // that lie one after the other (tile 1) are multiplied as the codes are decoded.
   void (*quantized_matmul)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out, uint8_t* scratch);
   // One panel to float: out[k][16].
   void (*dequantize_panel)(const QuantizedPanels&, int panel, float* out);
@@ -143,7 +146,7 @@ struct Kernels {
   void (*quantize_row)(const float* x, int columns, bool whole, RowTarget target);
   // One row to 15 bits as two rows of int8, the second one entry further on: x = scale * (254 * first + second).
   void (*quantize_row_wide)(const float* x, int columns, bool whole, RowTarget target);
-  // Orthonormal Hadamard transform (Sylvester's order) of each `block` of x, in place; a power of two, 2 to 64.
+  // Orthonormal Hadamard transform (Sylvester's order) of each `block` of x, in place; a power of two up to kLargestHadamard.
   void (*hadamard)(float* x, int columns, int block);
 
   void (*rms_norm)(const float* x, const float* weight, int n, float epsilon, float* out);
