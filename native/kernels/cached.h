@@ -89,7 +89,7 @@ void cached_row(const float* x, const float* factors, int columns, int row, cons
       values[half] = Isa::round(Isa::mul(values[half], inverse));
       Isa::store_int8(codes + half * kPanelRows, values[half]);
     }
-    *units = bound / 127.0f;
+    *units = bound * (1.0f / 127.0f);
     total += *units * Isa::sum(Isa::add(values[0], values[1]));
   }
   const_cast<float*>(out.totals)[row] = total;

@@ -197,60 +197,100 @@ inline void multiply_panel(SpreadPanel w, bool by_row, const QuantizedRows& x, O
   }
 }
 
-// Few rows, one after the other, times a panel whose levels are still codes. What is done to the sums is what `tile_by_group`
-// does. Rows beyond the last are computed as the last.
-template <class Isa, class Codes, bool kWhole, int kTokens>
-inline void few_rows(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, int first_row, Output out) {
-  const int step = kWhole ? w.blocks_per_group : 1;
+// visit<0>() ... visit<kCount - 1>(): what is kept by number stays in registers.
+template <int kCount, class Visit>
+inline void for_each_number(const Visit& visit) {
+  [&]<int... i>(std::integer_sequence<int, i...>) {
+    (visit.template operator()<i>(), ...);
+  }(std::make_integer_sequence<int, kCount>());
+}
+
+// Few rows, one after the other, for a panel whose levels are still codes. Rows beyond the last are computed as the last.
+template <class Isa, class Codes, int kTokens>
+struct FewRows {
+  const QuantizedRows& x;
+  size_t block_of[kTokens];  // each row's first
+
+  FewRows(const QuantizedRows& x, int first_row) : x(x) {
+    for (int t = 0; t < kTokens; t++)
+      block_of[t] = static_cast<size_t>(first_row + t < x.rows ? first_row + t : x.rows - 1) * x.blocks;
+  }
+
+  // sums[t] + sum of level * a over block b.
+  void add_block(const uint8_t* block, typename Isa::B table, int b, typename Isa::I* sums) const {
+    constexpr bool kStraight = Isa::kLongSums || !Codes::kSmall;  // no need to finish at every block
+    const int32_t* codes[kTokens];
+    typename Isa::I now[kTokens];
+    for_each_number<kTokens>([&]<int t>() {
+      codes[t] = x.codes + (block_of[t] + b) * kSteps;
+      now[t] = kStraight ? sums[t] : Isa::broadcast(0);
+    });
+    for_each_number<kSteps>([&]<int kStep>() {
+      const auto levels = step_levels<Isa, Codes, kStep>(block, table);
+      for_each_number<kTokens>([&]<int t>() { now[t] = Isa::template dot<Codes::kSmall>(now[t], levels, codes[t][kStep]); });
+    });
+    for_each_number<kTokens>(
+        [&]<int t>() { sums[t] = kStraight ? now[t] : Isa::add_int(sums[t], Isa::template finish<Codes::kSmall>(now[t])); });
+  }
+};
+
+// What is done to the sums is what `tile_by_group` does: here where every block has an activation scale of its own ...
+template <class Isa, class Codes, int kTokens>
+inline void few_by_block(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, int first_row, Output out) {
+  const FewRows<Isa, Codes, kTokens> rows(x, first_row);
   const uint8_t* block = w.levels;
-  int row[kTokens];
-  const int32_t* codes[kTokens];
+  typename Isa::F acc[kTokens];
+  for_each_number<kTokens>([&]<int t>() { acc[t] = Isa::set1(0.0f); });
+  for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
+    auto scale = Isa::load(w.scales + (w.multiples == nullptr ? g * kPanelRows : 0));
+    if (w.multiples != nullptr) scale = Isa::mul(scale, Isa::to_float(Isa::load_int8_lanes(w.multiples + g * kPanelRows)));
+    const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
+    for (int b = first; b < last; b++, block += code_bytes(Codes::kBits)) {
+      typename Isa::I sums[kTokens];
+      for_each_number<kTokens>([&]<int t>() { sums[t] = Isa::broadcast(0); });
+      rows.add_block(block, table, b, sums);
+      for_each_number<kTokens>([&]<int t>() {
+        const auto exact = exact_sum<Isa>(w, g, sums[t], x.negated_sums[rows.block_of[t] + b]);
+        acc[t] = Isa::fma(exact, Isa::mul(scale, Isa::set1(x.scales[rows.block_of[t] + b])), acc[t]);
+      });
+    }
+  }
+  for (int t = 0; t < kTokens && first_row + t < x.rows; t++)
+    write_lanes<Isa>(out.values + (first_row + t) * out.stride, acc[t], w.rows, out.accumulate);
+}
+
+// ... and here where a row has one.
+template <class Isa, class Codes, int kTokens>
+inline void few_whole(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, int first_row, Output out) {
+  const FewRows<Isa, Codes, kTokens> rows(x, first_row);
+  const uint8_t* block = w.levels;
   typename Isa::F acc[kTokens];
   typename Isa::I totals[kTokens];
-  for (int t = 0; t < kTokens; t++) {
-    row[t] = first_row + t < x.rows ? first_row + t : x.rows - 1;
-    codes[t] = x.codes + static_cast<size_t>(row[t]) * w.blocks * kSteps;
-    acc[t] = Isa::set1(0.0f), totals[t] = Isa::broadcast(0);
-  }
-  for (int first = 0; first < w.blocks; first += step) {
-    const int g = first / w.blocks_per_group, last = first + step < w.blocks ? first + step : w.blocks;
+  for_each_number<kTokens>([&]<int t>() { acc[t] = Isa::set1(0.0f), totals[t] = Isa::broadcast(0); });
+  for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
+    const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
     typename Isa::I sums[kTokens];
-    for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(0);
+    int32_t negated[kTokens];
+    for_each_number<kTokens>([&]<int t>() { sums[t] = Isa::broadcast(0), negated[t] = 0; });
     for (int b = first; b < last; b++, block += code_bytes(Codes::kBits)) {
-      typename Isa::I now[kTokens];
-      constexpr bool kStraight = Isa::kLongSums || !Codes::kSmall;  // no need to finish at every block
-      for (int t = 0; t < kTokens; t++) now[t] = kStraight ? sums[t] : Isa::broadcast(0);
-      const auto multiply = [&]<int kStep>() {
-        const auto levels = step_levels<Isa, Codes, kStep>(block, table);
-        for (int t = 0; t < kTokens; t++) now[t] = Isa::template dot<Codes::kSmall>(now[t], levels, codes[t][b * kSteps + kStep]);
-      };
-      [&]<int... kStep>(std::integer_sequence<int, kStep...>) {
-        (multiply.template operator()<kStep>(), ...);
-      }(std::make_integer_sequence<int, kSteps>());
-      for (int t = 0; t < kTokens; t++)
-        sums[t] = kStraight ? now[t] : Isa::add_int(sums[t], Isa::template finish<Codes::kSmall>(now[t]));
+      rows.add_block(block, table, b, sums);
+      for_each_number<kTokens>([&]<int t>() { negated[t] += x.negated_sums[rows.block_of[t] + b]; });
     }
-    const bool multiples = w.multiples != nullptr;
-    auto scale = Isa::load(w.scales + (multiples ? 0 : g * kPanelRows));
-    const auto multiple = multiples ? Isa::load_int8_lanes(w.multiples + g * kPanelRows) : Isa::broadcast(0);
-    if (multiples) scale = Isa::mul(scale, Isa::to_float(multiple));
-    for (int t = 0; t < kTokens; t++) {
-      const int32_t* negated_sums = x.negated_sums + static_cast<size_t>(row[t]) * w.blocks;
-      int32_t negated = 0;
-      for (int b = first; b < last; b++) negated += negated_sums[b];
-      if (kWhole && multiples) {
-        const auto centred = Isa::add_int(sums[t], Isa::broadcast(negated * w.middle));
+    if (w.multiples != nullptr) {
+      const auto multiple = Isa::load_int8_lanes(w.multiples + g * kPanelRows);
+      for_each_number<kTokens>([&]<int t>() {
+        const auto centred = Isa::add_int(sums[t], Isa::broadcast(negated[t] * w.middle));
         totals[t] = Isa::add_int(totals[t], Isa::mul_int(centred, multiple));
-        continue;
-      }
-      const auto factor = kWhole ? scale : Isa::mul(scale, Isa::set1(x.scales[static_cast<size_t>(row[t]) * w.blocks + first]));
-      acc[t] = Isa::fma(exact_sum<Isa>(w, g, sums[t], negated), factor, acc[t]);
+      });
+      continue;
     }
+    const auto scale = Isa::load(w.scales + g * kPanelRows);
+    for_each_number<kTokens>([&]<int t>() { acc[t] = Isa::fma(exact_sum<Isa>(w, g, sums[t], negated[t]), scale, acc[t]); });
   }
   for (int t = 0; t < kTokens && first_row + t < x.rows; t++) {
-    if (kWhole && w.multiples != nullptr) acc[t] = Isa::mul(Isa::to_float(totals[t]), Isa::load(w.scales));
-    if (kWhole) acc[t] = Isa::mul(acc[t], Isa::set1(x.scales[row[t]]));
-    write_lanes<Isa>(out.values + (first_row + t) * out.stride, acc[t], w.rows, out.accumulate);
+    if (w.multiples != nullptr) acc[t] = Isa::mul(Isa::to_float(totals[t]), Isa::load(w.scales));
+    write_lanes<Isa>(out.values + (first_row + t) * out.stride, Isa::mul(acc[t], Isa::set1(x.scales[first_row + t])), w.rows,
+                     out.accumulate);
   }
 }
 
@@ -267,9 +307,9 @@ inline void multiply_few(const SpreadPanel& w, typename Isa::B table, const Quan
   for (int row = 0; row < x.rows; row += kMost)
     with_tile<kMost>(x.rows - row, [&]<int kTokens>() {
       if (x.whole)
-        few_rows<Isa, Codes, true, kTokens>(w, table, x, row, out);
+        few_whole<Isa, Codes, kTokens>(w, table, x, row, out);
       else
-        few_rows<Isa, Codes, false, kTokens>(w, table, x, row, out);
+        few_by_block<Isa, Codes, kTokens>(w, table, x, row, out);
     });
 }
 

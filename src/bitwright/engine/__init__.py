@@ -64,8 +64,8 @@ class Engine:
         """Raises `EngineError` for options that cannot be and `ContextError` beyond the model's own context."""
         self.threads, self.context = _check(model, options)
         self.isa: str = _isa()
-        self._native = native_model(model, self.context)
-        self._session = _native.Session(self._native, self.threads, options.activations)
+        self._native, self._weights = native_model(model, self.context)
+        self._running = _native.Session(self._native, self.threads, options.activations)
         self._model, self._options = model, options
         self.sequence = self.new_sequence()
         self._eos_ids: frozenset[int] | None = None
@@ -79,7 +79,10 @@ class Engine:
         activations: str = "int8",
         kv_cache: str = "fp16",
     ) -> Engine:
-        """Read a model's weights into memory, in the engine's layout. `model` is one, or a path that `load` takes."""
+        """Read a model's weights into memory, in the engine's layout. `model` is one, or a path that `load` takes.
+
+        The work goes on in threads of its own after this has returned; what runs the model waits for it.
+        """
         from bitwright.models import load
 
         loaded = load(model) if isinstance(model, str | Path) else model
@@ -214,6 +217,12 @@ class Engine:
         session = None if alone else reference._session
         kl, nll, nll_reference, agree = self._session.compare(rows, _int32(targets), session, expected)
         return Comparison(kl, nll, nll, np.ones_like(agree)) if alone else Comparison(kl, nll, nll_reference, agree)
+
+    @property
+    def _session(self) -> _native.Session:
+        """Ready to run."""
+        self._weights.wait()
+        return self._running
 
     def _forward(self, pieces: Items[tuple[Sequence, Tokens]], hidden: bool) -> Floats:
         ids = [_int32(tokens) for _, tokens in pieces]
