@@ -197,97 +197,94 @@ inline void multiply_panel(SpreadPanel w, bool by_row, const QuantizedRows& x, O
   }
 }
 
-// visit<0>() ... visit<kCount - 1>(): what is kept by number stays in registers.
-template <int kCount, class Visit>
-inline void for_each_number(const Visit& visit) {
-  [&]<int... i>(std::integer_sequence<int, i...>) {
-    (visit.template operator()<i>(), ...);
-  }(std::make_integer_sequence<int, kCount>());
+// sums[t] + sum of level * a over one block whose levels are still codes, for rows `stride` apart.
+template <class Isa, class Codes, int kTokens>
+[[gnu::always_inline]] inline void add_block(const uint8_t* block, typename Isa::B table, const int32_t* codes, size_t stride,
+                                             typename Isa::I* sums) {
+  constexpr bool kStraight = Isa::kLongSums || !Codes::kSmall;  // no need to finish at every block
+  typename Isa::I now[kTokens];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; t++) now[t] = kStraight ? sums[t] : Isa::broadcast(0);
+  const auto step = [&]<int kStep>() __attribute__((always_inline)) {
+    const auto levels = step_levels<Isa, Codes, kStep>(block, table);
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; t++) now[t] = Isa::template dot<Codes::kSmall>(now[t], levels, codes[t * stride + kStep]);
+  };
+  static_assert(kSteps == 8);
+  step.template operator()<0>(), step.template operator()<1>(), step.template operator()<2>(), step.template operator()<3>();
+  step.template operator()<4>(), step.template operator()<5>(), step.template operator()<6>(), step.template operator()<7>();
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; t++)
+    sums[t] = kStraight ? now[t] : Isa::add_int(sums[t], Isa::template finish<Codes::kSmall>(now[t]));
 }
 
-// Few rows, one after the other, for a panel whose levels are still codes. Rows beyond the last are computed as the last.
-template <class Isa, class Codes, int kTokens>
-struct FewRows {
-  const QuantizedRows& x;
-  size_t block_of[kTokens];  // each row's first
-
-  FewRows(const QuantizedRows& x, int first_row) : x(x) {
-    for (int t = 0; t < kTokens; t++)
-      block_of[t] = static_cast<size_t>(first_row + t < x.rows ? first_row + t : x.rows - 1) * x.blocks;
-  }
-
-  // sums[t] + sum of level * a over block b.
-  void add_block(const uint8_t* block, typename Isa::B table, int b, typename Isa::I* sums) const {
-    constexpr bool kStraight = Isa::kLongSums || !Codes::kSmall;  // no need to finish at every block
-    const int32_t* codes[kTokens];
-    typename Isa::I now[kTokens];
-    for_each_number<kTokens>([&]<int t>() {
-      codes[t] = x.codes + (block_of[t] + b) * kSteps;
-      now[t] = kStraight ? sums[t] : Isa::broadcast(0);
-    });
-    for_each_number<kSteps>([&]<int kStep>() {
-      const auto levels = step_levels<Isa, Codes, kStep>(block, table);
-      for_each_number<kTokens>([&]<int t>() { now[t] = Isa::template dot<Codes::kSmall>(now[t], levels, codes[t][kStep]); });
-    });
-    for_each_number<kTokens>(
-        [&]<int t>() { sums[t] = kStraight ? now[t] : Isa::add_int(sums[t], Isa::template finish<Codes::kSmall>(now[t])); });
-  }
-};
-
-// What is done to the sums is what `tile_by_group` does: here where every block has an activation scale of its own ...
+// Few rows, one after the other, up to a multiple of kTokens of which the last are computed and not written. What is done to
+// the sums is what `tile_by_group` does: here where every block has an activation scale of its own ...
 template <class Isa, class Codes, int kTokens>
 inline void few_by_block(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, int first_row, Output out) {
-  const FewRows<Isa, Codes, kTokens> rows(x, first_row);
+  const size_t blocks = w.blocks, at = first_row * blocks;
+  const float* scales = x.scales + at;
+  const int32_t *codes = x.codes + at * kSteps, *negated_sums = x.negated_sums + at;
   const uint8_t* block = w.levels;
   typename Isa::F acc[kTokens];
-  for_each_number<kTokens>([&]<int t>() { acc[t] = Isa::set1(0.0f); });
+  for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f);
   for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
     auto scale = Isa::load(w.scales + (w.multiples == nullptr ? g * kPanelRows : 0));
     if (w.multiples != nullptr) scale = Isa::mul(scale, Isa::to_float(Isa::load_int8_lanes(w.multiples + g * kPanelRows)));
     const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
-    for (int b = first; b < last; b++, block += code_bytes(Codes::kBits)) {
+    for (int b = first; b < last; b++, block += code_bytes(Codes::kBits), codes += kSteps) {
       typename Isa::I sums[kTokens];
-      for_each_number<kTokens>([&]<int t>() { sums[t] = Isa::broadcast(0); });
-      rows.add_block(block, table, b, sums);
-      for_each_number<kTokens>([&]<int t>() {
-        const auto exact = exact_sum<Isa>(w, g, sums[t], x.negated_sums[rows.block_of[t] + b]);
-        acc[t] = Isa::fma(exact, Isa::mul(scale, Isa::set1(x.scales[rows.block_of[t] + b])), acc[t]);
-      });
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(0);
+      add_block<Isa, Codes, kTokens>(block, table, codes, blocks * kSteps, sums);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; t++) {
+        const auto exact = exact_sum<Isa>(w, g, sums[t], negated_sums[t * blocks + b]);
+        acc[t] = Isa::fma(exact, Isa::mul(scale, Isa::set1(scales[t * blocks + b])), acc[t]);
+      }
     }
   }
-  for (int t = 0; t < kTokens && first_row + t < x.rows; t++)
-    write_lanes<Isa>(out.values + (first_row + t) * out.stride, acc[t], w.rows, out.accumulate);
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; t++)
+    if (first_row + t < x.rows) write_lanes<Isa>(out.values + (first_row + t) * out.stride, acc[t], w.rows, out.accumulate);
 }
 
 // ... and here where a row has one.
 template <class Isa, class Codes, int kTokens>
 inline void few_whole(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, int first_row, Output out) {
-  const FewRows<Isa, Codes, kTokens> rows(x, first_row);
+  const size_t blocks = w.blocks, at = first_row * blocks;
+  const int32_t *codes = x.codes + at * kSteps, *negated_sums = x.negated_sums + at;
   const uint8_t* block = w.levels;
   typename Isa::F acc[kTokens];
   typename Isa::I totals[kTokens];
-  for_each_number<kTokens>([&]<int t>() { acc[t] = Isa::set1(0.0f), totals[t] = Isa::broadcast(0); });
+  for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f), totals[t] = Isa::broadcast(0);
   for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
     const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
     typename Isa::I sums[kTokens];
     int32_t negated[kTokens];
-    for_each_number<kTokens>([&]<int t>() { sums[t] = Isa::broadcast(0), negated[t] = 0; });
-    for (int b = first; b < last; b++, block += code_bytes(Codes::kBits)) {
-      rows.add_block(block, table, b, sums);
-      for_each_number<kTokens>([&]<int t>() { negated[t] += x.negated_sums[rows.block_of[t] + b]; });
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(0), negated[t] = 0;
+    for (int b = first; b < last; b++, block += code_bytes(Codes::kBits), codes += kSteps) {
+      add_block<Isa, Codes, kTokens>(block, table, codes, blocks * kSteps, sums);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; t++) negated[t] += negated_sums[t * blocks + b];
     }
     if (w.multiples != nullptr) {
       const auto multiple = Isa::load_int8_lanes(w.multiples + g * kPanelRows);
-      for_each_number<kTokens>([&]<int t>() {
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; t++) {
         const auto centred = Isa::add_int(sums[t], Isa::broadcast(negated[t] * w.middle));
         totals[t] = Isa::add_int(totals[t], Isa::mul_int(centred, multiple));
-      });
+      }
       continue;
     }
     const auto scale = Isa::load(w.scales + g * kPanelRows);
-    for_each_number<kTokens>([&]<int t>() { acc[t] = Isa::fma(exact_sum<Isa>(w, g, sums[t], negated[t]), scale, acc[t]); });
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; t++) acc[t] = Isa::fma(exact_sum<Isa>(w, g, sums[t], negated[t]), scale, acc[t]);
   }
-  for (int t = 0; t < kTokens && first_row + t < x.rows; t++) {
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; t++) {
+    if (first_row + t >= x.rows) continue;
     if (w.multiples != nullptr) acc[t] = Isa::mul(Isa::to_float(totals[t]), Isa::load(w.scales));
     write_lanes<Isa>(out.values + (first_row + t) * out.stride, Isa::mul(acc[t], Isa::set1(x.scales[first_row + t])), w.rows,
                      out.accumulate);

@@ -30,8 +30,8 @@ Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int colum
   const int tile = rows == 1 || (apart && rows <= kFewRows) ? 1 : whole ? k.whole_tile : k.tile;
   const int blocks = (columns + kBlock - 1) / kBlock, tiles = (rows + tile - 1) / tile;
   Rows r{std::vector<int32_t>((tiles * tile + 15) * blocks * 8),
-         std::vector<int32_t>(tiles * tile * blocks),
-         std::vector<float>(tiles * tile * (whole ? 1 : blocks)),
+         std::vector<int32_t>((tiles * tile + 7) * blocks),
+         std::vector<float>((tiles * tile + 7) * (whole ? 1 : blocks)),
          {}};
   for (int t = 0; t < rows; t++) {
     const size_t first = static_cast<size_t>(t / tile) * tile, base = first * blocks, lane = t % tile;

@@ -54,7 +54,7 @@ struct QuantizedPanels {
 // row: then sums stay whole over a group, and over the row where the weights allow it.
 struct QuantizedRows {
   int rows, blocks, tile;
-  bool whole;                   // one scale a row; codes can then be read up to a multiple of 16 rows
+  bool whole;                   // one scale a row; codes can then be read up to a multiple of 16 rows, few rows up to one of 8
   const int32_t* codes;         // [tile index][block * 8][tile], four codes in each int32
   const float* scales;          // [tile index][block][tile]; whole: [tile index][tile]
   const int32_t* negated_sums;  // [tile index][block][tile], minus the sum of the block's codes
