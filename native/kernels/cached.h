@@ -1,11 +1,11 @@
-// Attention's products where keys and values are cached as codes: integer products with rows of int8.
+// Attention's products where keys and values are cached as codes: integer products with rows of 15 bits.
 //
-//   out[row][lane] = lane_scale * (sum over blocks of unit * (sum of code * x)  -  zero * total)
+//   out[row][lane] = lane_scale * sum over blocks of unit * (254 * sum of code * high + sum of code * low - zero * sum of x)
 //
-// Queries (and, for values, the softmax weights times the scales of their positions) are rounded to int8, one unit for every
-// 32 columns. Order of codes inside a block of 16 lanes x 32 columns: step j (0 .. 7) covers columns 4j .. 4j + 3 as
-// [lane][column % 4]; eight-bit blocks hold the steps in turn, four-bit blocks hold steps 2i (low nibbles) and 2i + 1 (high
-// nibbles) in vector i.
+// Queries (and, for values, the softmax weights times the scales of their positions) are rows of 15 bits, two int8 digits
+// each, one unit for every 32 columns: eight bits would add an error of their own. Order of codes inside a block of 16
+// lanes x 32 columns: step j (0 .. 7) covers columns 4j .. 4j + 3 as [lane][column % 4]; eight-bit blocks hold the steps in
+// turn, four-bit blocks hold steps 2i (low nibbles) and 2i + 1 (high nibbles) in vector i.
 #pragma once
 
 #include <cstring>
@@ -20,6 +20,8 @@ using bitwright::cached_zero;
 using bitwright::CachedPanels;
 using bitwright::CachedRows;
 
+constexpr float kDigit = 254.0f;
+
 template <class Isa, int kBits, int kStep>
 inline typename Isa::B cached_step(const uint8_t* block) {
   if constexpr (kBits == 8) return Isa::load_bytes(block + kStep * kStepBytes);
@@ -32,28 +34,33 @@ constexpr int kCachedAhead = 4096;
 template <class Isa, int kBits, int kRows>
 inline void cached_panel(const uint8_t* block, const CachedPanels& w, const float* lane_scales, const CachedRows& x, Output out) {
   constexpr bool kSmall = kBits == 4;
-  const auto zero = Isa::set1((kSmall ? 0 : Isa::kByteOffset) - cached_zero(kBits));
+  const auto zero = Isa::set1((kSmall ? 0 : Isa::kByteOffset) - cached_zero(kBits)), base = Isa::set1(kDigit);
   const int8_t* codes = x.codes;
-  const float* units = x.units;
+  const float *units = x.units, *sums = x.sums;
   typename Isa::F acc[kRows];
-  for (int row = 0; row < kRows; row++) acc[row] = Isa::mul(zero, Isa::set1(x.totals[row]));
-  for (int b = 0; b < w.blocks; b++, block += code_bytes(kBits), codes += kRows * kBlock, units += kRows) {
+  for (int row = 0; row < kRows; row++) acc[row] = Isa::set1(0.0f);
+  for (int b = 0; b < w.blocks; b++, block += code_bytes(kBits), codes += kRows * 2 * kBlock, units += kRows, sums += kRows) {
     for (int i = 0; i < code_bytes(kBits); i += kStepBytes) __builtin_prefetch(block + kCachedAhead + i);
-    typename Isa::I sums[kRows];
-    for (int row = 0; row < kRows; row++) sums[row] = Isa::broadcast(0);
+    typename Isa::I high[kRows], low[kRows];
+    for (int row = 0; row < kRows; row++) high[row] = low[row] = Isa::broadcast(0);
     const auto step = [&]<int kStep>() {
       const auto bytes = cached_step<Isa, kBits, kStep>(block);
       for (int row = 0; row < kRows; row++) {
-        int32_t four;
-        std::memcpy(&four, codes + row * kBlock + 4 * kStep, 4);
-        sums[row] = Isa::template dot<kSmall>(sums[row], bytes, four);
+        int32_t four[2];
+        std::memcpy(&four[0], codes + 2 * row * kBlock + 4 * kStep, 4);
+        std::memcpy(&four[1], codes + (2 * row + 1) * kBlock + 4 * kStep, 4);
+        high[row] = Isa::template dot<kSmall>(high[row], bytes, four[0]);
+        low[row] = Isa::template dot<kSmall>(low[row], bytes, four[1]);
       }
     };
     [&]<int... kStep>(std::integer_sequence<int, kStep...>) {
       (step.template operator()<kStep>(), ...);
     }(std::make_integer_sequence<int, kSteps>());
-    for (int row = 0; row < kRows; row++)
-      acc[row] = Isa::fma(Isa::to_float(Isa::template finish<kSmall>(sums[row])), Isa::set1(units[row]), acc[row]);
+    for (int row = 0; row < kRows; row++) {
+      const auto products = Isa::fma(Isa::to_float(Isa::template finish<kSmall>(high[row])), base,
+                                     Isa::to_float(Isa::template finish<kSmall>(low[row])));
+      acc[row] = Isa::fma(Isa::fma(zero, Isa::set1(sums[row]), products), Isa::set1(units[row]), acc[row]);
+    }
   }
   for (int row = 0; row < kRows; row++)
     Isa::store(out.values + row * out.stride, lane_scales == nullptr ? acc[row] : Isa::mul(acc[row], Isa::load(lane_scales)));
@@ -61,20 +68,20 @@ inline void cached_panel(const uint8_t* block, const CachedPanels& w, const floa
 
 template <class Isa, int kBits>
 inline void cached_range(const CachedPanels& w, const CachedRows& x, Output out) {
-  with_tokens<Isa::kTile>(x.rows, [&]<int kRows>() {
+  with_tokens<Isa::kTile / 2>(x.rows, [&]<int kRows>() {
     for (int p = 0; p < w.panels; p++)
       cached_panel<Isa, kBits, kRows>(w.codes + p * w.stride, w, w.scales == nullptr ? nullptr : w.scales + p * kPanelRows, x,
                                       {out.values + p * kPanelRows, out.stride, false});
   });
 }
 
-// One row, times `factors` where they are given, to int8.
+// One row, times `factors` where they are given, to two digits of eight bits.
 template <class Isa>
 void cached_row(const float* x, const float* factors, int columns, int row, const CachedRows& out) {
-  auto* codes = const_cast<int8_t*>(out.codes) + static_cast<size_t>(row) * kBlock;
-  auto* units = const_cast<float*>(out.units) + row;
-  float total = 0.0f;
-  for (int k = 0; k < columns; k += kBlock, codes += out.rows * kBlock, units += out.rows) {
+  constexpr float kMost = 127.0f * kDigit + 126.0f;  // one more would round up to 128 * 254
+  auto* codes = const_cast<int8_t*>(out.codes) + static_cast<size_t>(row) * 2 * kBlock;
+  auto *units = const_cast<float*>(out.units) + row, *sums = const_cast<float*>(out.sums) + row;
+  for (int k = 0; k < columns; k += kBlock, codes += out.rows * 2 * kBlock, units += out.rows, sums += out.rows) {
     typename Isa::F values[2];
     for (int half = 0; half < 2; half++) {
       const int begin = k + half * kPanelRows, count = columns - begin;
@@ -84,15 +91,18 @@ void cached_row(const float* x, const float* factors, int columns, int row, cons
       values[half] = Isa::mul(values[half], factor);
     }
     const float bound = Isa::highest(Isa::max(Isa::abs(values[0]), Isa::abs(values[1])));
-    const auto inverse = Isa::set1(bound > 0.0f ? 127.0f / bound : 0.0f);
+    const auto inverse = Isa::set1(bound > 0.0f ? kMost / bound : 0.0f);
+    auto sum = Isa::set1(0.0f);
     for (int half = 0; half < 2; half++) {
-      values[half] = Isa::round(Isa::mul(values[half], inverse));
-      Isa::store_int8(codes + half * kPanelRows, values[half]);
+      const auto code = Isa::round(Isa::mul(values[half], inverse));
+      const auto digit = Isa::round(Isa::mul(code, Isa::set1(1.0f / kDigit)));
+      Isa::store_int8(codes + half * kPanelRows, digit);
+      Isa::store_int8(codes + kBlock + half * kPanelRows, Isa::sub(code, Isa::mul(digit, Isa::set1(kDigit))));
+      sum = Isa::add(sum, code);
     }
-    *units = bound * (1.0f / 127.0f);
-    total += *units * Isa::sum(Isa::add(values[0], values[1]));
+    *units = bound / kMost;
+    *sums = Isa::sum(sum);
   }
-  const_cast<float*>(out.totals)[row] = total;
 }
 
 template <class Isa>

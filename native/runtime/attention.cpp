@@ -34,7 +34,8 @@ void Session::prepare_tiles() {
   tiles_of_row_.resize(positions_.size());
   for (size_t s = 0; s < slices_.size(); s++) {
     const Slice& slice = slices_[s];
-    const int heads = std::min(group, kernels_.tile), tokens = kernels_.tile / heads;
+    const int capacity = slice.sequence->cache.coded() ? kernels_.tile / 2 : kernels_.tile;
+    const int heads = std::min(group, capacity), tokens = capacity / heads;
     for (int token = 0; token < slice.count; token += tokens) {
       const int first = static_cast<int>(tiles_.size()), now = std::min(tokens, slice.count - token);
       const size_t spans = (slice.position + token + now - 1) / kAttentionSpan + 1;
@@ -99,7 +100,7 @@ void Session::write_cache(int thread, const Layer& layer, int index) {
 }
 
 // Row t * heads + h of a tile holds head first_head + h of its token t: floats as [channel][row], codes as tiles of rows
-// hold them.
+// hold them, two lines a row.
 void Session::fill_queries(const QueryTile& tile, int at, const Layer& layer, float* line) {
   const int dim = model_->head_dim, width = kernels_.tile;
   const KvCache& keys = cache(tile);
@@ -120,9 +121,9 @@ void Session::fill_queries(const QueryTile& tile, int at, const Layer& layer, fl
 }
 
 CachedRows Session::query_codes(int tile, int rows) const {
-  const int blocks = (model_->head_dim + kBlock - 1) / kBlock, most = kernels_.tile;
+  const int blocks = (model_->head_dim + kBlock - 1) / kBlock, most = kernels_.tile / 2;
   const float* begin = query_tiles_.as<float>() + static_cast<size_t>(tile) * query_stride_;
-  const float* units = begin + static_cast<size_t>(most) * blocks * kBlock / sizeof(float);
+  const float* units = begin + static_cast<size_t>(most) * blocks * 2 * kBlock / sizeof(float);
   return {rows, reinterpret_cast<const int8_t*>(begin), units, units + static_cast<size_t>(most) * blocks};
 }
 
@@ -263,7 +264,7 @@ void Session::weigh(Scratch& scratch, int index, int at, int span, int count, fl
                            tile.rows(), {sums + panel * kPanelRows, partial_stride(), false});
     return;
   }
-  const CachedRows weights{tile.rows(), scratch.weight_codes.data(), scratch.weight_units.data(), scratch.weight_totals.data()};
+  const CachedRows weights{tile.rows(), scratch.weight_codes.data(), scratch.weight_units.data(), scratch.weight_sums.data()};
   for (int row = 0; row < tile.rows(); row++)
     kernels_.cached_row(scores + static_cast<size_t>(row) * kAttentionSpan, cached.value_scales(index, tile.kv_head, span), count,
                         row, weights);

@@ -38,7 +38,7 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
                         std::vector<float>(padded * kPanelRows), std::vector<float>(2 * kChunk * kPanelRows),
                         std::vector<float>(tile * kAttentionSpan), std::vector<float>(),
                         std::vector<int8_t>(tile * kAttentionSpan), std::vector<float>(tile * kAttentionSpan / kBlock),
-                        std::vector<float>(tile)});
+                        std::vector<float>(tile * kAttentionSpan / kBlock)});
   const auto rows_of = [](int width) { return std::vector<float>(static_cast<size_t>(kChunk) * width); };
   stream_ = rows_of(model_->hidden);
   block_ = rows_of(model_->hidden);
@@ -49,10 +49,10 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   gate_ = rows_of(model_->intermediate);
   up_ = rows_of(model_->intermediate);
   for (const Rope& rope : model_->ropes) angles_.push_back(rows_of(static_cast<int>(rope.inverse_frequencies.size()) * 2));
-  // A tile's queries are floats, or int8 rows with a unit for every 32 channels and one total.
+  // A tile's queries are floats, or half as many rows of two digits with a unit and a sum for 32 channels.
   const int blocks = (model_->head_dim + kBlock - 1) / kBlock, group = model_->heads / model_->kv_heads;
-  query_stride_ = static_cast<size_t>(tile) * std::max(model_->head_dim, blocks * (kBlock / 4 + 1) + 1);
-  const int head_tiles = (group + std::min(group, tile) - 1) / std::min(group, tile);
+  query_stride_ = static_cast<size_t>(tile) * std::max(model_->head_dim, blocks * (kBlock / 4 + 1));
+  const int head_tiles = (group + std::min(group, tile / 2) - 1) / std::min(group, tile / 2);
   query_tiles_ = Buffer(static_cast<size_t>(kChunk) * model_->kv_heads * head_tiles * query_stride_ * sizeof(float));
 }
 

@@ -82,12 +82,12 @@ struct CachedPanels {
   int bits, blocks, panels;
 };
 
-// Rows that cached panels are multiplied by: x = unit * code, one unit for each block of 32.
+// Rows that cached panels are multiplied by: x = unit * (254 * high + low), one unit for each block of 32.
 struct CachedRows {
   int rows;
-  const int8_t* codes;  // [block][row][32]
+  const int8_t* codes;  // [block][row][high, low][32]
   const float* units;   // [block][row]
-  const float* totals;  // [row], the sum of all x as they were rounded
+  const float* sums;    // [block][row], the sum of the block's x / unit
 };
 
 constexpr float cached_zero(int bits) { return bits == 4 ? 7.5f : 128.0f; }  // four bits have no level at zero: 16 even ones
@@ -128,7 +128,7 @@ struct Kernels {
 
   // One dense panel times up to `tile` tokens.
   void (*dense_panel)(DenseType, const void* panel, int k, DenseInput x, int tokens, Output out);
-  // Cached panels times up to `tile` rows: out[row][16 a panel].
+  // Cached panels times up to tile / 2 rows: out[row][16 a panel].
   void (*cached_panels)(const CachedPanels&, const CachedRows& x, Output out);
   // Writes one of the rows: x, times `factors` unless they are null.
   void (*cached_row)(const float* x, const float* factors, int columns, int row, const CachedRows& out);

@@ -77,7 +77,7 @@ class Session {
     std::vector<float> scores;         // attention: (rows of a tile, kAttentionSpan)
     std::vector<float> partials;       // (spans, rows of a tile, partial_stride)
     std::vector<int8_t> weight_codes;  // the scores as CachedRows
-    std::vector<float> weight_units, weight_totals;
+    std::vector<float> weight_units, weight_sums;
   };
   // A piece's tokens that are in the chunk at hand.
   struct Slice {
