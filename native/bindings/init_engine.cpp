@@ -6,6 +6,7 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include <any>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -18,6 +19,7 @@
 #include "arrays.h"
 #include "bitwright/ceilings.h"
 #include "bitwright/compare.h"
+#include "bitwright/loading.h"
 #include "bitwright/sampler.h"
 #include "bitwright/session.h"
 #include "init.h"
@@ -94,7 +96,15 @@ void check_packed(size_t rows, size_t row_bytes, size_t scales, const Layout& la
   require(!table || (bits <= 4 && !multiples && table->shape(0) == 16), "a table has 16 levels, for 2 to 4 bits");
 }
 
-void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
+// A model's matrices on their way into its layout, and the arrays that they are read from until then.
+struct Weights {
+  explicit Weights(Model& model) : model(model) {}
+  Model& model;
+  std::vector<std::any> kept;
+  Loading loading;  // goes first, and waits for its threads
+};
+
+void add_packed(Weights& weights, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
                 const std::optional<ZeroPoints>& zero_points, const Layout& layout, const Multiples& multiples,
                 const Table& table) {
   const auto size_of = [](const auto& array) { return array.shape(0); };
@@ -121,19 +131,28 @@ void set_packed(Model& model, const std::string& role, int layer, Array<uint8_t,
       .table = table ? table->data() : nullptr,
       .rotated = layout.rotated,
   };
-  nb::gil_scoped_release release;
-  *matrix_of(model, role, layer) = Matrix(source);
+  weights.kept.emplace_back(std::tuple(codes, scales, zero_points, multiples));
+  weights.loading.add(*matrix_of(weights.model, role, layer), source);
 }
 
-void set_dense(Model& model, const std::string& role, int layer, const Reals<2>& values, bool bf16) {
+void add_dense(Weights& weights, const std::string& role, int layer, const Reals<2>& values, bool bf16) {
   const DenseType type = !is_half<2>(values) ? DenseType::fp32 : bf16 ? DenseType::bf16 : DenseType::fp16;
   const DenseSource source = std::visit(
       [&](const auto& array) {
         return DenseSource{array.data(), type, static_cast<int>(array.shape(0)), static_cast<int>(array.shape(1))};
       },
       values);
-  nb::gil_scoped_release release;
-  *matrix_of(model, role, layer) = Matrix(source);
+  weights.kept.emplace_back(values);
+  weights.loading.add(*matrix_of(weights.model, role, layer), source);
+}
+
+void wait_for(Weights& weights) {
+  if (weights.kept.empty()) return;
+  {
+    nb::gil_scoped_release release;
+    weights.loading.wait();
+  }
+  weights.kept.clear();
 }
 
 void set_vector(Model& model, const std::string& role, int layer, Array<float, 1> values) {
@@ -166,19 +185,26 @@ void bind_model(nb::module_& m) {
             model.layers.back().window = window;
           },
           "rope"_a, "window"_a)
-      .def(
-          "set_packed",
-          [](Model& model, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
-             const std::optional<ZeroPoints>& zero_points, int bits, int columns, int group, const Multiples& multiples,
-             const Table& table, bool rotated) {
-            set_packed(model, role, layer, codes, scales, zero_points, {bits, columns, group, rotated}, multiples, table);
-          },
-          "role"_a, "layer"_a, "codes"_a, "scales"_a, "zero_points"_a.none(), "bits"_a, "columns"_a, "group"_a,
-          "multiples"_a = nb::none(), "table"_a = nb::none(), "rotated"_a = false)
-      .def("set_dense", &set_dense, "role"_a, "layer"_a, "values"_a, "bf16"_a)
       .def("set_vector", &set_vector, "role"_a, "layer"_a, "values"_a)
       .def("check", &Model::check)
       .def_prop_ro("bytes_per_token", &Model::bytes_per_token);
+}
+
+void bind_weights(nb::module_& m) {
+  nb::class_<Weights>(m, "Weights")
+      .def(nb::init<Model&>(), "model"_a, nb::keep_alive<1, 2>())
+      .def(
+          "add_packed",
+          [](Weights& weights, const std::string& role, int layer, Array<uint8_t, 2> codes, const Reals<1>& scales,
+             const std::optional<ZeroPoints>& zero_points, int bits, int columns, int group, const Multiples& multiples,
+             const Table& table, bool rotated) {
+            add_packed(weights, role, layer, codes, scales, zero_points, {bits, columns, group, rotated}, multiples, table);
+          },
+          "role"_a, "layer"_a, "codes"_a, "scales"_a, "zero_points"_a.none(), "bits"_a, "columns"_a, "group"_a,
+          "multiples"_a = nb::none(), "table"_a = nb::none(), "rotated"_a = false)
+      .def("add_dense", &add_dense, "role"_a, "layer"_a, "values"_a, "bf16"_a)
+      .def("begin", [](Weights& weights) { weights.loading.begin(); })
+      .def("wait", &wait_for);
 }
 
 using Tokens = Array<int32_t, 1>;
@@ -342,6 +368,7 @@ int sampler_pick(Sampler& sampler, Array<float, 1> logits, const std::vector<int
 
 void init_engine(nb::module_& m) {
   bind_model(m);
+  bind_weights(m);
   bind_sequence(m);
   bind_session(m);
   nb::class_<Sampler>(m, "Sampler")

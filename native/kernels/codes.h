@@ -21,6 +21,7 @@ namespace {
 
 using bitwright::code_bytes;
 using bitwright::kBlock;
+using bitwright::kFewRows;
 using bitwright::QuantizedPanels;
 using bitwright::QuantizedRows;
 using bitwright::RowTarget;
@@ -154,6 +155,12 @@ inline typename Isa::B step_levels(const uint8_t* block, typename Isa::B table) 
 template <class Isa, class Storage, int... kStep>
 inline void spread_block(const uint8_t* block, typename Isa::B table, uint8_t* bytes, std::integer_sequence<int, kStep...>) {
   (Isa::store_bytes(bytes + kStep * kStepBytes, step_levels<Isa, Storage, kStep>(block, table)), ...);
+}
+
+// Scales and codes of a record are read by turns, two streams in the same pages, which misleads the hardware that looks
+// ahead. One look at each line of scales first makes it a single stream.
+inline void touch_lines(const uint8_t* begin, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) static_cast<void>(*static_cast<const volatile uint8_t*>(begin + i));
 }
 
 // The panel's levels as bytes, [block][step][64]: what eight-bit panels hold already.

@@ -2,6 +2,7 @@
 // all rows, a tile of them at a time.
 //
 //   by group    sums leave the integers at every group (or block, where activations have scales of their own)
+//   few rows    taken apart in registers on their way from memory, as for one row
 //   by row      one activation scale a row, and weights that are whole numbers under one scale a row: sums stay integers
 //               over the whole row; multiples go into the bytes: byte = (level - middle) * multiple + 128
 //
@@ -138,8 +139,9 @@ struct Scratch {
   }
 };
 
+// Scales and zero points of a panel as floats; its levels are at `levels`.
 template <class Isa, class Storage>
-inline SpreadPanel spread_panel(const QuantizedPanels& w, int p, Scratch room) {
+inline SpreadPanel spread_panel(const QuantizedPanels& w, int p, Scratch room, const uint8_t* levels) {
   constexpr int kOffset = dot_offset<Isa, Storage>();
   const Groups<Isa, Storage, kOffset> groups(w, p);
   const bool zeros = Storage::kZero != ZeroType::middle;
@@ -147,7 +149,7 @@ inline SpreadPanel spread_panel(const QuantizedPanels& w, int p, Scratch room) {
     Isa::store(room.scales + g * kPanelRows, groups.scale(g));
     if (zeros) Isa::store(room.zeros + g * kPanelRows, groups.zero_point(g));
   }
-  return {panel_levels<Isa, Storage>(w, p, room.levels),
+  return {levels,
           Storage::kMultiple ? reinterpret_cast<const float*>(groups.scales) : room.scales,
           zeros ? room.zeros : nullptr,
           Storage::kMultiple ? reinterpret_cast<const int8_t*>(groups.zeros) : nullptr,
@@ -195,17 +197,140 @@ inline void multiply_panel(SpreadPanel w, bool by_row, const QuantizedRows& x, O
   }
 }
 
+// sums[t] + sum of level * a over one block whose levels are still codes, for rows `stride` apart.
+template <class Isa, class Codes, int kTokens>
+[[gnu::always_inline]] inline void add_block(const uint8_t* block, typename Isa::B table, const int32_t* codes, size_t stride,
+                                             typename Isa::I* sums) {
+  constexpr bool kStraight = Isa::kLongSums || !Codes::kSmall;  // no need to finish at every block
+  typename Isa::I now[kTokens];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; t++) now[t] = kStraight ? sums[t] : Isa::broadcast(0);
+  const auto step = [&]<int kStep>() __attribute__((always_inline)) {
+    const auto levels = step_levels<Isa, Codes, kStep>(block, table);
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; t++) now[t] = Isa::template dot<Codes::kSmall>(now[t], levels, codes[t * stride + kStep]);
+  };
+  static_assert(kSteps == 8);
+  step.template operator()<0>(), step.template operator()<1>(), step.template operator()<2>(), step.template operator()<3>();
+  step.template operator()<4>(), step.template operator()<5>(), step.template operator()<6>(), step.template operator()<7>();
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; t++)
+    sums[t] = kStraight ? now[t] : Isa::add_int(sums[t], Isa::template finish<Codes::kSmall>(now[t]));
+}
+
+// Few rows, one after the other, up to a multiple of kTokens of which the last are computed and not written. What is done to
+// the sums is what `tile_by_group` does: here where every block has an activation scale of its own ...
+template <class Isa, class Codes, int kTokens>
+inline void few_by_block(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, int first_row, Output out) {
+  const size_t blocks = w.blocks, at = first_row * blocks;
+  const float* scales = x.scales + at;
+  const int32_t *codes = x.codes + at * kSteps, *negated_sums = x.negated_sums + at;
+  const uint8_t* block = w.levels;
+  typename Isa::F acc[kTokens];
+  for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f);
+  for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
+    auto scale = Isa::load(w.scales + (w.multiples == nullptr ? g * kPanelRows : 0));
+    if (w.multiples != nullptr) scale = Isa::mul(scale, Isa::to_float(Isa::load_int8_lanes(w.multiples + g * kPanelRows)));
+    const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
+    for (int b = first; b < last; b++, block += code_bytes(Codes::kBits), codes += kSteps) {
+      typename Isa::I sums[kTokens];
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(0);
+      add_block<Isa, Codes, kTokens>(block, table, codes, blocks * kSteps, sums);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; t++) {
+        const auto exact = exact_sum<Isa>(w, g, sums[t], negated_sums[t * blocks + b]);
+        acc[t] = Isa::fma(exact, Isa::mul(scale, Isa::set1(scales[t * blocks + b])), acc[t]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; t++)
+    if (first_row + t < x.rows) write_lanes<Isa>(out.values + (first_row + t) * out.stride, acc[t], w.rows, out.accumulate);
+}
+
+// ... and here where a row has one.
+template <class Isa, class Codes, int kTokens>
+inline void few_whole(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, int first_row, Output out) {
+  const size_t blocks = w.blocks, at = first_row * blocks;
+  const int32_t *codes = x.codes + at * kSteps, *negated_sums = x.negated_sums + at;
+  const uint8_t* block = w.levels;
+  typename Isa::F acc[kTokens];
+  typename Isa::I totals[kTokens];
+  for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f), totals[t] = Isa::broadcast(0);
+  for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
+    const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
+    typename Isa::I sums[kTokens];
+    int32_t negated[kTokens];
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(0), negated[t] = 0;
+    for (int b = first; b < last; b++, block += code_bytes(Codes::kBits), codes += kSteps) {
+      add_block<Isa, Codes, kTokens>(block, table, codes, blocks * kSteps, sums);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; t++) negated[t] += negated_sums[t * blocks + b];
+    }
+    if (w.multiples != nullptr) {
+      const auto multiple = Isa::load_int8_lanes(w.multiples + g * kPanelRows);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; t++) {
+        const auto centred = Isa::add_int(sums[t], Isa::broadcast(negated[t] * w.middle));
+        totals[t] = Isa::add_int(totals[t], Isa::mul_int(centred, multiple));
+      }
+      continue;
+    }
+    const auto scale = Isa::load(w.scales + g * kPanelRows);
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; t++) acc[t] = Isa::fma(exact_sum<Isa>(w, g, sums[t], negated[t]), scale, acc[t]);
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; t++) {
+    if (first_row + t >= x.rows) continue;
+    if (w.multiples != nullptr) acc[t] = Isa::mul(Isa::to_float(totals[t]), Isa::load(w.scales));
+    write_lanes<Isa>(out.values + (first_row + t) * out.stride, Isa::mul(acc[t], Isa::set1(x.scales[first_row + t])), w.rows,
+                     out.accumulate);
+  }
+}
+
+// What decoding asks of a storage, whatever its scales and zero points are.
+template <int kBits_, bool kTable_>
+struct Codes {
+  static constexpr int kBits = kBits_;
+  static constexpr bool kTable = kTable_, kSmall = kBits <= 4 && !kTable;
+};
+
+template <class Isa, class Codes>
+inline void multiply_few(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, Output out) {
+  constexpr int kMost = Isa::kTile < kFewRows ? Isa::kTile : kFewRows;
+  for (int row = 0; row < x.rows; row += kMost)
+    with_tile<kMost>(x.rows - row, [&]<int kTokens>() {
+      if (x.whole)
+        few_whole<Isa, Codes, kTokens>(w, table, x, row, out);
+      else
+        few_by_block<Isa, Codes, kTokens>(w, table, x, row, out);
+    });
+}
+
 template <class Isa>
 void quantized_matmul(const QuantizedPanels& w, const QuantizedRows& x, PanelRange range, Output out, uint8_t* scratch) {
   with_storage(w, [&]<class Storage>() {
     constexpr bool kLongSums = Isa::kLongSums || !Storage::kSmall;
     const bool by_row = kLongSums && x.whole && (Storage::kMultiple || w.groups() == 1);
     const Scratch room(scratch, w.blocks);
+    if (x.tile == 1) {
+      const auto table = load_table<Isa, Storage>(w);
+      for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {
+        touch_lines(w.record(p), w.codes_at);
+        const uint8_t* codes = w.record(p) + w.codes_at;
+        multiply_few<Isa, Codes<Storage::kBits, Storage::kTable>>(spread_panel<Isa, Storage>(w, p, room, codes), table, x, out);
+      }
+      return;
+    }
     for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {
       if (by_row && Storage::kMultiple)
         multiply_panel<Isa, false>(spread_multiples<Isa, Storage>(w, p, room), true, x, out);
       else
-        multiply_panel<Isa, Storage::kSmall>(spread_panel<Isa, Storage>(w, p, room), by_row, x, out);
+        multiply_panel<Isa, Storage::kSmall>(
+            spread_panel<Isa, Storage>(w, p, room, panel_levels<Isa, Storage>(w, p, room.levels)), by_row, x, out);
     }
   });
 }

@@ -102,7 +102,7 @@ inline typename Isa::F lane_butterfly(typename Isa::F v) {
 // One vector's own part of the transform, for blocks up to 16.
 template <class Isa>
 inline typename Isa::F lane_hadamard(typename Isa::F v, int block) {
-  v = lane_butterfly<Isa, 1>(v);
+  if (block > 1) v = lane_butterfly<Isa, 1>(v);
   if (block > 2) v = lane_butterfly<Isa, 2>(v);
   if (block > 4) v = lane_butterfly<Isa, 4>(v);
   if (block > 8) v = lane_butterfly<Isa, 8>(v);
@@ -118,9 +118,9 @@ void hadamard(float* x, int columns, int block) {
     });
     return;
   }
-  const int vectors = block / kPanelRows;  // 2 or 4, and no tail
+  const int vectors = block / kPanelRows;  // and no tail
   for (int k = 0; k < columns; k += block) {
-    typename Isa::F v[4];
+    typename Isa::F v[bitwright::kLargestHadamard / kPanelRows];
     for (int i = 0; i < vectors; i++) v[i] = lane_hadamard<Isa>(Isa::load(x + k + i * kPanelRows), kPanelRows);
     for (int distance = 1; distance < vectors; distance *= 2)
       for (int i = 0; i < vectors; i++)

@@ -67,12 +67,6 @@ inline typename Isa::I block_dot(const uint8_t* block, typename Isa::B table, co
   }
 }
 
-// Scales and codes of a record are read by turns, two streams in the same pages, which misleads the hardware that looks
-// ahead: memory is then read at a third of its speed. One look at each line of scales first makes it a single stream.
-inline void touch_lines(const uint8_t* begin, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) static_cast<void>(*static_cast<const volatile uint8_t*>(begin + i));
-}
-
 template <class Isa, class Storage>
 inline typename Isa::F grouped_row(const QuantizedPanels& w, const QuantizedRows& x, int p) {
   const Groups<Isa, Storage, dot_offset<Isa, Storage>()> groups(w, p);

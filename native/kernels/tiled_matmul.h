@@ -73,7 +73,7 @@ inline void span_product(const SpreadPanel& w, int groups, const QuantizedRows& 
 // Rows that are not whole, or in tiles, take the products without a matrix unit.
 template <class Isa, class Tiles>
 void tiled_matmul(const QuantizedPanels& w, const QuantizedRows& x, PanelRange range, Output out, uint8_t* scratch) {
-  if (!x.whole || x.tile != 1) return quantized_matmul<Isa>(w, x, range, out, scratch);
+  if (!x.whole || x.tile != 1 || x.rows <= kFewRows) return quantized_matmul<Isa>(w, x, range, out, scratch);
   Tiles::begin();
   with_storage(w, [&]<class Storage>() {
     const Scratch room(scratch, w.blocks);
@@ -82,7 +82,7 @@ void tiled_matmul(const QuantizedPanels& w, const QuantizedRows& x, PanelRange r
       if constexpr (Storage::kMultiple)
         panel = spread_multiples<Isa, Storage>(w, p, room);
       else
-        panel = spread_panel<Isa, Storage>(w, p, room);
+        panel = spread_panel<Isa, Storage>(w, p, room, panel_levels<Isa, Storage>(w, p, room.levels));
       for (int row = 0; row < x.rows; row += kSpanRows) {
         const int rows = x.rows - row < kSpanRows ? x.rows - row : kSpanRows;
         span_product<Isa, Tiles>(panel, Storage::kMultiple ? 1 : w.groups(), x, row, rows,

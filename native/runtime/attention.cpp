@@ -19,6 +19,11 @@ namespace {
 constexpr int kFewTokens = 8;        // of a piece whose spans are shared out
 constexpr int kWriteGroup = 8;       // positions that must be written by one thread: see KvCache::write
 constexpr int kMergedTogether = 16;  // spans whose weights are computed at once
+constexpr int kLine = 64;            // bytes that memory gives at once
+
+void fetch(const uint8_t* begin, const uint8_t* end) {
+  for (; begin < end; begin += kLine) __builtin_prefetch(begin);
+}
 
 }  // namespace
 
@@ -107,7 +112,7 @@ void Session::fill_queries(const QueryTile& tile, int at, const Layer& layer, fl
     if (!layer.q_norm.empty()) kernels_.rms_norm(line, layer.q_norm.data(), dim, model_->epsilon, line);
     turn(line, layer, token);
     kernels_.scale(line, dim, model_->attention_scale);
-    if (keys.transformed()) hadamard(line, dim);
+    if (keys.transformed()) turn_head(kernels_, line, dim);
     if (keys.coded())
       kernels_.cached_row(line, nullptr, dim, row, rows);
     else
@@ -193,7 +198,7 @@ void Session::merge(const QueryTile& tile, int row, const float* partials, Inter
     }
   }
   kernels_.scale(out, dim, 1.0f / total);
-  if (cache(tile).transformed()) hadamard(out, dim);
+  if (cache(tile).transformed()) turn_head(kernels_, out, dim);
 }
 
 // `partial` takes (rows of the tile, partial_stride).
@@ -204,7 +209,11 @@ void Session::attend_span(int thread, int index, int at, int span, float* partia
   const int base = span * kAttentionSpan, wide = wide_head();
   const int count = std::min(kAttentionSpan, positions_[tile.row + tile.tokens - 1] + 1 - base);
   score(index, at, span, {std::max(0, visible_from(tile.row, layer) - base), count}, scratch.scores.data());
+  const uint8_t* values = cache(tile).values(index, tile.kv_head, span);
+  const size_t value_bytes = wide / kPanelRows * cache(tile).value_panel_bytes();
   for (int row = 0; row < tile.rows(); row++) {
+    // Memory would stand still during the softmax: the values are asked for meanwhile.
+    fetch(values + value_bytes * row / tile.rows(), values + value_bytes * (row + 1) / tile.rows());
     const int token = tile.row + row / tile.heads;
     const int low = std::clamp(visible_from(token, layer) - base, 0, count);
     const int high = std::clamp(positions_[token] + 1 - base, 0, count);

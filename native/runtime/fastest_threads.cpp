@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "bitwright/buffer.h"
@@ -13,7 +14,7 @@ namespace bitwright {
 
 namespace {
 
-constexpr int kStages = 120, kTries = 8;      // a small model's barriers of one token
+constexpr int kStages = 120, kTries = 6;      // a small model's barriers of one token
 constexpr size_t kRead = size_t{32} << 10;    // words a stage: 256 kB
 constexpr size_t kBufferWords = kRead * 128;  // 32 MB
 constexpr double kWorthIt = 0.95;             // more threads must save a twentieth
@@ -37,20 +38,22 @@ double seconds_of_token(ThreadTeam& team, const uint64_t* data, std::vector<uint
 
 int measure() {
   const int cores = available_cores();
-  if (cores == 1) return 1;
+  if (cores <= 2) return cores;  // measuring would take longer than it could save
   Buffer buffer(kBufferWords * sizeof(uint64_t));
   std::memset(buffer.as<uint8_t>(), 1, buffer.size());
-  int best = 1;
-  double fastest = 0;
-  for (int threads = 1;; threads = std::min(cores, threads * 3 / 2 + 1)) {  // 1, 2, 4, 7, 11, ..., all
-    ThreadTeam team(threads);
-    std::vector<uint64_t> sinks(threads);
-    double seconds = 1e9;
-    for (int attempt = 0; attempt < kTries; attempt++)
-      seconds = std::min(seconds, seconds_of_token(team, buffer.as<uint64_t>(), sinks));
-    if (threads == 1 || seconds < kWorthIt * fastest) best = threads, fastest = seconds;
-    if (threads == cores) return best;
-  }
+  std::vector<int> counts = {1};  // 1, 2, 4, 7, 11, ..., all
+  while (counts.back() < cores) counts.push_back(std::min(cores, counts.back() * 3 / 2 + 1));
+  std::vector<double> seconds(counts.size(), std::numeric_limits<double>::infinity());
+  for (int attempt = 0; attempt < kTries; attempt++)  // by turns: what else the machine does meets all of them
+    for (size_t i = 0; i < counts.size(); i++) {
+      ThreadTeam team(counts[i]);
+      std::vector<uint64_t> sinks(counts[i]);
+      seconds[i] = std::min(seconds[i], seconds_of_token(team, buffer.as<uint64_t>(), sinks));
+    }
+  size_t best = 0;
+  for (size_t i = 1; i < counts.size(); i++)
+    if (seconds[i] < kWorthIt * seconds[best]) best = i;
+  return counts[best];
 }
 
 }  // namespace

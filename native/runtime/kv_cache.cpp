@@ -10,7 +10,7 @@ namespace bitwright {
 
 namespace {
 
-constexpr int kLargestHead = 1024;
+constexpr int kLargestHead = kLargestHadamard;
 constexpr int kVector = 4 * kPanelRows;  // bytes: four columns of all lanes
 
 size_t bytes_of(int count, int bits) { return static_cast<size_t>(count) * bits / 8; }
@@ -48,20 +48,6 @@ void place_value(uint8_t* panel, int offset, int channels, int bits, const uint8
 }
 
 }  // namespace
-
-void hadamard(float* x, int n) {
-  const int block = n & -n;
-  const float factor = 1.0f / std::sqrt(static_cast<float>(block));
-  for (int begin = 0; begin < n; begin += block)
-    for (int half = 1; half < block; half *= 2)
-      for (int i = begin; i < begin + block; i += 2 * half)
-        for (int j = i; j < i + half; j++) {
-          const float a = x[j], b = x[j + half];
-          x[j] = a + b;
-          x[j + half] = a - b;
-        }
-  for (int i = 0; i < n; i++) x[i] *= factor;
-}
 
 KvCache::KvCache(const Model& model, int context, CacheType type)
     : layers_(static_cast<int>(model.layers.size())),
@@ -127,10 +113,10 @@ void KvCache::write(int layer, int head, int position, const float* key, const f
   }
   float line[kLargestHead];
   std::memcpy(line, key, head_dim_ * sizeof(float));
-  hadamard(line, head_dim_);
+  turn_head(kernels(), line, head_dim_);
   write_key(keys_at, offset, line, key_scale);
   std::memcpy(line, value, head_dim_ * sizeof(float));
-  hadamard(line, head_dim_);
+  turn_head(kernels(), line, head_dim_);
   write_value(values_at, offset, line, value_scale);
 }
 

@@ -54,9 +54,55 @@ void store_block(const uint8_t* codes, size_t row_stride, uint8_t* out) {
   for (int row = 0; row < kPanelRows; row++) store_row<kBits>(codes + row * row_stride, out + 4 * row);
 }
 
+// Rows of whole blocks whose words of four bytes are in the order of a block already, once `order` is done to each: word by
+// word, all lanes side by side.
+template <class Order>
+void turn_words(const uint8_t* rows, size_t row_bytes, int lanes, uint8_t* out, const Order& order) {
+  for (size_t at = 0; at < row_bytes; at += 4, out += kPanelRows * 4)
+    for (int lane = 0; lane < lanes; lane++) {
+      uint32_t word;
+      std::memcpy(&word, rows + lane * row_bytes + at, 4);
+      word = order(word);
+      std::memcpy(out + 4 * lane, &word, 4);
+    }
+}
+
+// Eight codes of four bits, 0 1 2 3 4 5 6 7, to 0 4 1 5 2 6 3 7: those of two steps that share bytes.
+uint32_t pair_steps(uint32_t word) {
+  uint32_t moved = (word ^ word >> 8) & 0x0000FF00;
+  word ^= moved ^ moved << 8;
+  moved = (word ^ word >> 4) & 0x00F000F0;
+  return word ^ moved ^ moved << 4;
+}
+
+// What codes of this width are raised by on their way into a byte.
+int lift_of(int bits) { return bits <= 4 ? 0 : 128 - (1 << (bits - 1)); }
+
 }  // namespace
 
-Matrix::Matrix(const PackedSource& source) : rows_(source.rows), columns_(source.columns) {
+Matrix::Matrix(const MatrixSource& source) {
+  *this = laid_out(source);
+  over_panels(panels(), [&](int begin, int end) { fill(source, begin, end); });
+}
+
+Matrix Matrix::laid_out(const MatrixSource& source) {
+  Matrix matrix;
+  std::visit([&](const auto& from) { matrix.lay_out(from); }, source);
+  return matrix;
+}
+
+void Matrix::fill(const MatrixSource& source, int begin, int end) {
+  if (const auto* dense = std::get_if<DenseSource>(&source)) {
+    for (int p = begin; p < end; p++) repack_panel(*dense, p);
+    return;
+  }
+  std::vector<uint8_t> rows(static_cast<size_t>(kPanelRows) * blocks_ * kBlock);
+  for (int p = begin; p < end; p++) repack_panel(std::get<PackedSource>(source), p, rows.data());
+}
+
+void Matrix::lay_out(const PackedSource& source) {
+  rows_ = source.rows;
+  columns_ = source.columns;
   bits_ = source.bits <= 4 ? source.bits : 8;
   blocks_ = (columns_ + kBlock - 1) / kBlock;
   blocks_per_group_ = source.shared_scale || source.group == columns_ ? blocks_ : source.group / kBlock;
@@ -71,60 +117,68 @@ Matrix::Matrix(const PackedSource& source) : rows_(source.rows), columns_(source
   codes_at_ = zeros_at_ + round_up(groups_ * kPanelRows * (multiple ? 1 : zero_bytes(zero_type_)));
   record_bytes_ = codes_at_ + static_cast<size_t>(blocks_) * code_bytes(bits_);
   data_ = Buffer(panels() * record_bytes_);
-  over_panels(panels(), [&](int begin, int end) {
-    std::vector<uint8_t> rows(static_cast<size_t>(kPanelRows) * blocks_ * kBlock);
-    for (int p = begin; p < end; p++) repack_panel(source, p, rows.data());
-  });
 }
 
+void Matrix::lay_out(const DenseSource& source) {
+  rows_ = source.rows;
+  columns_ = source.columns;
+  type_ = source.type;
+  data_ = Buffer(static_cast<size_t>(panels()) * columns_ * kPanelRows * (type_ == DenseType::fp32 ? 4 : 2));
+}
+
+// Padding rows keep codes and scales of zero, never written out.
 void Matrix::repack_panel(const PackedSource& source, int panel, uint8_t* codes_of_rows) {
-  uint8_t* record = data_.as<uint8_t>() + panel * record_bytes_;
-  const size_t stride = static_cast<size_t>(blocks_) * kBlock;
-  const size_t row_bytes = (static_cast<size_t>(columns_) * source.bits + 7) / 8;
+  const size_t stride = static_cast<size_t>(blocks_) * kBlock, row_bytes = (static_cast<size_t>(columns_) * source.bits + 7) / 8;
+  const int first = panel * kPanelRows, lanes = std::min(kPanelRows, rows_ - first);
+  uint8_t* out = data_.as<uint8_t>() + panel * record_bytes_ + codes_at_;
+  for (int lane = 0; lane < lanes; lane++) repack_scales(source, panel, lane);
+  const uint8_t* from = source.codes + first * row_bytes;
+  if (columns_ % kBlock == 0 && source.bits == 8)
+    return turn_words(from, row_bytes, lanes, out, [](uint32_t word) { return word; });
+  if (columns_ % kBlock == 0 && source.bits == 4) return turn_words(from, row_bytes, lanes, out, pair_steps);
   // Codes of 5 to 7 bits move to the middle of a byte, so that their symmetric zero is a byte's.
-  const int lift = bits_ == 8 ? 128 - (1 << (source.bits - 1)) : 0;
-  const size_t unit = scale_bytes(scale_type_);
-  const bool multiple = scale_type_ == ScaleType::multiple;
-  for (int lane = 0; lane < kPanelRows; lane++) {
-    const int row = panel * kPanelRows + lane;
+  const int lift = lift_of(source.bits);
+  std::memset(codes_of_rows, 0, kPanelRows * stride);
+  for (int lane = 0; lane < lanes; lane++) {
     uint8_t* codes = codes_of_rows + lane * stride;
-    std::memset(codes, 0, stride);
-    if (row >= rows_) continue;  // padding rows: codes and scales of zero, never written out
-    unpack_row(source.codes + row * row_bytes, columns_, source.bits, codes);
+    unpack_row(from + lane * row_bytes, columns_, source.bits, codes);
     for (int k = 0; lift != 0 && k < columns_; k++) codes[k] = static_cast<uint8_t>(codes[k] + lift);
-    const auto copy_scale = [&](size_t from, int to) {
-      std::memcpy(record + (static_cast<size_t>(to) * kPanelRows + lane) * unit,
-                  static_cast<const uint8_t*>(source.scales) + from * unit, unit);
-    };
-    if (multiple) copy_scale(row, 0);
-    for (int g = 0; g < groups_; g++) {
-      const size_t from = source.shared_scale ? 0 : static_cast<size_t>(row) * groups_ + g, to = g * kPanelRows + lane;
-      if (!multiple) copy_scale(from, g);
-      uint8_t* zeros = record + zeros_at_;
-      if (multiple) zeros[to] = static_cast<uint8_t>(source.multiples[from]);
-      if (zero_type_ == ZeroType::uint8)
-        zeros[to] = static_cast<uint8_t>(static_cast<const uint8_t*>(source.zero_points)[from] + lift);
-      if (zero_type_ == ZeroType::fp32)
-        reinterpret_cast<float*>(zeros)[to] = static_cast<const float*>(source.zero_points)[from] + static_cast<float>(lift);
-    }
   }
   const auto store = bits_ == 2 ? store_block<2> : bits_ == 3 ? store_block<3> : bits_ == 4 ? store_block<4> : store_block<8>;
   for (int b = 0; b < blocks_; b++)
-    store(codes_of_rows + static_cast<size_t>(b) * kBlock, stride,
-          record + codes_at_ + static_cast<size_t>(b) * code_bytes(bits_));
+    store(codes_of_rows + static_cast<size_t>(b) * kBlock, stride, out + static_cast<size_t>(b) * code_bytes(bits_));
 }
 
-Matrix::Matrix(const DenseSource& source) : rows_(source.rows), columns_(source.columns), type_(source.type) {
+void Matrix::repack_scales(const PackedSource& source, int panel, int lane) {
+  uint8_t *record = data_.as<uint8_t>() + panel * record_bytes_, *zeros = record + zeros_at_;
+  const int row = panel * kPanelRows + lane, lift = lift_of(source.bits);
+  const size_t unit = scale_bytes(scale_type_);
+  const bool multiple = scale_type_ == ScaleType::multiple;
+  const auto copy_scale = [&](size_t from, int to) {
+    std::memcpy(record + (static_cast<size_t>(to) * kPanelRows + lane) * unit,
+                static_cast<const uint8_t*>(source.scales) + from * unit, unit);
+  };
+  if (multiple) copy_scale(row, 0);
+  for (int g = 0; g < groups_; g++) {
+    const size_t from = source.shared_scale ? 0 : static_cast<size_t>(row) * groups_ + g, to = g * kPanelRows + lane;
+    if (!multiple) copy_scale(from, g);
+    if (multiple) zeros[to] = static_cast<uint8_t>(source.multiples[from]);
+    if (zero_type_ == ZeroType::uint8)
+      zeros[to] = static_cast<uint8_t>(static_cast<const uint8_t*>(source.zero_points)[from] + lift);
+    if (zero_type_ == ZeroType::fp32)
+      reinterpret_cast<float*>(zeros)[to] = static_cast<const float*>(source.zero_points)[from] + static_cast<float>(lift);
+  }
+}
+
+void Matrix::repack_panel(const DenseSource& source, int panel) {
   const size_t unit = type_ == DenseType::fp32 ? 4 : 2;
-  data_ = Buffer(static_cast<size_t>(panels()) * columns_ * kPanelRows * unit);
-  over_panels(panels(), [&](int begin, int end) {
-    for (int row = begin * kPanelRows; row < end * kPanelRows && row < rows_; row++) {
-      const uint8_t* from = static_cast<const uint8_t*>(source.values) + static_cast<size_t>(row) * columns_ * unit;
-      uint8_t* to =
-          data_.as<uint8_t>() + (static_cast<size_t>(row / kPanelRows) * columns_ * kPanelRows + row % kPanelRows) * unit;
-      for (int k = 0; k < columns_; k++) std::memcpy(to + static_cast<size_t>(k) * kPanelRows * unit, from + k * unit, unit);
-    }
-  });
+  uint8_t* to = data_.as<uint8_t>() + static_cast<size_t>(panel) * columns_ * kPanelRows * unit;
+  for (int lane = 0; lane < std::min(kPanelRows, rows_ - panel * kPanelRows); lane++) {
+    const auto row = static_cast<size_t>(panel) * kPanelRows + lane;
+    const uint8_t* from = static_cast<const uint8_t*>(source.values) + row * columns_ * unit;
+    for (int k = 0; k < columns_; k++)
+      std::memcpy(to + (static_cast<size_t>(k) * kPanelRows + lane) * unit, from + k * unit, unit);
+  }
 }
 
 QuantizedPanels Matrix::quantized_panels() const {

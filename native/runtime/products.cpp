@@ -9,9 +9,9 @@ QuantizedRows Session::quantized_rows(const RowForm& form, int count, int column
   const int lines = count * width();
   return {lines,
           (columns + kBlock - 1) / kBlock,
-          lines == 1              ? 1
-          : whole && width() == 1 ? kernels_.whole_tile
-                                  : kernels_.tile,
+          lines <= kFewRows && width() == 1 ? 1
+          : whole && width() == 1           ? kernels_.whole_tile
+                                            : kernels_.tile,
           whole,
           form.codes.as<int32_t>(),
           form.scales.as<float>(),

@@ -75,7 +75,7 @@ void check_writes() {
       for (const int position : {0, 3, 4, 21, 255, 256, 599}) {
         auto key = normal(dim, position + 1), value = normal(dim, position + 2, 3.0f);
         cache.write(1, 1, position, key.data(), value.data());
-        if (bits == 4) hadamard(key.data(), dim), hadamard(value.data(), dim);
+        if (bits == 4) turn_head(kernels(), key.data(), dim), turn_head(kernels(), value.data(), dim);
         const int span = position / kAttentionSpan, offset = position % kAttentionSpan;
         const float key_scale = cache.key_scales(1, 1, span)[offset], value_scale = cache.value_scales(1, 1, span)[offset];
         const uint8_t* keys = cache.keys(1, 1, span) + cache.key_bytes(offset / 16 * 16);
@@ -92,18 +92,18 @@ void check_writes() {
 }
 
 void check_hadamard() {
-  for (const int n : {1, 2, 8, 64, 80, 96, 128}) {
+  for (const int n : {1, 2, 8, 64, 80, 96, 128, 1024}) {
     const auto x = normal(n, n);
     auto y = x;
-    hadamard(y.data(), n);
+    turn_head(kernels(), y.data(), n);
     double before = 0, after = 0;
     for (int i = 0; i < n; i++) before += x[i] * x[i], after += y[i] * y[i];
     CHECK(std::fabs(before - after) < 1e-4 * before);
-    hadamard(y.data(), n);
+    turn_head(kernels(), y.data(), n);
     CHECK(distance(x, y) < 1e-6f);
   }
   std::vector<float> first = {1, 0, 0, 0}, fourth = {0, 0, 0, 1};
-  hadamard(first.data(), 4), hadamard(fourth.data(), 4);
+  turn_head(kernels(), first.data(), 4), turn_head(kernels(), fourth.data(), 4);
   CHECK((first == std::vector<float>{0.5f, 0.5f, 0.5f, 0.5f} && fourth == std::vector<float>{0.5f, -0.5f, -0.5f, 0.5f}));
 }
 

@@ -25,13 +25,13 @@ struct Rows {
   QuantizedRows view;
 };
 
-// `rows` rows of x, (rows, columns), as int8 tiles of the width that `k` wants.
-Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int columns, bool whole) {
-  const int tile = rows == 1 ? 1 : whole ? k.whole_tile : k.tile;
+// `rows` rows of x, (rows, columns), as int8 tiles: of the width that `k` wants, or one after the other where they are few.
+Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int columns, bool whole, bool apart = true) {
+  const int tile = rows == 1 || (apart && rows <= kFewRows) ? 1 : whole ? k.whole_tile : k.tile;
   const int blocks = (columns + kBlock - 1) / kBlock, tiles = (rows + tile - 1) / tile;
   Rows r{std::vector<int32_t>((tiles * tile + 15) * blocks * 8),
-         std::vector<int32_t>(tiles * tile * blocks),
-         std::vector<float>(tiles * tile * (whole ? 1 : blocks)),
+         std::vector<int32_t>((tiles * tile + 7) * blocks),
+         std::vector<float>((tiles * tile + 7) * (whole ? 1 : blocks)),
          {}};
   for (int t = 0; t < rows; t++) {
     const size_t first = static_cast<size_t>(t / tile) * tile, base = first * blocks, lane = t % tile;
@@ -133,9 +133,10 @@ Weights make_weights(int rows, int columns, int bits, int group, ZeroType zero_t
   return w;
 }
 
-std::vector<float> multiply(const Kernels& k, const Weights& w, const std::vector<float>& x, int tokens, bool whole) {
+std::vector<float> multiply(const Kernels& k, const Weights& w, const std::vector<float>& x, int tokens, bool whole,
+                            bool apart = true) {
   const QuantizedPanels panels = w.matrix.quantized_panels();
-  const Rows rows = quantize(k, x, tokens, w.columns, whole);
+  const Rows rows = quantize(k, x, tokens, w.columns, whole, apart);
   std::vector<float> out(static_cast<size_t>(tokens) * w.rows);
   std::vector<uint8_t> scratch(matmul_scratch_bytes(panels.blocks));
   const Output output{out.data(), w.rows, false};
@@ -167,11 +168,12 @@ std::vector<float> multiply_plainly(const Weights& w, const std::vector<float>& 
 }
 
 void check_product(const Kernels& k, const Weights& w) {
-  for (const int tokens : {1, 2, 3, 5, 13, 27, 81})
+  for (const int tokens : {1, 2, 3, 5, 8, 13, 27, 81})
     for (const bool whole : {false, true}) {
       const auto x = normal(tokens * w.columns, 7);
       const auto products = multiply(k, w, x, tokens, whole);
       CHECK(distance(multiply_plainly(w, x, tokens, whole), products) < kFloatBound);
+      CHECK(tokens > kFewRows || products == multiply(k, w, x, tokens, whole, false));
       // A row's products do not depend on how many rows are read at once.
       const std::vector<float> last(x.end() - w.columns, x.end());
       CHECK(multiply(k, w, last, 1, whole) == std::vector<float>(products.end() - w.rows, products.end()));
@@ -285,7 +287,8 @@ void check_rows(const Kernels& k) {
 
 // Against the definition: entry (i, j) of Sylvester's matrix is -1 to the number of ones that i and j share.
 void check_hadamard(const Kernels& k) {
-  for (const auto& [columns, block] : {std::pair{6, 2}, {12, 4}, {40, 8}, {48, 16}, {96, 32}, {192, 64}}) {
+  for (const auto& [columns, block] :
+       {std::pair{6, 2}, {12, 4}, {40, 8}, {48, 16}, {96, 32}, {192, 64}, {3, 1}, {384, 128}, {1024, 1024}}) {
     const auto x = normal(columns, 6);
     auto ours = x, twin = x;
     k.hadamard(ours.data(), columns, block);

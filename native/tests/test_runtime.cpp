@@ -9,6 +9,7 @@
 
 #include "bitwright/ceilings.h"
 #include "bitwright/compare.h"
+#include "bitwright/loading.h"
 #include "bitwright/quantization.h"
 #include "bitwright/sampler.h"
 #include "bitwright/session.h"
@@ -76,6 +77,40 @@ Matrix random_matrix(int rows, int columns, unsigned seed, int bits) {
                              .columns = columns,
                              .group = columns,
                              .rotated = bits % 4 == 0});
+}
+
+// Matrices repacked behind the caller's back are those repacked at once.
+void check_loading() {
+  const auto values = normal(700 * 96, 3);
+  const auto codes = random_bytes(700 * 48, 4);
+  const std::vector<float> scales(700, 0.5f);
+  const MatrixSource sources[] = {DenseSource{values.data(), DenseType::fp32, 700, 96},
+                                  PackedSource{.codes = codes.data(),
+                                               .scales = scales.data(),
+                                               .zero_points = nullptr,
+                                               .scale_type = ScaleType::fp32,
+                                               .zero_type = ZeroType::middle,
+                                               .bits = 4,
+                                               .rows = 700,
+                                               .columns = 96,
+                                               .group = 96}};
+  Matrix matrices[2];
+  Loading loading;
+  for (int i = 0; i < 2; i++) loading.add(matrices[i], sources[i]);
+  loading.begin();
+  loading.wait();
+  loading.wait();
+  for (int i = 0; i < 2; i++) {
+    const Matrix whole(sources[i]);
+    bool same = true;
+    for (int row = 0; row < 700; row++) {
+      std::vector<float> ours(96), twin(96);
+      matrices[i].read_row(row, ours.data());
+      whole.read_row(row, twin.data());
+      same &= ours == twin;
+    }
+    CHECK(same && matrices[i].bytes() == whole.bytes());
+  }
 }
 
 std::shared_ptr<Model> small_model(int bits, int window) {
@@ -316,6 +351,7 @@ void check_sampler() {
 std::vector<Case> runtime_cases() {
   return {{"thread team", check_team},
           {"packing", check_packing},
+          {"loading", check_loading},
           {"prompt and steps", [] { check_steps({4}); }},
           {"prompt and steps, other widths", [] { check_steps({0, 2, 3, 6, 8}); }},
           {"cache types", check_cache_types},

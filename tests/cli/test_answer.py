@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
-from bitwright.cli.answer import Ahead, Clock, prompt_tokens, text_of, undecided
+from bitwright.cli.answer import Clock, prompt_tokens, text_of, undecided
 from bitwright.models.tokenizer import Tokenizer
 
 
@@ -78,16 +78,6 @@ def test_characters_of_many_tokens_come_whole(tokenizer: Tokenizer) -> None:
 def test_a_prompt_is_a_turn_unless_raw(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert tokenizer.decode(prompt_tokens(tokenizer, "Hi", raw=False), skip_special=False).endswith("<|end|><|assistant|>")
     assert prompt_tokens(tokenizer, "Hi", raw=True) == tokenizer.encode("Hi")
-
-
-def test_work_ahead_gives_its_result_or_its_fault() -> None:
-    assert Ahead(lambda: 42).result() == 42
-
-    def fail() -> int:
-        raise KeyError("gone")
-
-    with pytest.raises(KeyError, match="gone"):
-        Ahead(fail).result()
 
 
 def test_the_clock_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ namespace bitwright {
 constexpr int kPanelRows = 16;
 constexpr int kBlock = 32;           // columns that share one activation scale
 constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
+constexpr int kLargestHadamard = 1024;
+constexpr int kFewRows = 8;  // rows of activations that codes are taken apart for in registers
 
 enum class DenseType : int { fp32, fp16, bf16 };
 enum class ScaleType : int { fp32, fp16, multiple };  // multiple: one fp32 scale a row, times an int8 for each group
@@ -52,7 +54,7 @@ struct QuantizedPanels {
 // row: then sums stay whole over a group, and over the row where the weights allow it.
 struct QuantizedRows {
   int rows, blocks, tile;
-  bool whole;                   // one scale a row; codes can then be read up to a multiple of 16 rows
+  bool whole;                   // one scale a row; codes can then be read up to a multiple of 16 rows, few rows up to one of 8
   const int32_t* codes;         // [tile index][block * 8][tile], four codes in each int32
   const float* scales;          // [tile index][block][tile]; whole: [tile index][tile]
   const int32_t* negated_sums;  // [tile index][block][tile], minus the sum of the block's codes
@@ -134,7 +136,8 @@ struct Kernels {
   void (*dense_matmul)(const DensePanels&, const float* x, int tokens, PanelRange, Output out);
   // One row of x (tile 1): codes are decoded in registers.
   void (*quantized_vector)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out);
-  // Many rows of x: each panel is decoded once into `scratch` (matmul_scratch_bytes(blocks)) and reused.
+  // Many rows of x: each panel is decoded once into `scratch` (matmul_scratch_bytes(blocks)) and reused. Up to kFewRows rows
+  // that lie one after the other (tile 1) are multiplied as the codes are decoded.
   void (*quantized_matmul)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out, uint8_t* scratch);
   // One panel to float: out[k][16].
   void (*dequantize_panel)(const QuantizedPanels&, int panel, float* out);
@@ -143,7 +146,7 @@ struct Kernels {
   void (*quantize_row)(const float* x, int columns, bool whole, RowTarget target);
   // One row to 15 bits as two rows of int8, the second one entry further on: x = scale * (254 * first + second).
   void (*quantize_row_wide)(const float* x, int columns, bool whole, RowTarget target);
-  // Orthonormal Hadamard transform (Sylvester's order) of each `block` of x, in place; a power of two, 2 to 64.
+  // Orthonormal Hadamard transform (Sylvester's order) of each `block` of x, in place; a power of two up to kLargestHadamard.
   void (*hadamard)(float* x, int columns, int block);
 
   void (*rms_norm)(const float* x, const float* weight, int n, float epsilon, float* out);

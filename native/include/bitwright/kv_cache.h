@@ -22,10 +22,10 @@ enum class CacheType { fp32, fp16, int8, int4 };
 
 constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 
-// x <- H x / sqrt(n) by the fast Walsh-Hadamard transform, in blocks of the largest power of two that divides n. It is its
+// Turns a head's channels by a Hadamard transform, in blocks of the largest power of two that divides their number. It is its
 // own inverse. Spreading a head's outliers over its channels is what lets four bits hold them (QuaRot: Ashkboos et al.
 // 2024, arXiv:2404.00456).
-void hadamard(float* x, int n);
+inline void turn_head(const Kernels& kernels, float* x, int n) { kernels.hadamard(x, n, n & -n); }
 
 // Keys as panels of 16 positions, values as panels of 16 channels. int8 and int4 have one scale for each position and
 // head; int4 holds Hadamard-transformed channels.

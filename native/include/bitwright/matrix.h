@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <variant>
 
 #include "bitwright/buffer.h"
 #include "bitwright/kernels.h"
@@ -39,11 +40,15 @@ struct DenseSource {
   int rows, columns;
 };
 
+using MatrixSource = std::variant<PackedSource, DenseSource>;
+
 class Matrix {
  public:
   Matrix() = default;
-  explicit Matrix(const PackedSource& source);
-  explicit Matrix(const DenseSource& source);
+  explicit Matrix(const MatrixSource& source);  // filled on all cores
+  // Of the source's shape and layout, zero until panels [begin, end) are filled; different ones may be at the same time.
+  static Matrix laid_out(const MatrixSource& source);
+  void fill(const MatrixSource& source, int begin, int end);
 
   bool empty() const { return rows_ == 0; }
   bool quantized() const { return bits_ != 0; }
@@ -59,7 +64,11 @@ class Matrix {
   void read_row(int row, float* out) const;
 
  private:
+  void lay_out(const PackedSource& source);
+  void lay_out(const DenseSource& source);
   void repack_panel(const PackedSource& source, int panel, uint8_t* codes_of_rows);
+  void repack_scales(const PackedSource& source, int panel, int lane);
+  void repack_panel(const DenseSource& source, int panel);
 
   int rows_ = 0, columns_ = 0;
   int bits_ = 0;  // 2, 3, 4 or 8; 0 for dense

@@ -7,6 +7,7 @@ and what one costs is much like what the next one does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -134,4 +135,4 @@ def _loss(
     stored = quantize_matrix(choice.pattern, Dense("fp32", sample), choice, moments)
     halves = curvature.divergence(stored.dequantize() - sample, rows)
     seen, unseen = (float((share * cost).sum(dtype=np.float64)) for cost in halves)
-    return (seen * unseen) ** 0.5  # what much more text would have let it cost lies between the two
+    return math.sqrt(seen * unseen)  # what much more text would have let it cost lies between the two

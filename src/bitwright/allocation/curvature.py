@@ -95,8 +95,9 @@ class Sums:
 
     def curvature(self, inputs: Floats | None) -> Curvature:
         mean = max(float(self.rows.mean()), np.finfo(np.float32).tiny)
-        first, second = (self.weighted[half] / max(self.tokens[half], 1) for half in (0, 1))
-        return Curvature((self.rows / mean).numpy(), (first.numpy(), (second if self.tokens[1] else first).numpy()), inputs)
+        first = self.weighted[0] / self.tokens[0]
+        second = self.weighted[1] / self.tokens[1] if self.tokens[1] else first
+        return Curvature((self.rows / mean).numpy(), (first.numpy(), second.numpy()), inputs)
 
 
 class _Pass:
@@ -157,20 +158,18 @@ class _Pass:
             squares = gradient.flatten(0, 1).float().square()
             self.sums.setdefault(role, Sums(rows, squares)).add(rows, squares, half)
 
-        z.register_hook(told)
+        z.register_hook(told)  # type: ignore[no-untyped-call]
         return z
 
     def _back(self, decoder: Decoder, x: Tensor, gradient: Tensor, layer: int) -> Tensor:
         """The gradient before a block from that after it; `sums` and `grams` then tell of its matrices."""
         self.sums, self.grams = {}, {}
         weights = self._weights(layer)
-        before = []
+        before: list[Tensor] = []
         for number, chunk in enumerate(self.chunks):
             self.half = number % 2
             entering = x[chunk].requires_grad_(True)
-            decoder.through(entering, weights, layer).backward(gradient[chunk])
-            assert entering.grad is not None
-            before.append(entering.grad)
+            before += torch.autograd.grad(decoder.through(entering, weights, layer), entering, gradient[chunk])
         return torch.cat(before)
 
     def _head(self, x: Tensor) -> tuple[Tensor, Curvature]:
@@ -193,9 +192,7 @@ class _Pass:
                 sums = sums or Sums(h, p)
                 sums.add(h, p * (1 - p), number % 2)
                 gram = gram + h.T @ h if number % 2 == 0 else gram
-            log_p.gather(1, drawn).sum().backward()
-            assert part.grad is not None
-            gradient[begin : begin + HEAD_TOKENS] = part.grad
+            gradient[begin : begin + HEAD_TOKENS] = torch.autograd.grad(log_p.gather(1, drawn).sum(), part)[0]
         assert sums is not None
         return gradient.view(x.shape), sums.curvature((gram / sums.tokens[0]).numpy())
 

@@ -83,7 +83,7 @@ def attribute(
     with watch("running the model and its quantized form") as progress:
         original = Probe(model, windows)
         progress(1, 2)
-        lossy = Probe(model, windows, _reading(model, quantized, names), original.log_probabilities)
+        lossy = Probe(model, windows, _reading(model, quantized, names), original.reference)
         whole = lossy.divergence({})
     alone, regained = {}, {}
     with watch("quantizing one tensor at a time") as progress:

@@ -146,7 +146,8 @@ def roofline(plan: Plan, costs: DeviceCosts, ceilings: Ceilings) -> Document:
     ]
     return {
         "bandwidth_bytes_per_s": 1e9 * ceilings.read_gb_per_s(working_set, costs.threads),
-        "peak_operations_per_s": ceilings.matrix_ops_per_s("int8", costs.threads) or max(p["operations_per_s"] for p in points),
+        "peak_operations_per_s": ceilings.matrix_ops_per_s("int8", costs.threads)
+        or ceilings.matrix_ops_per_s("bf16", costs.threads),
         "points": points,
     }
 

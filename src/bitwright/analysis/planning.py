@@ -27,7 +27,7 @@ from bitwright.allocation.energy import estimate
 from bitwright.allocation.memory import Running, buffer_bytes, cache_bytes, matrix_bytes, process_bytes
 from bitwright.allocation.sensitivity import sensitivities
 from bitwright.allocation.solver import Doubles, choose, totals
-from bitwright.analysis.evaluate import Scores, figures, joined, measure
+from bitwright.analysis.evaluate import figures, joined, measure
 from bitwright.calibration.self_written import self_written
 from bitwright.calibration.text import Source, Watch, cut, unwatched
 from bitwright.core import Recipe, Scheme
@@ -276,7 +276,7 @@ class _Planner:
         eight = self._writer()
         losses = {}
         for activations in ("int8", "fp32"):
-            scores: Scores = joined(measure(eight, self.model, self.text, activations, None))
+            scores = joined(measure(eight, self.model, self.text, activations, None))
             losses[activations] = float(scores.kl.mean())
         return max(0.0, losses["int8"] - losses["fp32"])
 

@@ -5,12 +5,13 @@
 The residual stream of the base is kept before every block, so a change in block k costs the blocks from k on. The base is the
 reference itself, to see what one error alone costs, or a quantized model, to see what one repair alone wins. Products are in
 float32: a single tensor's loss is below what bfloat16 would add. Memory: all weights of the base in float32, the residual
-stream at every block, and the reference's log-probabilities.
+stream at every block, and the reference's probabilities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +27,21 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.int32]
 
-CHUNK_TOKENS = 512  # whose activations and logits are held at a time
+CHUNK_TOKENS = 512  # whose activations are held at a time
+HEAD_TOKENS = 128  # whose logits are: few enough that their memory is used again and not asked for anew
+
+
+class Reference(NamedTuple):
+    """What the reference answers: (tokens, vocabulary) probabilities p, and (tokens,) sums of p log p."""
+
+    probabilities: Tensor
+    negentropy: Tensor
 
 
 class Probe:
     """`read` gives the base's matrices by stored name; those of `model` itself where there is none.
 
-    `reference` (tokens, vocabulary) are log-probabilities to compare with, another probe's `log_probabilities`; the base's own
-    where there are none.
+    `reference` is another probe's, to compare with; the base's own answers where there is none.
     """
 
     def __init__(
@@ -41,7 +49,7 @@ class Probe:
         model: LanguageModel,
         windows: Tokens,
         read: Callable[[str], Floats] | None = None,
-        reference: Tensor | None = None,
+        reference: Reference | None = None,
     ) -> None:
         self.architecture, self.roles = model.architecture, model.roles()
         self.windows = windows.astype(np.int64)
@@ -58,7 +66,7 @@ class Probe:
             self.entering = [self._embedded(self.weights["embedding", -1])]
             for layer in range(self.architecture.layers):
                 self.entering.append(self._through(self.entering[-1], layer, {}))
-            self.log_probabilities = self._log_p(self.entering[-1], {}) if reference is None else reference
+            self.reference = self._reference(self.entering[-1]) if reference is None else reference
 
     def divergence(self, changed: Mapping[str, Floats]) -> Doubles:
         """(tokens,) nats, with these stored matrices in place of the base's."""
@@ -104,16 +112,23 @@ class Probe:
         cap = self.architecture.logit_softcap
         return cap * torch.tanh(logits / cap) if cap else logits
 
-    def _log_p(self, x: Tensor, now: Mapping[tuple[str, int], Tensor]) -> Tensor:
-        """(tokens, vocabulary)."""
-        return torch.cat([torch.log_softmax(self._logits(rows, now), -1) for rows in x.flatten(0, 1).split(CHUNK_TOKENS)])
+    def _reference(self, x: Tensor) -> Reference:
+        probabilities, negentropy = [], []
+        for rows in torch.split(x.flatten(0, 1), HEAD_TOKENS):
+            logits = self._logits(rows, {})
+            p = torch.softmax(logits, -1)
+            probabilities.append(p)
+            negentropy.append(torch.linalg.vecdot(p, logits) - torch.logsumexp(logits, -1))
+        return Reference(torch.cat(probabilities), torch.cat(negentropy))
 
     def _compared(self, x: Tensor, now: Mapping[tuple[str, int], Tensor]) -> Doubles:
+        """KL = sum_v p_v log p_v - sum_v p_v l_v + log sum_v exp l_v, with l the logits found."""
         parts = []
-        references = self.log_probabilities.split(CHUNK_TOKENS)
-        for rows, expected in zip(x.flatten(0, 1).split(CHUNK_TOKENS), references, strict=True):
-            found = torch.log_softmax(self._logits(rows, now), -1)
-            parts.append((expected.exp() * (expected - found)).sum(-1).clamp_min(0).numpy())
+        for begin, rows in enumerate(torch.split(x.flatten(0, 1), HEAD_TOKENS)):
+            part = slice(begin * HEAD_TOKENS, begin * HEAD_TOKENS + len(rows))
+            logits = self._logits(rows, now)
+            cross = torch.logsumexp(logits, -1) - torch.linalg.vecdot(self.reference.probabilities[part], logits)
+            parts.append((self.reference.negentropy[part] + cross).clamp_min(0).numpy())
         return np.concatenate(parts).astype(np.float64)
 
 

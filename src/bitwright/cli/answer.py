@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bitwright.models.base import LanguageModel
     from bitwright.models.tokenizer import Tokenizer
-
-T = TypeVar("T")
-
-
-class Ahead(Generic[T]):
-    """Work begun on a thread of its own: reading a tokenizer and repacking weights both leave Python's lock free.
-
-    The thread is no daemon: one that is inside the tokenizer's own code must not be torn down with the interpreter.
-    """
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self._results: list[T] = []
-        self._faults: list[BaseException] = []
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def result(self) -> T:
-        """Waits for it. Raises what the work raised."""
-        self._thread.join()
-        if self._faults:
-            raise self._faults[0]
-        return self._results[0]
-
-    def _run(self) -> None:
-        try:
-            self._results.append(self._work())
-        except BaseException as fault:  # noqa: BLE001 - all of it is raised again, on the thread that asks
-            self._faults.append(fault)
 
 
 @dataclass

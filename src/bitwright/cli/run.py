@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-from bitwright.cli.answer import Ahead, Clock, read_prompt, text_of
+from bitwright.cli.answer import Clock, read_prompt, text_of
 from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, Threads, note, print_json, progress
 from bitwright.errors import EngineError
@@ -52,13 +52,12 @@ def run(  # noqa: PLR0913 - one parameter an option
     if "" in words:
         raise EngineError("a stop string must not be empty; leave --stop out to stop nowhere")
     model = load(path)
-    reading = Ahead(lambda: read_prompt(model, prompt, raw))
     from bitwright.engine import Engine, Sampling
 
     sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow, lookup)
     with progress(f"loading {path}"):
         engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache)
-    tokenizer, asked = reading.result()
+    tokenizer, asked = read_prompt(model, prompt, raw)  # while the weights are repacked
     clock, answer = Clock(), []
     for piece in text_of(clock.watch(engine.generate(asked, sampling)), tokenizer, words):
         answer.append(piece)

@@ -74,8 +74,8 @@ class Engine:
         """Raises `EngineError` for options that cannot be and `ContextError` beyond the model's own context."""
         self.threads, self.context = _check(model, options)
         self.isa: str = _isa()
-        self._native = native_model(model, self.context)
-        self._session = _native.Session(self._native, self.threads, options.activations)
+        self._native, self._weights = native_model(model, self.context)
+        self._running = _native.Session(self._native, self.threads, options.activations)
         self._model, self._options = model, options
         self._follower = Follower(options.runtime, self._native, self.context)
         self.sequence = self.new_sequence()
@@ -94,7 +94,8 @@ class Engine:
         """Read a model's weights into memory, in the engine's layout. `model` is one, or a path that `load` takes.
 
         Activations are int8 and the cache is fp16 unless told otherwise. `runtime` settings change both as a text grows: None
-        takes those of the recipe that an artifact was made by, unless activations or cache are given; () takes none.
+        takes those of the recipe that an artifact was made by, unless activations or cache are given; () takes none. The
+        weights are laid out in threads of their own after this has returned; what runs the model waits for it.
         """
         from bitwright.models import load
 
@@ -269,6 +270,12 @@ class Engine:
         if not alone:
             return found
         return found._replace(nll_reference=found.nll, agree=np.ones_like(found.agree), right_reference=found.right)
+
+    @property
+    def _session(self) -> _native.Session:
+        """Ready to run."""
+        self._weights.wait()
+        return self._running
 
     def _forward(self, pieces: Items[tuple[Sequence, Tokens]], hidden: bool) -> Floats:
         ids = [_int32(tokens) for _, tokens in pieces]

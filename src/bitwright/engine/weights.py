@@ -25,8 +25,11 @@ UNITS = (1.0, 0.5)  # in which a table's levels may be whole
 NORMS = ("final_norm", "attention_norm", "mlp_norm", "q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")
 
 
-def native_model(model: LanguageModel, context: int) -> _native.Model:
-    """All weights repacked, ready to run. `context` picks the frequencies of rope scalings that depend on it."""
+def native_model(model: LanguageModel, context: int) -> tuple[_native.Model, _native.Weights]:
+    """A model whose matrices are being repacked, and the `wait` for them; nothing may run before.
+
+    `context` picks the frequencies of rope scalings that depend on it.
+    """
     architecture = model.architecture
     native = empty_model(architecture)
     for rope in architecture.ropes:
@@ -34,18 +37,19 @@ def native_model(model: LanguageModel, context: int) -> _native.Model:
         native.add_rope(frequencies.tolist(), factor)
     for layer in range(architecture.layers):
         native.add_layer(architecture.rope_of_layer[layer], architecture.window_of_layer[layer])
-    roles = model.roles()
+    weights, roles = _native.Weights(native), model.roles()
     tied = roles["head", -1] == roles["embedding", -1]
     for (role, layer), part in roles.items():
         if role == "head" and tied:
             continue
         if role in LAYER_MATRICES + MODEL_MATRICES:
-            set_matrix(native, role, layer, rows_of(model.stored(part.name), part))
+            add_matrix(weights, role, layer, rows_of(model.stored(part.name), part))
         else:
             vector = rows_of(model.stored(part.name), part).dequantize()
             offset = architecture.norm_offset if role in NORMS else 0.0
             native.set_vector(role, layer, vector + np.float32(offset))
-    return native
+    weights.begin()
+    return native, weights
 
 
 def empty_model(architecture: Architecture) -> _native.Model:
@@ -94,16 +98,16 @@ def whole_levels(packed: Packed) -> tuple[npt.NDArray[np.uint8], float] | None:
     return None
 
 
-def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | Dense) -> None:
+def add_matrix(weights: _native.Weights, role: str, layer: int, stored: Packed | Dense) -> None:
     """Hand one matrix to C++. Codes of rotated columns go as they are: the engine turns the inputs alike."""
     if isinstance(stored, WithMinimum):
         codes, scale, zero_point = whole_of(stored)
-        native.set_packed(role, layer, codes, scale, zero_point, stored.bits, stored.shape[1], stored.GROUP)
+        weights.add_packed(role, layer, codes, scale, zero_point, stored.bits, stored.shape[1], stored.GROUP)
     elif isinstance(stored, Dense):
-        native.set_dense(role, layer, dense_bits(stored), stored.dtype == "bf16")
+        weights.add_dense(role, layer, dense_bits(stored), stored.dtype == "bf16")
     elif has_integer_kernel(stored):
         levels, unit = whole_levels(stored) or (None, 1.0)
-        native.set_packed(
+        weights.add_packed(
             role,
             layer,
             np.ascontiguousarray(stored.codes),
@@ -117,7 +121,7 @@ def set_matrix(native: _native.Model, role: str, layer: int, stored: Packed | De
             rotated=stored.rotation > 0,
         )
     else:
-        native.set_dense(role, layer, np.ascontiguousarray(stored.dequantize()), False)
+        weights.add_dense(role, layer, np.ascontiguousarray(stored.dequantize()), False)
 
 
 def whole_of(stored: WithMinimum) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16] | Floats, Floats]:

@@ -44,7 +44,7 @@ def _backend(path: Path) -> tokenizers.Tokenizer:
         raise TokenizerError(f"{path.parent} has no tokenizer.json; {cure}")
     check_size(path, TokenizerError)
     try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
+        backend = tokenizers.Tokenizer.from_buffer(path.read_bytes())  # faster than the library's own reading of the file
     except Exception as fault:  # the library raises nothing more precise
         read_json(path, TokenizerError)  # which names the fault where this is no JSON; the library reads the file but once
         raise TokenizerError(f"{path} describes no tokenizer: {str(fault)[:200]}; fetch the model again") from fault
