@@ -34,8 +34,8 @@ void KvCache::read(int layer, int head, int position, float* key, float* value) 
     value[i] = number_at(values_at + i / kPanelRows * value_panel_bytes(), offset, i % kPanelRows, type_) * value_scale;
   }
   if (!transformed()) return;
-  hadamard(key, head_dim_);
-  hadamard(value, head_dim_);
+  turn_head(kernels(), key, head_dim_);
+  turn_head(kernels(), value, head_dim_);
 }
 
 void KvCache::copy_from(const KvCache& other, int positions) {

@@ -94,10 +94,10 @@ class Sums:
         self.tokens[half] += len(x)
 
     def curvature(self, inputs: Floats | None) -> Curvature:
-        mean = max(float(self.rows.mean()), np.finfo(np.float32).tiny)
-        first = self.weighted[0] / self.tokens[0]
-        second = self.weighted[1] / self.tokens[1] if self.tokens[1] else first
-        return Curvature((self.rows / mean).numpy(), (first.numpy(), second.numpy()), inputs)
+        mean = max(float(self.rows.mean()), 1e-38)
+        first = (self.weighted[0] / self.tokens[0]).numpy()
+        second = (self.weighted[1] / self.tokens[1]).numpy() if self.tokens[1] else first
+        return Curvature((self.rows / mean).numpy(), (first, second), inputs)
 
 
 class _Pass:

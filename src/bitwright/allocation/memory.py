@@ -23,7 +23,7 @@ import numpy as np
 from bitwright import _native
 from bitwright.allocation.stand_in import SAMPLE_ROWS, role_shapes, sample_of
 from bitwright.core import Scheme
-from bitwright.engine.weights import empty_model, set_matrix
+from bitwright.engine.weights import empty_model, only_embedding
 from bitwright.models.architecture import Architecture
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.models.rope import inverse_frequencies
@@ -113,7 +113,7 @@ def buffer_bytes(architecture: Architecture, running: Running) -> int:
     for rope in architecture.ropes:
         frequencies, factor = inverse_frequencies(rope, running.context)
         native.add_rope(frequencies.tolist(), factor)
-    set_matrix(native, "embedding", -1, Dense("fp16", np.zeros((SAMPLE_ROWS, architecture.hidden_size), np.float16)))
+    only_embedding(native, Dense("fp16", np.zeros((SAMPLE_ROWS, architecture.hidden_size), np.float16)))
     native.set_vector("final_norm", -1, np.ones(architecture.hidden_size, np.float32))
     logits = 4 * architecture.vocab_size
     return int(_native.Session(native, running.threads, running.activations).buffer_bytes) + logits
@@ -130,5 +130,5 @@ def _panel_bytes(scheme: Scheme, columns: int, rotated: bool) -> int:
     """Of one panel of 16 rows: a model that is nothing but such an embedding reads it for a token."""
     native = _native.Model()
     native.hidden, native.vocabulary = columns, SAMPLE_ROWS
-    set_matrix(native, "embedding", -1, sample_of(scheme, columns, rotated))
+    only_embedding(native, sample_of(scheme, columns, rotated))
     return int(native.bytes_per_token)

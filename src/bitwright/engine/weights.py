@@ -98,6 +98,14 @@ def whole_levels(packed: Packed) -> tuple[npt.NDArray[np.uint8], float] | None:
     return None
 
 
+def only_embedding(native: _native.Model, stored: Packed | Dense) -> None:
+    """Repack one matrix as the model's embedding, and wait for it."""
+    weights = _native.Weights(native)
+    add_matrix(weights, "embedding", -1, stored)
+    weights.begin()
+    weights.wait()
+
+
 def add_matrix(weights: _native.Weights, role: str, layer: int, stored: Packed | Dense) -> None:
     """Hand one matrix to C++. Codes of rotated columns go as they are: the engine turns the inputs alike."""
     if isinstance(stored, WithMinimum):
