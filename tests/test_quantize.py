@@ -247,7 +247,15 @@ def test_summary_counts_every_bit_once(model: LanguageModel, tied: LanguageModel
         assert lazy["size_bytes"] == bits // 8 == sum(row["bytes"] for row in lazy["tensors"])
         assert stored["size_bytes"] == sum(path.stat().st_size for path in saved.path.iterdir()) > lazy["size_bytes"]
     row = next(row for row in summary(model)["tensors"] if row["name"] == Q)
-    assert row == {"name": Q, "shape": [64, 64], "scheme": "fp16", "weights": 4096, "bits_per_weight": 16.0, "bytes": 8192}
+    assert row == {
+        "name": Q,
+        "shape": [64, 64],
+        "scheme": "fp16",
+        "rotation": 0,
+        "weights": 4096,
+        "bits_per_weight": 16.0,
+        "bytes": 8192,
+    }
 
 
 class Generated:

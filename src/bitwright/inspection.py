@@ -50,7 +50,8 @@ def _row(model: LanguageModel, name: str) -> dict[str, Any]:
 
 def _rotation(model: LanguageModel, name: str) -> int:
     """Only artifacts hold rotated tensors."""
-    return model.rotation_of(name) if isinstance(model, ArtifactModel) else 0
+    rotation_of = getattr(model, "rotation_of", None)  # only what we quantize is ever rotated
+    return rotation_of(name) if rotation_of else 0
 
 
 def _directory_bytes(directory: Path) -> int:

@@ -147,6 +147,10 @@ class QuantizedModel:
     def scheme_of(self, name: str) -> str:
         return str(self._line(name).scheme)
 
+    def rotation_of(self, name: str) -> int:
+        """Columns in a block of the Hadamard rotation that the tensor's codes are of; 0 for none."""
+        return self._line(name).rotation
+
     def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
         return self.source.roles()
 

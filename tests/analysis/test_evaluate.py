@@ -28,7 +28,9 @@ def module(name: str, **members: object) -> ModuleType:
 @pytest.fixture(autouse=True)
 def fake_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(sys.modules, "bitwright.engine", module("bitwright.engine", Engine=FakeEngine))
+    monkeypatch.setitem(
+        sys.modules, "bitwright.engine", module("bitwright.engine", Engine=FakeEngine, ACTIVATIONS=("int8", "int16", "fp32"))
+    )
     size = SimpleNamespace(summary=lambda model: {"size_bytes": 1000, "bits_per_weight": 4.25, "tensors": []})
     monkeypatch.setitem(sys.modules, "bitwright.inspection", module("bitwright.inspection", summary=size.summary))
     monkeypatch.setattr("bitwright.analysis.noise_floor.divergence", lambda model, window: np.linspace(1e-5, 2e-5, 31))

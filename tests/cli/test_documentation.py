@@ -11,7 +11,7 @@ from bitwright.cli import app as table
 from bitwright.cli.command_line import parameters
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
-PUBLIC = ["demo", "inspect", "quantize", "eval", "compare", "run", "chat", "bench", "methods", "formats"]
+PUBLIC = ["demo", "inspect", "quantize", "eval", "compare", "plan", "analyze", "run", "chat", "bench", "methods", "formats"]
 
 
 def section(command: str) -> str:

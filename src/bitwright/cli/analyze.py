@@ -29,7 +29,7 @@ def analyze(  # noqa: PLR0913 - one parameter an option
     json_output: Annotated[Path | None, Option("--json-output", help="The same as JSON. [beside the page]")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure which tensor loses what, on which tokens, and what would mend it.
+    """Measure which tensor loses what, and what would mend it.
 
     Every tensor is quantized alone and restored alone: two runs through the model for each.
     """
