@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bitwright.analysis.evaluate import evaluate
+    from bitwright.analysis.planning import plan
     from bitwright.analysis.tasks import task_drop
     from bitwright.core import Recipe, Scheme
     from bitwright.engine import Engine
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from bitwright.quantization import quantize
 
 __version__ = "0.1.0"
-__all__ = ["Engine", "Recipe", "Scheme", "__version__", "evaluate", "load", "quantize", "task_drop"]
+__all__ = ["Engine", "Recipe", "Scheme", "__version__", "evaluate", "load", "plan", "quantize", "task_drop"]
 
 _HOME = {
     "Engine": "bitwright.engine",
@@ -31,6 +32,7 @@ _HOME = {
     "Scheme": "bitwright.core",
     "evaluate": "bitwright.analysis.evaluate",
     "load": "bitwright.models",
+    "plan": "bitwright.analysis.planning",
     "quantize": "bitwright.quantization",
     "task_drop": "bitwright.analysis.tasks",
 }

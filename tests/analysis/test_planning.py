@@ -14,7 +14,7 @@ pytest.importorskip("scipy", exc_type=ImportError)
 import bitwright
 from bitwright.allocation.budget import Budget
 from bitwright.analysis.documents import Made, plan_document
-from bitwright.analysis.planning import Plan, Settings, plan
+from bitwright.analysis.planning import Plan, Settings, find_plan
 from bitwright.analysis.report.document import parse
 from bitwright.calibration.text import Source
 from bitwright.core import Recipe
@@ -47,7 +47,7 @@ def test_a_plan_for_a_size_is_of_that_size(model: LanguageModel, tmp_path: Path)
         for scheme in ("int3-g32", "int8-channel")
     )
     limit = (smallest + largest) // 2 + 4000  # reasons take space in so small a model
-    found = plan(model, Budget(max_size=limit), SETTINGS)
+    found = find_plan(model, Budget(max_size=limit), SETTINGS)
     assert found.foretold["bytes"] == found.measured["bytes"] == made(model, found, tmp_path / "out") <= limit
     assert found.measured["divergence"] > 0 and found.interval is not None
     assert len({str(candidate.choice.scheme) for _, candidate in found.candidates()}) > 1
@@ -56,13 +56,13 @@ def test_a_plan_for_a_size_is_of_that_size(model: LanguageModel, tmp_path: Path)
 
 
 def test_a_plan_for_a_loss_keeps_it(model: LanguageModel) -> None:
-    found = plan(model, Budget(max_kl=0.05), SETTINGS)
+    found = find_plan(model, Budget(max_kl=0.05), SETTINGS)
     assert 0 < found.measured["divergence"] <= 0.05
 
 
 def test_a_budget_that_cannot_be_names_the_nearest(model: LanguageModel) -> None:
     with pytest.raises(BudgetError, match=r"nearest that can be met: --max-size \d"):
-        plan(model, Budget(max_size=1000), SETTINGS)
+        find_plan(model, Budget(max_size=1000), SETTINGS)
 
 
 def test_an_estimate_measures_nothing(model: LanguageModel) -> None:

@@ -95,7 +95,24 @@ class Plan:
         }
 
 
-def plan(model: LanguageModel, budget: Budget, settings: Settings | None = None, watch: Watch = unwatched) -> Plan:
+def plan(  # noqa: PLR0913 - the public face: every limit by its name
+    model: LanguageModel,
+    *,
+    max_bytes: int | None = None,
+    max_kl: float | None = None,
+    max_drop: float | None = None,
+    min_speed: float | None = None,
+    min_prefill: float | None = None,
+    max_ram: int | None = None,
+    max_energy: float | None = None,
+    objective: str = "",
+) -> Recipe:
+    """The recipe that meets a budget best; the units are those of `Budget`. Raises `BudgetError`, and takes minutes."""
+    budget = Budget(max_bytes, max_ram, max_kl, max_drop, min_speed, min_prefill, max_energy, objective)
+    return find_plan(model, budget).recipe
+
+
+def find_plan(model: LanguageModel, budget: Budget, settings: Settings | None = None, watch: Watch = unwatched) -> Plan:
     """The recipe that meets the budget best. Raises `BudgetError` naming the nearest budget that can be met.
 
     `watch` is told what is being done. Takes minutes: most of them go into `verify`.

@@ -55,8 +55,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
         if place is not None and (not place.parent.is_dir() or place.is_dir()):
             raise OutputError(f"cannot write {place}; its folder must exist, and it must not be one")
     from bitwright.allocation.candidates import SCHEMES
-    from bitwright.analysis.planning import Settings
-    from bitwright.analysis.planning import plan as find
+    from bitwright.analysis.planning import Settings, find_plan
     from bitwright.analysis.scored_text import read_text
     from bitwright.calibration.text import Source
     from bitwright.models import load
@@ -72,7 +71,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
         verify=not estimate,
     )
     source = load(model)
-    found = find(source, budget, settings, progress)
+    found = find_plan(source, budget, settings, progress)
     _write(output, found)
     if report is not None:
         from bitwright.analysis.documents import Made, plan_document
