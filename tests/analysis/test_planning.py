@@ -66,7 +66,7 @@ def test_a_budget_that_cannot_be_names_the_nearest(model: LanguageModel) -> None
 
 
 def test_an_estimate_measures_nothing(model: LanguageModel) -> None:
-    found = plan(
+    found = find_plan(
         model,
         Budget(objective="size", max_kl=0.5),
         Settings(schemes=SETTINGS.schemes, calibration=SETTINGS.calibration, verify=False),
