@@ -13,6 +13,7 @@ pytest.importorskip("scipy", exc_type=ImportError)
 
 import bitwright
 from bitwright.allocation.budget import Budget
+from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Made, plan_document
 from bitwright.analysis.planning import Plan, Settings, find_plan
 from bitwright.analysis.report.document import parse
@@ -51,8 +52,10 @@ def test_a_plan_for_a_size_is_of_that_size(model: LanguageModel, tmp_path: Path)
     assert found.foretold["bytes"] == found.measured["bytes"] == made(model, found, tmp_path / "out") <= limit
     assert found.measured["divergence"] > 0 and found.interval is not None
     assert len({str(candidate.choice.scheme) for _, candidate in found.candidates()}) > 1
-    document = plan_document(Made(model, "bitwright plan"), found)
-    assert parse(json.loads(json.dumps(document))).kind == "plan"
+    document = plan_document(Made(model, "bitwright plan"), found, Ceilings())
+    page = parse(json.loads(json.dumps(document)))
+    assert page.kind == "plan" and page.roofline is not None
+    assert {point.name for point in page.roofline.points} == {unit.kind for unit in found.units if not unit.looked_up}
 
 
 def test_a_plan_for_a_loss_keeps_it(model: LanguageModel) -> None:

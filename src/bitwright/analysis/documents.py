@@ -44,13 +44,13 @@ class Made:
         return {"kind": kind, "verdict": verdict, "model": model, "made_by": self.command, "bitwright": __version__}
 
 
-def plan_document(made: Made, plan: Plan, costs: DeviceCosts | None = None, ceilings: Ceilings | None = None) -> Document:
+def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> Document:
     """Of a plan: where every bit went and why, and what was foretold beside what was measured."""
     document = made.opening("plan", verdict_of_plan(plan))
     weights = document["model"]["parameters"]
     size = int(plan.measured.get("bytes", plan.foretold["bytes"]))
     document |= {
-        "machine": plan.machine or None,
+        "machine": plan.device.machine if plan.device else None,
         "whole": {"size_bytes": size, "bits_per_weight": 8 * size / weights, "kl_mean": plan.measured.get("divergence")}
         | ({"kl_mean_interval": list(plan.interval)} if plan.interval else {}),
         "tensors": [
@@ -66,8 +66,8 @@ def plan_document(made: Made, plan: Plan, costs: DeviceCosts | None = None, ceil
         "budget": _budget(plan),
         "energy": {"joules_per_token": plan.foretold["joules"], "how": "estimate"},
     }
-    if costs is not None and ceilings is not None:
-        document["roofline"] = roofline(plan, costs, ceilings)
+    if plan.device is not None and ceilings is not None:
+        document["roofline"] = roofline(plan, plan.device, ceilings)
     return document
 
 

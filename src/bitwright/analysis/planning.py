@@ -63,7 +63,8 @@ class Plan:
     """`foretold` and `measured` by quantity: bytes, divergence, seconds, prefill, ram, joules. `measured` holds what was.
 
     `units` and `chosen` are the candidates and which was taken; `factor` is the loss a unit of foretold loss, `noise` that of
-    rounded activations, both as of the last solution; `interval` is that of the measured divergence.
+    rounded activations, both as of the last solution; `interval` is that of the measured divergence; `device` is None where
+    nothing asked for its speed.
     """
 
     recipe: Recipe
@@ -75,7 +76,7 @@ class Plan:
     interval: tuple[float, float] | None
     factor: float
     noise: float
-    machine: str
+    device: DeviceCosts | None
 
     def candidates(self) -> Iterator[tuple[Unit, Candidate]]:
         """Each unit with what was chosen for it."""
@@ -91,7 +92,7 @@ class Plan:
             "measured_divergence_interval": list(self.interval) if self.interval else None,
             "factor": self.factor,
             "activations": self.noise,
-            "machine": self.machine,
+            "machine": self.device.machine if self.device else None,
         }
 
 
@@ -147,6 +148,7 @@ class _Planner:
         self.architecture = model.architecture
         self.factor, self.noise = 1.0, 0.0
         self.fixed: dict[str, float] = {}
+        self.device: DeviceCosts | None = None
 
     def run(self) -> Plan:
         settings = self.settings
@@ -210,12 +212,10 @@ class _Planner:
         vectors = sum(self.model.stored_bits(name) for name in self.model.names() if not self._chosen_for(name))
         self.fixed["bytes"] = vectors / 8
         device = None
-        self.machine = ""
         if settings.verify or wanted & {"seconds", "prefill"}:
             with self.watch("measuring this device") as progress:
                 device = DeviceCosts.measured(self.architecture, schemes, settings.threads, progress, settings.rotate)
-            self.machine = device.machine
-            other = device.other_seconds(self.architecture, DEPTH)
+            self.device, other = device, device.other_seconds(self.architecture, DEPTH)
             self.fixed |= {"seconds": other, "prefill": PROMPT * other}
         if "ram" in wanted or settings.verify:
             running = Running(settings.context, device.threads if device else 1)
@@ -317,5 +317,5 @@ class _Planner:
             interval,
             self.factor,
             self.noise,
-            self.machine,
+            self.device,
         )

@@ -74,10 +74,12 @@ def plan(  # noqa: PLR0913 - one parameter an option
     found = find_plan(source, budget, settings, progress)
     _write(output, found)
     if report is not None:
+        from bitwright.analysis.ceilings import Ceilings
         from bitwright.analysis.documents import Made, plan_document
         from bitwright.analysis.report import write
 
-        write(plan_document(Made(source, f"bitwright plan {model}"), found), report, report.with_suffix(".json"))
+        document = plan_document(Made(source, f"bitwright plan {model}"), found, Ceilings.of_this_machine())
+        write(document, report, report.with_suffix(".json"))
     if as_json:
         print_json({"path": str(output)} | found.to_dict() | _public(found))
         return
