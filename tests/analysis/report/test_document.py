@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from analysis.report.example import example
-from bitwright.analysis.report.document import parse
+from bitwright.analysis.report.document import TokenKind, mean_kl, parse
 from bitwright.errors import ReportError
 
 LEAST = {"kind": "plan", "verdict": "It fits.", "model": {"name": "m"}}
@@ -58,3 +58,8 @@ def test_what_has_no_finite_value_is_missing() -> None:
     """A lossless tensor has an infinite signal-to-noise ratio."""
     (tensor,) = parse(LEAST | {"tensors": [TENSOR | {"sqnr_db": float("inf"), "kl_alone": float("nan")}]}).tensors
     assert tensor.sqnr_db is None and tensor.cost is None
+
+
+def test_the_share_of_the_loss_counts_each_group_of_kinds_once() -> None:
+    groups = [TokenKind("a: one", 0.25, 0.8), TokenKind("a: two", 0.75, 0.4), TokenKind("b: one", 1.0, 0.5)]
+    assert mean_kl(groups) == pytest.approx(0.5) == mean_kl(groups[:2])

@@ -6,7 +6,7 @@ missing part leaves its section out of the page.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,11 @@ class TokenKind:
     kl: float
     nll_reference: float | None = None
     nll_added: float | None = None
+
+
+def mean_kl(kinds: Sequence[TokenKind]) -> float:
+    """Of a token. Kinds may come in several groups, of which each holds every token once."""
+    return sum(kind.share * kind.kl for kind in kinds) / max(sum(kind.share for kind in kinds), 1e-30)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bitwright.analysis.report.chart import Figure, axis, compact, envelope, figure, legend, literal, logarithmic
-from bitwright.analysis.report.document import Cumulative, Document, Point, Prediction, Roofline, Tensor, TokenKind, Work
+from bitwright.analysis.report.document import Cumulative, Document, Point, Prediction, Roofline, Tensor, TokenKind, Work, mean_kl
 from bitwright.analysis.report.quantities import number, percent, scaled, size, with_unit
 
 WORST = 12  # tensors that the bar chart shows
@@ -149,7 +149,7 @@ def cumulative(steps: Sequence[Cumulative]) -> Figure:
 
 def token_kinds(kinds: Sequence[TokenKind]) -> Figure:
     """Each kind's share of the tokens beside its share of the loss: where the second is longer, the loss gathers."""
-    total = sum(kind.share * kind.kl for kind in kinds)
+    total = mean_kl(kinds)
     labels = [literal(kind.kind) + " " for kind in reversed(kinds)]
     shares = [kind.share for kind in reversed(kinds)]
     losses = [kind.share * kind.kl / total if total > 0 else 0 for kind in reversed(kinds)]

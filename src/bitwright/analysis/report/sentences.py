@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from bitwright.analysis.report.document import Document, Tensor
+from bitwright.analysis.report.document import Document, Tensor, mean_kl
 from bitwright.analysis.report.quantities import change, number, percent, scaled, size, with_unit
 
 
@@ -78,7 +78,7 @@ def cumulative(document: Document) -> str:
 
 
 def tokens(document: Document) -> str:
-    total = sum(kind.share * kind.kl for kind in document.token_kinds)
+    total = mean_kl(document.token_kinds)
     opening = "Where the bar of the loss is the longer one, that kind of token suffers more than its number explains."
     if total <= 0:
         return opening
