@@ -18,6 +18,7 @@ import pytest
 
 import bitwright
 from bitwright.artifact import SafetensorsWriter, open_artifact
+from bitwright.artifact.staging import write_file
 from bitwright.core import Recipe
 from bitwright.errors import BitwrightError, NonFiniteError, OutputError
 from bitwright.models.base import LanguageModel
@@ -241,3 +242,33 @@ def test_an_output_error_is_one_line_for_the_user(quantized: QuantizedModel, tmp
     with pytest.raises(BitwrightError) as caught:
         quantized.save(tmp_path / "none" / "out")
     assert str(caught.value) == f"there is no folder {tmp_path / 'none'}; create it or choose another output"
+
+
+def test_a_file_appears_whole_and_in_place_of_another(tmp_path: Path) -> None:
+    write_file(tmp_path / "plan.json", "old")
+    write_file(tmp_path / "plan.json", "new \N{SNOWMAN}\n")
+    assert contents(tmp_path) == {"plan.json": "new \N{SNOWMAN}\n".encode()}
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    def half(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise fault
+
+    write_file(tmp_path / "plan.json", "old")
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OutputError if isinstance(fault, OSError) else KeyboardInterrupt):
+        write_file(tmp_path / "plan.json", "new")
+    assert contents(tmp_path) == {"plan.json": b"old"}
+
+
+def test_where_no_file_can_stand(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="there is no folder .*none; create it"):
+        write_file(tmp_path / "none" / "plan.json", "")
+    with pytest.raises(OutputError, match="is a folder; choose another output"):
+        write_file(tmp_path, "")
+    assert not list(tmp_path.iterdir())

@@ -1,9 +1,10 @@
-"""A directory that appears whole or not at all: written beside its place, flushed to the disk, then renamed.
+"""A directory or a file that appears whole or not at all: written beside its place, then renamed.
 
     with staged(out, size, is_artifact) as directory:   # .OUT.partial-XXXX beside OUT
         ...
 
-Any exception in the block, Ctrl-C included, removes that directory and leaves OUT as it was.
+Any exception in the block, Ctrl-C included, removes that directory and leaves OUT as it was. A directory is flushed to the
+disk before it is renamed; a single file of text (`write_file`) is made again in a moment, and is not.
 """
 
 from __future__ import annotations
@@ -59,6 +60,28 @@ def check_place(place: Path, may_replace: Callable[[Path], bool]) -> None:
         raise OutputError(f"{place} exists and is a file; choose another output")
     if any(place.iterdir()) and not may_replace(place):
         raise OutputError(f"{place} exists and is not (or not only) a Bitwright artifact; remove it or choose another output")
+
+
+def check_file(place: Path) -> None:
+    """Raises `OutputError` unless a file can stand at `place`, where another may stand now."""
+    if not place.parent.is_dir():
+        raise OutputError(f"there is no folder {place.parent}; create it or choose another output")
+    if place.is_dir():
+        raise OutputError(f"{place} is a folder; choose another output")
+
+
+def write_file(place: Path, content: str) -> None:
+    """Put a text file at `place`, in place of one that stands there. Raises `OutputError`, and then leaves that as it was."""
+    check_file(place)
+    partial = place.parent / f".{place.name}.partial-{os.urandom(4).hex()}"
+    try:
+        try:
+            partial.write_bytes(content.encode("utf-8", "replace"))  # a lone surrogate in a name is no character
+            partial.replace(place)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as fault:
+        raise OutputError(explain(fault, place)) from fault
 
 
 def explain(fault: OSError, place: Path) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, note, print_json, print_table, progress
-from bitwright.errors import OutputError
 
 if TYPE_CHECKING:
     from bitwright.core import Recipe
@@ -33,25 +32,26 @@ def analyze(  # noqa: PLR0913 - one parameter an option
 
     Every tensor is quantized alone and restored alone: two runs through the model for each.
     """
+    from bitwright.artifact.staging import check_file, write_file
+
     for place in (output, json_output):
-        if place is not None and (not place.parent.is_dir() or place.is_dir()):
-            raise OutputError(f"cannot write {place}; its folder must exist, and it must not be one")
+        if place is not None:
+            check_file(place)
     from bitwright.analysis.analyze import Examined
     from bitwright.analysis.analyze import analyze as examine
     from bitwright.analysis.demonstration import demo_text
     from bitwright.analysis.documents import Made
+    from bitwright.analysis.report import finite, write
     from bitwright.models import load
 
     said = f"--recipe {recipe}" if recipe else f"--scheme {scheme} --method {method}"
     made = Made(load(model), f"bitwright analyze {model} {said}")
     examined = Examined(demo_text() if text is None else text, tokens, probed)
-    document = examine(made, _recipe(recipe, scheme, method), examined, calibration, progress)
+    document = finite(examine(made, _recipe(recipe, scheme, method), examined, calibration, progress))
     if output is not None:
-        from bitwright.analysis.report import write
-
         write(document, output, json_output or output.with_suffix(".json"))
     elif json_output is not None:
-        json_output.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+        write_file(json_output, json.dumps(document, indent=1) + "\n")
     if as_json:
         print_json(document)
         return

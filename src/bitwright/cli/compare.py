@@ -55,6 +55,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
     from bitwright.analysis.compare import Ruler
     from bitwright.analysis.compare import compare as measure
     from bitwright.analysis.demonstration import demo_text
+    from bitwright.artifact.staging import write_file
     from bitwright.calibration.text import Source
     from bitwright.models import load
 
@@ -69,7 +70,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
         for row in measure(source, [pair for pair in pairs if pair not in done], ruler, step):
             rows.append(row)
             if output is not None:
-                write(output, settings, rows)
+                write_file(output, WRITERS[output.suffix](settings, rows))
     if as_json:
         print_json(settings | {"rows": [row.to_dict() for row in rows]})
         return
@@ -98,10 +99,9 @@ def check_output(output: Path) -> None:
     """Raises `OutputError` for what cannot be written, before any work."""
     if output.suffix not in WRITERS:
         raise OutputError(f"cannot write a table as {output.name!r}; end its name in {', '.join(WRITERS)}")
-    if not output.parent.is_dir():
-        raise OutputError(f"there is no folder {output.parent}; create it or choose another output")
-    if output.is_dir():
-        raise OutputError(f"{output} is a folder; choose another output")
+    from bitwright.artifact.staging import check_file
+
+    check_file(output)
 
 
 def kept_rows(output: Path | None, settings: Mapping[str, Any]) -> list[Row]:
@@ -121,16 +121,6 @@ def kept_rows(output: Path | None, settings: Mapping[str, Any]) -> list[Row]:
         return [Row(row["method"], row["scheme"], Measured(*(row[name] for name in names))) for row in figures]
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise foreign from fault
-
-
-def write(output: Path, settings: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """The whole table so far, beside its place and then renamed."""
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        partial.write_text(WRITERS[output.suffix](settings, rows), "utf-8")
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def cells(row: Row) -> tuple[str, ...]:

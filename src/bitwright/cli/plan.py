@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, megabytes, note, print_json, print_table, progress
-from bitwright.errors import OutputError
 
 if TYPE_CHECKING:
     from bitwright.analysis.planning import Plan
@@ -51,11 +50,14 @@ def plan(  # noqa: PLR0913 - one parameter an option
         None if max_energy is None else parse_number(max_energy, "--max-energy"),
         objective,
     )
+    from bitwright.artifact.staging import check_file, write_file
+
     for place in (output, report):
-        if place is not None and (not place.parent.is_dir() or place.is_dir()):
-            raise OutputError(f"cannot write {place}; its folder must exist, and it must not be one")
+        if place is not None:
+            check_file(place)
     from bitwright.allocation.candidates import SCHEMES
     from bitwright.analysis.planning import Settings, find_plan
+    from bitwright.analysis.report import finite, write
     from bitwright.analysis.scored_text import read_text
     from bitwright.calibration.text import Source
     from bitwright.models import load
@@ -72,11 +74,10 @@ def plan(  # noqa: PLR0913 - one parameter an option
     )
     source = load(model)
     found = find_plan(source, budget, settings, progress)
-    _write(output, found)
+    write_file(output, json.dumps(finite(found.recipe.to_dict() | {"plan": found.to_dict()}), indent=1) + "\n")
     if report is not None:
         from bitwright.analysis.ceilings import Ceilings
         from bitwright.analysis.documents import Made, plan_document
-        from bitwright.analysis.report import write
 
         document = plan_document(Made(source, f"bitwright plan {model}"), found, Ceilings.of_this_machine())
         write(document, report, report.with_suffix(".json"))
@@ -84,18 +85,6 @@ def plan(  # noqa: PLR0913 - one parameter an option
         print_json({"path": str(output)} | found.to_dict() | _public(found))
         return
     _show(found, output, report)
-
-
-def _write(output: Path, found: Plan) -> None:
-    """Beside, then renamed."""
-    data = found.recipe.to_dict() | {"plan": found.to_dict()}
-    part = output.with_name(f".{output.name}.part")
-    try:
-        part.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
-        part.replace(output)
-    except OSError as fault:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {output}: {fault.strerror}; choose another place") from fault
 
 
 def _public(found: Plan) -> dict[str, float | None]:
