@@ -142,3 +142,30 @@ def test_what_was_not_measured_is_refused() -> None:
         costs.decode_seconds(int8, (7, 64))
     with pytest.raises(SchemeError, match="does not divide"):
         DeviceCosts.measured(TINY, [Scheme.parse("int4-g48")], threads=1)
+
+
+def test_costs_of_another_machine_are_read_and_not_measured(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheme = Scheme.parse("int8-channel")
+    here = DeviceCosts.measured(TINY, [scheme], threads=1)
+    copied = cache / "copied.json"
+    text = (cache / device.FILE).read_text("utf-8")
+    copied.write_text(text.replace("1 threads of ", "3 threads of other").replace('"cores": ', '"cores": 9'), "utf-8")
+    monkeypatch.setattr(DeviceCosts, "_measure", lambda *_: pytest.fail("measured"))
+    there = DeviceCosts.read(copied, TINY, [scheme])
+    assert there.threads == 3 and ", 3 threads of other" in there.shape and " 9" in there.machine
+    shape = role_shapes(TINY)["down"]
+    assert there.decode_seconds(scheme, shape) == here.decode_seconds(scheme, shape)
+    assert there.other_seconds(TINY, 20) == here.other_seconds(TINY, 20)
+
+
+def test_costs_of_another_machine_that_lack_something_are_refused(cache: Path) -> None:
+    DeviceCosts.measured(TINY, [Scheme.parse("int8-channel")], threads=1)
+    file = cache / device.FILE
+    with pytest.raises(CostError, match="int4-g64"):
+        DeviceCosts.read(file, TINY, [Scheme.parse("int4-g64")])
+    with pytest.raises(CostError, match="plan this model once"):
+        DeviceCosts.read(file, replace(TINY, layers=3, rope_of_layer=(0,) * 3, window_of_layer=(0,) * 3), [])
+    (cache / "bad.json").write_text("[]", "utf-8")
+    for bad in (cache / "bad.json", cache / "absent.json"):
+        with pytest.raises(CostError, match="cannot read costs"):
+            DeviceCosts.read(bad, TINY, [])

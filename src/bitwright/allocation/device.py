@@ -12,6 +12,7 @@ lesser of two: they are kept, and what waited for another program today says not
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +82,30 @@ class DeviceCosts:
                 write_figures(path, holding_for, figures)
             if progress is not None:
                 progress(done + 1, len(schemes))
+        return costs
+
+    @classmethod
+    def read(cls, path: Path, architecture: Architecture, schemes: Sequence[Scheme], rotated: bool = True) -> Self:
+        """Those of another machine: its device_costs.json, of which the newest figures for this shape of model count.
+
+        Raises `CostError` where a scheme or the shape is not in it.
+        """
+        try:
+            machine = json.loads(path.read_text("utf-8"))["machine"]
+            line = f"{machine['host']}: {machine['cpu']}, {machine['cores']} cores"
+        except (OSError, ValueError, RecursionError, LookupError, TypeError) as fault:
+            raise CostError(f"cannot read costs from {path}; it must be the {FILE} that the other machine wrote") from fault
+        figures, beginning = read_figures(path, machine), f"{_shape_alone(architecture)}, "
+        teams = [name[len(beginning) :].split(",")[0] for name in figures if name.startswith(beginning)]
+        if not teams:
+            raise CostError(f"{path} has no costs for {_shape_alone(architecture)}; plan this model once on that machine")
+        count, _, isa = teams[-1].partition(" threads of ")
+        costs = cls(f"{line}, {isa}", int(count), beginning + teams[-1], _shares(architecture), figures)
+        for scheme in schemes:
+            if costs._name("decode", scheme, rotated, "head") not in figures:
+                raise CostError(
+                    f"{path} has no costs of {scheme} for {costs.shape}; name it in --schemes to a plan on that machine"
+                )
         return costs
 
     def decode_seconds(self, scheme: Scheme, shape: Sequence[int], rotated: bool = True) -> float:
@@ -206,10 +231,15 @@ def _shares(architecture: Architecture) -> dict[tuple[int, int], tuple[tuple[str
 
 def _shape(architecture: Architecture, threads: int) -> str:
     """What figures depend on beside the scheme, as the beginning of their names."""
+    return f"{_shape_alone(architecture)}, {threads} threads of {_native.isa()}"
+
+
+def _shape_alone(architecture: Architecture) -> str:
+    """The same without what is of the machine."""
     a = architecture
     heads = f"{a.heads}/{a.kv_heads} heads of {a.head_dim}"
     sizes = f"{a.layers} layers of {a.hidden_size} and {a.intermediate_size}, {heads}, {a.vocab_size} words"
-    return f"{sizes}, context {min(a.context_length, DEEP + BURST)}, {threads} threads of {_native.isa()}"
+    return f"{sizes}, context {min(a.context_length, DEEP + BURST)}"
 
 
 def _holding_for() -> dict[str, Any]:

@@ -54,6 +54,7 @@ class Settings:
     calibration: Source = field(default_factory=Source)
     held_out: str | None = None  # text to verify on; by default more of the model's own
     threads: int | None = None
+    device: Path | None = None  # costs that another machine measured, to plan for it
     context: int = 1024
     verify: bool = True
 
@@ -212,9 +213,8 @@ class _Planner:
         vectors = sum(self.model.stored_bits(name) for name in self.model.names() if not self._chosen_for(name))
         self.fixed["bytes"] = vectors / 8
         device = None
-        if settings.verify or wanted & {"seconds", "prefill"}:
-            with self.watch("measuring this device") as progress:
-                device = DeviceCosts.measured(self.architecture, schemes, settings.threads, progress, settings.rotate)
+        if settings.verify or settings.device or wanted & {"seconds", "prefill"}:
+            device = self._measured_device(schemes)
             self.device, other = device, device.other_seconds(self.architecture, DEPTH)
             self.fixed |= {"seconds": other, "prefill": PROMPT * other}
         if "ram" in wanted or settings.verify:
@@ -226,6 +226,13 @@ class _Planner:
             for quantity, values in self._of_unit(unit, device).items():
                 table.setdefault(quantity, []).append(np.array(values, np.float64))
         return table
+
+    def _measured_device(self, schemes: Sequence[Scheme]) -> DeviceCosts:
+        settings = self.settings
+        if settings.device is not None:
+            return DeviceCosts.read(settings.device, self.architecture, schemes, settings.rotate)
+        with self.watch("measuring this device") as progress:
+            return DeviceCosts.measured(self.architecture, schemes, settings.threads, progress, settings.rotate)
 
     def _of_unit(self, unit: Unit, device: DeviceCosts | None) -> dict[str, list[float]]:
         size = float(np.prod(unit.shape))

@@ -30,6 +30,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     calibration: Annotated[str, Option("--calibration", help="self, a text file, or a data set on the hub.")] = "self",
     text: Annotated[Path | None, Option("--text", help="Text to verify on. [more that the model writes]")] = None,
     threads: Annotated[int | None, Option("--threads", least=1, help="For speed. [the fastest number]")] = None,
+    device: Annotated[Path | None, Option("--device", help="Plan for a machine: its device_costs.json. [this one]")] = None,
     estimate: Annotated[bool, Option("--estimate", help="Neither make nor measure the plan: under a minute for 135M.")] = False,
     report: Annotated[Path | None, Option("--report", help="Page to write, an .html file.")] = None,
     as_json: Json = False,
@@ -70,6 +71,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
         calibration=Source(calibration),
         held_out=held_out,
         threads=threads,
+        device=device,
         verify=not estimate,
     )
     source = load(model)
