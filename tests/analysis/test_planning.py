@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("scipy", exc_type=ImportError)
 
 import bitwright
 from bitwright.allocation.budget import Budget
+from bitwright.allocation.device import DeviceCosts
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Made, plan_document
 from bitwright.analysis.planning import Plan, Settings, find_plan
@@ -76,3 +78,20 @@ def test_an_estimate_measures_nothing(model: LanguageModel) -> None:
     )
     assert found.measured == {} and found.interval is None
     assert found.recipe == Recipe.from_dict(json.loads(json.dumps(found.recipe.to_dict())))
+
+
+def test_another_budget_for_another_machine_measures_nothing_again(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = replace(SETTINGS, verify=False)
+    here = find_plan(model, Budget(min_speed=1.0), quick)
+    stored = json.loads((tmp_path / "device_costs.json").read_text("utf-8"))
+    slower = {name: seconds if ", positions" in name else 2 * seconds for name, seconds in stored["figures"].items()}
+    copied = tmp_path / "copied.json"
+    copied.write_text(json.dumps({"machine": stored["machine"] | {"host": "elsewhere"}, "figures": slower}), "utf-8")
+    monkeypatch.setattr("bitwright.allocation.sensitivity._keep", lambda *_: pytest.fail("found again"))
+    monkeypatch.setattr(DeviceCosts, "measured", lambda *_: pytest.fail("measured"))
+    there = find_plan(model, Budget(min_speed=1.0), replace(quick, device=copied))
+    assert there.device is not None and there.device.machine.startswith("elsewhere: ")
+    assert there.recipe == here.recipe
+    assert there.foretold["seconds"] == pytest.approx(2 * here.foretold["seconds"])
