@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TORCH = "torch==2.13.0"
+TORCH_CPU = "torch==2.13.0+cpu"  # where a peer would bring CUDA's libraries by itself
 # By itself optimum-intel would bring a torchvision that may not fit the torch that is there.
 OPENVINO = [
     [TORCH, "openvino==2026.4.1", "openvino-genai==2026.4.1.0", "openvino-tokenizers==2026.4.1.0", "nncf==3.4.0"],
@@ -25,6 +26,18 @@ OPENVINO = [
 ONNXRUNTIME = [
     [TORCH, "onnxruntime-genai==0.18.0", "onnxruntime==1.32.0", "onnx==1.23.2", "onnx-ir==1.1.0", "transformers==5.23.0"]
 ]
+
+# Setuptools are asked for because HQQ builds itself from source.
+HQQ = [[TORCH_CPU, "setuptools", "numpy"], ["hqq==0.2.8.post1", TORCH_CPU]]
+LLM_COMPRESSOR = [[TORCH_CPU], ["llmcompressor==0.14.0.1", TORCH_CPU]]
+
+
+def hqq_interpreter() -> Path:
+    return environment("hqq-0.2.8.post1", HQQ)
+
+
+def llm_compressor_interpreter() -> Path:
+    return environment("llm-compressor-0.14.0.1", LLM_COMPRESSOR)
 
 
 def openvino_interpreter() -> Path:
