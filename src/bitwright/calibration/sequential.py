@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from bitwright.calibration.decoder import Decoder, product_dtype, transposed_product
+from bitwright.calibration.guidance import token_weights
 from bitwright.models.architecture import LAYER_VECTORS, TensorSlice
 from bitwright.models.base import LanguageModel
 from bitwright.observers.gram import Gram
@@ -42,7 +43,7 @@ class Rounder(Protocol):
     """Decides what each matrix becomes."""
 
     def needs(self, name: str) -> str:
-        """What must be known of this matrix's inputs: nothing "", the "gram", or the "cross" moments, too."""
+        """What must be known of this matrix's inputs: nothing "", the "gram", the "cross" moments, too, or a "guided" gram."""
         ...
 
     def rounded(self, name: str, moments: Gram | None) -> Floats:
@@ -100,6 +101,8 @@ class _Walk:
         self.quantized = self._stream(windows, self._known)
         drifts = any(rounder.needs(name) == "cross" for name in self._matrices())
         self.original = self._stream(windows, self._source) if drifts else None
+        guided = any(rounder.needs(name) == "guided" for name in self._matrices())
+        self.token_weights = token_weights(model, windows) if guided else {}
 
     def run(self, progress: Progress) -> None:
         layers = self.model.architecture.layers
@@ -107,7 +110,7 @@ class _Walk:
             for stream in self._streams():
                 stream.weights = {role: self._vector(role, layer) for role in LAYER_VECTORS if (role, layer) in self.roles}
             for stage, roles in enumerate(STAGES):
-                self._round([self.roles[role, layer].name for role in roles], stage)
+                self._round([self.roles[role, layer].name for role in roles], (layer, stage))
                 for stream in self._streams():
                     stream.weights |= {role: self._matrix(stream, self.roles[role, layer]) for role in roles}
                     stream.advance(self.chunks, stage, layer)
@@ -117,17 +120,18 @@ class _Walk:
         if self.roles["head", -1].name != self.roles["embedding", -1].name:
             for stream in self._streams():
                 stream.weights = {"mlp_norm": self._vector("final_norm", -1)}
-            self._round([self.roles["head", -1].name], 2)
+            self._round([self.roles["head", -1].name], (-1, 2))
 
-    def _round(self, names: Sequence[str], stage: int) -> None:
-        """Have these matrices rounded, which read the same input: their moments are observed once."""
-        needs = {self.rounder.needs(name) for name in names}
-        moments = None
-        if needs != {""}:
-            moments = self._observed(stage, asymmetric="cross" in needs)
-        self.known = {name: self.rounder.rounded(name, moments) for name in dict.fromkeys(names)}
+    def _round(self, names: Sequence[str], place: tuple[int, int]) -> None:
+        """Have these matrices rounded, which read the same input: their moments are observed once, weighed and not."""
+        needs = {name: self.rounder.needs(name) for name in names}
+        seen: dict[bool, Gram] = {}
+        for guided in {need == "guided" for need in needs.values() if need}:
+            weights = self.token_weights.get(place) if guided else None  # the head's tokens are all alike
+            seen[guided] = self._observed(place[1], not guided and "cross" in needs.values(), weights)
+        self.known = {name: self.rounder.rounded(name, seen.get(needs[name] == "guided")) for name in needs}
 
-    def _observed(self, stage: int, asymmetric: bool) -> Gram:
+    def _observed(self, stage: int, asymmetric: bool, weights: Floats | None) -> Gram:
         gram: Gram | None = None
         for chunk in self.chunks:
             x = rows_of(self.quantized.inputs(chunk, stage))
@@ -135,7 +139,7 @@ class _Walk:
             if asymmetric and self.original is not None:
                 original = rows_of(self.original.inputs(chunk, stage))
             gram = gram or Gram(x.shape[1], asymmetric, transposed_product)
-            gram.update(x, original)
+            gram.update(x, original, None if weights is None else weights[chunk].reshape(-1))
         assert gram is not None
         return gram
 

@@ -13,6 +13,7 @@ from bitwright.fitting import Fit
 from bitwright.rounding.adaround import adaround
 from bitwright.rounding.gptaq import gptaq
 from bitwright.rounding.gptq import gptq
+from bitwright.rounding.guided import guided
 from bitwright.rounding.moments import Moments
 from bitwright.rounding.nearest import nearest
 from bitwright.rounding.refine import refine
@@ -36,7 +37,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A method that looks at a layer's inputs: their "gram", or their "cross" moments, too. See observers/gram.py."""
+    """A method that looks at a layer's inputs: their "gram", "cross" moments, too, or a "guided" gram. See observers/gram.py."""
 
     round: Callable[[Floats, Scheme, Fit, Moments], QTensor]
     needs: str = "gram"
@@ -53,6 +54,7 @@ ROUNDING: dict[str, Plain | Calibrated] = {
     "gptq": Calibrated(gptq),
     "gptaq": Calibrated(gptaq, needs="cross"),
     "refine": Calibrated(refine),
+    "guided": Calibrated(guided, needs="guided"),
     "adaround": Calibrated(adaround, even_steps=True),
     "signround": Calibrated(signround, even_steps=True),
 }
