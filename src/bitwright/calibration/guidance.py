@@ -82,7 +82,8 @@ class _Pass:
     def _back(self, decoder: Decoder, x: Tensor, gradient: Tensor, layer: int) -> Tensor:
         """The gradient before a block from that after it; `squares` then tells of its outputs."""
         self.squares = torch.zeros_like(self.squares)
-        weights, before = self._weights(layer), []
+        before: list[Tensor] = []
+        weights = self._weights(layer)
         for chunk in self.chunks:
             self.chunk = chunk
             entering = x[chunk].clone().requires_grad_(True)
