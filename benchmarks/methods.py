@@ -75,9 +75,12 @@ CONTENDERS = (
     Contender("llm-compressor", "gptq int4-g64-affine", 4.25, with_zero_points(4, 64, 4)),
     Contender("llm-compressor", "gptq int3-g64-affine", 3.25, with_zero_points(3, 64, 3)),
     Contender("llm-compressor", "gptq int2-g64-affine", 2.25, with_zero_points(2, 64, 2)),
+    Contender("bitwright", "guided int4-g64 unrotated", 4.25),
     Contender("bitwright", "refine int4-g96-affine unrotated", 4.25),
+    Contender("bitwright", "guided kmeans3-g64 unrotated", 3.25),
     Contender("bitwright", "refine int3-g96-affine unrotated", 3.25),
     Contender("bitwright", "refine kmeans2-g64 unrotated", 2.25),
+    Contender("bitwright", "guided kmeans2-g64 unrotated", 2.25),
     Contender("llm-compressor", "awq int4-g64-affine", 4.25, with_zero_points(4, 64, 4)),
     Contender("hqq", "int2-g64", 2.25, with_zero_points(2, 64, 16)),
 )
