@@ -176,8 +176,8 @@ def main() -> None:
 
 def report(rows: list[dict[str, Any]], failed: dict[str, str], options: argparse.Namespace) -> None:
     made = f"python benchmarks/methods.py --windows {options.windows} --tokens {options.tokens}"
-    data = {"circumstances": circumstances(), "command": made, "failed": failed, "rows": rows}
-    data["versions"] = {system: interpreter().parents[1].name for system, (interpreter, _) in WORKERS.items()}
+    versions = {system: interpreter().parents[1].name for system, (interpreter, _) in WORKERS.items()}
+    data = {"circumstances": circumstances(), "command": made, "failed": failed, "rows": rows, "versions": versions}
     rows = sorted(rows, key=lambda row: (-row["budget"], row["kl_mean"]))
     lines = [
         (
@@ -190,7 +190,7 @@ def report(rows: list[dict[str, Any]], failed: dict[str, str], options: argparse
     header = ("system", "kind", "bits per body weight", "KL", "interval", "perplexity", "top-1", "seconds")
     note = (
         f"{options.windows} windows of {CONTEXT} tokens, written by the model, calibrate; {options.tokens} tokens of WikiText-2 "
-        f"validation; weights alone; {', '.join(data['versions'].values())}. Seconds are of a machine that others used, too.\n"
+        f"validation; weights alone; {', '.join(versions.values())}. Seconds are of a machine that others used, too.\n"
     )
     write("methods", "Methods beside peers' own, SmolLM2-135M's twin", data, [note, table(header, lines), *bars])
 
