@@ -1,11 +1,13 @@
-// Attention's products where keys and values are cached as codes: integer products with rows of 15 bits.
+// Attention's products where keys and values are cached as codes: integer products with rows of one digit or two.
 //
-//   out[row][lane] = lane_scale * sum over blocks of unit * (254 * sum of code * high + sum of code * low - zero * sum of x)
+//   one digit    out[row][lane] = lane_scale * sum over blocks of unit * (sum of code * x - zero * sum of x)
+//   two digits   the same with x = 254 * high + low, each digit an int8
 //
-// Queries (and, for values, the softmax weights times the scales of their positions) are rows of 15 bits, two int8 digits
-// each, one unit for every 32 columns: eight bits would add an error of their own. Order of codes inside a block of 16
-// lanes x 32 columns: step j (0 .. 7) covers columns 4j .. 4j + 3 as [lane][column % 4]; eight-bit blocks hold the steps in
-// turn, four-bit blocks hold steps 2i (low nibbles) and 2i + 1 (high nibbles) in vector i.
+// Rows are queries and, for values, the softmax weights times the scales of their positions. Both have one unit for every
+// 32 columns. Two digits make 15 bits, whose error is nothing beside that of the cache; one digit, eight bits, is what the
+// activations of linear layers have too. Order of codes inside a block of 16 lanes x 32 columns: step j (0 .. 7) covers
+// columns 4j .. 4j + 3 as [lane][column % 4]; eight-bit blocks hold the steps in turn, four-bit blocks hold steps 2i (low
+// nibbles) and 2i + 1 (high nibbles) in vector i.
 #pragma once
 
 #include <cstring>
@@ -28,60 +30,75 @@ inline typename Isa::B cached_step(const uint8_t* block) {
   return Isa::template field<kStep % 2 * 4>(Isa::load_bytes(block + kStep / 2 * kStepBytes), 15);
 }
 
-// A head's keys, then its values, then the next head's lie one after the other: what comes next is asked for this early.
-constexpr int kCachedAhead = 4096;
+// Asks for the lines of a range, as many at each block of a product as make an even stream of it. They go to the second
+// cache: the first has room for the product at hand only.
+class Stream {
+ public:
+  Stream(bitwright::MemoryRange range, int blocks)
+      : next_(range.begin), lines_((range.bytes / kLine + static_cast<size_t>(blocks) - 1) / static_cast<size_t>(blocks)) {}
+  void step() {
+    for (size_t i = 0; i < lines_; i++, next_ += kLine) __builtin_prefetch(next_, 0, 2);
+  }
 
-template <class Isa, int kBits, int kRows>
-inline void cached_panel(const uint8_t* block, const CachedPanels& w, const float* lane_scales, const CachedRows& x, Output out) {
+ private:
+  static constexpr size_t kLine = 64;
+  const uint8_t* next_;
+  size_t lines_;
+};
+
+template <class Isa, int kBits, int kRows, int kDigits>
+inline void cached_panel(const uint8_t* block, const CachedPanels& w, const float* lane_scales, const CachedRows& x, Output out,
+                         Stream& stream) {
   constexpr bool kSmall = kBits == 4;
   const auto zero = Isa::set1((kSmall ? 0 : Isa::kByteOffset) - cached_zero(kBits)), base = Isa::set1(kDigit);
   const int8_t* codes = x.codes;
   const float *units = x.units, *sums = x.sums;
   typename Isa::F acc[kRows];
   for (int row = 0; row < kRows; row++) acc[row] = Isa::set1(0.0f);
-  for (int b = 0; b < w.blocks; b++, block += code_bytes(kBits), codes += kRows * 2 * kBlock, units += kRows, sums += kRows) {
-    for (int i = 0; i < code_bytes(kBits); i += kStepBytes) __builtin_prefetch(block + kCachedAhead + i);
-    typename Isa::I high[kRows], low[kRows];
-    for (int row = 0; row < kRows; row++) high[row] = low[row] = Isa::broadcast(0);
+  for (int b = 0; b < w.blocks;
+       b++, block += code_bytes(kBits), codes += kRows * kDigits * kBlock, units += kRows, sums += kRows) {
+    stream.step();
+    typename Isa::I products[kRows * kDigits];
+    for (auto& product : products) product = Isa::broadcast(0);
     const auto step = [&]<int kStep>() {
       const auto bytes = cached_step<Isa, kBits, kStep>(block);
-      for (int row = 0; row < kRows; row++) {
-        int32_t four[2];
-        std::memcpy(&four[0], codes + 2 * row * kBlock + 4 * kStep, 4);
-        std::memcpy(&four[1], codes + (2 * row + 1) * kBlock + 4 * kStep, 4);
-        high[row] = Isa::template dot<kSmall>(high[row], bytes, four[0]);
-        low[row] = Isa::template dot<kSmall>(low[row], bytes, four[1]);
+      for (int i = 0; i < kRows * kDigits; i++) {
+        int32_t four;
+        std::memcpy(&four, codes + i * kBlock + 4 * kStep, 4);
+        products[i] = Isa::template dot<kSmall>(products[i], bytes, four);
       }
     };
     [&]<int... kStep>(std::integer_sequence<int, kStep...>) {
       (step.template operator()<kStep>(), ...);
     }(std::make_integer_sequence<int, kSteps>());
     for (int row = 0; row < kRows; row++) {
-      const auto products = Isa::fma(Isa::to_float(Isa::template finish<kSmall>(high[row])), base,
-                                     Isa::to_float(Isa::template finish<kSmall>(low[row])));
-      acc[row] = Isa::fma(Isa::fma(zero, Isa::set1(sums[row]), products), Isa::set1(units[row]), acc[row]);
+      auto sum = Isa::to_float(Isa::template finish<kSmall>(products[row * kDigits]));
+      if constexpr (kDigits == 2) sum = Isa::fma(sum, base, Isa::to_float(Isa::template finish<kSmall>(products[2 * row + 1])));
+      acc[row] = Isa::fma(Isa::fma(zero, Isa::set1(sums[row]), sum), Isa::set1(units[row]), acc[row]);
     }
   }
   for (int row = 0; row < kRows; row++)
     Isa::store(out.values + row * out.stride, lane_scales == nullptr ? acc[row] : Isa::mul(acc[row], Isa::load(lane_scales)));
 }
 
-template <class Isa, int kBits>
+template <class Isa, int kBits, int kDigits>
 inline void cached_range(const CachedPanels& w, const CachedRows& x, Output out) {
+  Stream stream(w.ahead, w.panels * w.blocks);
   with_tokens<Isa::kTile / 2>(x.rows, [&]<int kRows>() {
     for (int p = 0; p < w.panels; p++)
-      cached_panel<Isa, kBits, kRows>(w.codes + p * w.stride, w, w.scales == nullptr ? nullptr : w.scales + p * kPanelRows, x,
-                                      {out.values + p * kPanelRows, out.stride, false});
+      cached_panel<Isa, kBits, kRows, kDigits>(w.codes + p * w.stride, w,
+                                               w.scales == nullptr ? nullptr : w.scales + p * kPanelRows, x,
+                                               {out.values + p * kPanelRows, out.stride, false}, stream);
   });
 }
 
-// One row, times `factors` where they are given, to two digits of eight bits.
-template <class Isa>
-void cached_row(const float* x, const float* factors, int columns, int row, const CachedRows& out) {
-  constexpr float kMost = 127.0f * kDigit + 126.0f;  // one more would round up to 128 * 254
-  auto* codes = const_cast<int8_t*>(out.codes) + static_cast<size_t>(row) * 2 * kBlock;
+// One row, times `factors` where they are given.
+template <class Isa, int kDigits>
+inline void write_digits(const float* x, const float* factors, int columns, int row, const CachedRows& out) {
+  constexpr float kMost = kDigits == 1 ? 127.0f : 127.0f * kDigit + 126.0f;  // one more would round up to 128 * 254
+  auto* codes = const_cast<int8_t*>(out.codes) + static_cast<size_t>(row) * kDigits * kBlock;
   auto *units = const_cast<float*>(out.units) + row, *sums = const_cast<float*>(out.sums) + row;
-  for (int k = 0; k < columns; k += kBlock, codes += out.rows * 2 * kBlock, units += out.rows, sums += out.rows) {
+  for (int k = 0; k < columns; k += kBlock, codes += out.rows * kDigits * kBlock, units += out.rows, sums += out.rows) {
     typename Isa::F values[2];
     for (int half = 0; half < 2; half++) {
       const int begin = k + half * kPanelRows, count = columns - begin;
@@ -95,9 +112,10 @@ void cached_row(const float* x, const float* factors, int columns, int row, cons
     auto sum = Isa::set1(0.0f);
     for (int half = 0; half < 2; half++) {
       const auto code = Isa::round(Isa::mul(values[half], inverse));
-      const auto digit = Isa::round(Isa::mul(code, Isa::set1(1.0f / kDigit)));
+      const auto digit = kDigits == 1 ? code : Isa::round(Isa::mul(code, Isa::set1(1.0f / kDigit)));
       Isa::store_int8(codes + half * kPanelRows, digit);
-      Isa::store_int8(codes + kBlock + half * kPanelRows, Isa::sub(code, Isa::mul(digit, Isa::set1(kDigit))));
+      if constexpr (kDigits == 2)
+        Isa::store_int8(codes + kBlock + half * kPanelRows, Isa::sub(code, Isa::mul(digit, Isa::set1(kDigit))));
       sum = Isa::add(sum, code);
     }
     *units = bound / kMost;
@@ -106,9 +124,15 @@ void cached_row(const float* x, const float* factors, int columns, int row, cons
 }
 
 template <class Isa>
+void cached_row(const float* x, const float* factors, int columns, int row, const CachedRows& out) {
+  if (out.digits == 1) return write_digits<Isa, 1>(x, factors, columns, row, out);
+  write_digits<Isa, 2>(x, factors, columns, row, out);
+}
+
+template <class Isa>
 void cached_panels(const CachedPanels& w, const CachedRows& x, Output out) {
-  if (w.bits == 4) return cached_range<Isa, 4>(w, x, out);
-  cached_range<Isa, 8>(w, x, out);
+  if (w.bits == 4) return x.digits == 1 ? cached_range<Isa, 4, 1>(w, x, out) : cached_range<Isa, 4, 2>(w, x, out);
+  x.digits == 1 ? cached_range<Isa, 8, 1>(w, x, out) : cached_range<Isa, 8, 2>(w, x, out);
 }
 
 }  // namespace

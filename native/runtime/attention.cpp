@@ -21,11 +21,17 @@ constexpr int kWriteGroup = 8;       // positions that must be written by one th
 constexpr int kMergedTogether = 16;  // spans whose weights are computed at once
 constexpr int kLine = 64;            // bytes that memory gives at once
 
-void fetch(const uint8_t* begin, const uint8_t* end) {
-  for (; begin < end; begin += kLine) __builtin_prefetch(begin);
+void fetch(MemoryRange range) {
+  for (size_t at = 0; at < range.bytes; at += kLine) __builtin_prefetch(range.begin + at, 0, 2);
 }
 
 }  // namespace
+
+MemoryRange Session::Scratch::take_ahead(size_t bytes) {
+  const MemoryRange first{ahead.begin, std::min(ahead.bytes, bytes / kLine * kLine)};
+  ahead = {ahead.begin + first.bytes, ahead.bytes - first.bytes};
+  return first;
+}
 
 void Session::prepare_tiles() {
   const int group = model_->heads / model_->kv_heads;
@@ -124,7 +130,7 @@ CachedRows Session::query_codes(int tile, int rows) const {
   const int blocks = (model_->head_dim + kBlock - 1) / kBlock, most = kernels_.tile / 2;
   const float* begin = query_tiles_.as<float>() + static_cast<size_t>(tile) * query_stride_;
   const float* units = begin + static_cast<size_t>(most) * blocks * 2 * kBlock / sizeof(float);
-  return {rows, reinterpret_cast<const int8_t*>(begin), units, units + static_cast<size_t>(most) * blocks};
+  return {rows, digits(), reinterpret_cast<const int8_t*>(begin), units, units + static_cast<size_t>(most) * blocks};
 }
 
 int Session::visible_from(int row, const Layer& layer) const {
@@ -139,6 +145,7 @@ void Session::attend(int thread, const Layer& layer, int index) {
   const auto take = [&] { return next_item_.fetch_add(1, std::memory_order_relaxed); };
   const int count = static_cast<int>(tiles_.size());
   int item = 0, mine = take();
+  AttentionItem before;                  // attended when the one after it is known, which memory is asked for meanwhile
   for (int first = 0; first < count;) {  // tiles of the same tokens: their heads lie side by side in a span
     const int last = tiles_of_row_[tiles_[first].row].end;
     const Interval seen = spans(tiles_[first], layer);
@@ -146,21 +153,37 @@ void Session::attend(int thread, const Layer& layer, int index) {
     for (int span = shared ? seen.begin : seen.end - 1; span < seen.end; span++)
       for (int at = first; at < last; at++, item++) {
         if (item != mine) continue;
-        if (shared)
-          attend_span(thread, index, at, span, partials_.data() + tiles_[at].partials + span * partials_size(tiles_[at]));
-        else
-          attend_whole(thread, index, at, seen);
+        scratch_[thread].ahead = part_of_span(tiles_[at], index, shared ? span : seen.begin);
+        attend_item(thread, layer, index, before);
+        before = {at, span};
         mine = take();
       }
     first = last;
   }
+  scratch_[thread].ahead = {};
+  attend_item(thread, layer, index, before);
+}
+
+void Session::attend_item(int thread, const Layer& layer, int index, AttentionItem item) {
+  if (item.tile < 0) return;
+  const QueryTile& tile = tiles_[item.tile];
+  if (tile.partials == kWhole) return attend_whole(thread, index, item.tile, spans(tile, layer));
+  attend_span(thread, index, item.tile, item.span, partials_.data() + tile.partials + item.span * partials_size(tile));
+}
+
+MemoryRange Session::part_of_span(const QueryTile& tile, int index, int span) const {
+  const int end = positions_[tile.row + tile.tokens - 1] + 1;
+  return cache(tile).part(index, tile.kv_head, span, std::min(kAttentionSpan, end - span * kAttentionSpan));
 }
 
 void Session::attend_whole(int thread, int index, int at, Interval seen) {
   const QueryTile& tile = tiles_[at];
   float* partials = scratch_[thread].partials.data();
-  for (int span = seen.begin; span < seen.end; span++)
+  const MemoryRange after = scratch_[thread].ahead;
+  for (int span = seen.begin; span < seen.end; span++) {
+    scratch_[thread].ahead = span + 1 < seen.end ? part_of_span(tile, index, span + 1) : after;
     attend_span(thread, index, at, span, partials + span * partials_size(tile));
+  }
   for (int row = 0; row < tile.rows(); row++) {
     const size_t head = static_cast<size_t>(tile.row + row / tile.heads) * model_->heads + tile.first_head + row % tile.heads;
     merge(tile, row, partials, seen, attended_.data() + head * model_->head_dim);
@@ -207,13 +230,12 @@ void Session::attend_span(int thread, int index, int at, int span, float* partia
   const Layer& layer = model_->layers[index];
   const QueryTile& tile = tiles_[at];
   const int base = span * kAttentionSpan, wide = wide_head();
+  // A quarter of what comes next is asked for beside the keys, half beside the softmax, the rest beside the values.
+  const size_t quarter = scratch.ahead.bytes / 4, burst = 2 * quarter / (2 * tile.rows());
   const int count = std::min(kAttentionSpan, positions_[tile.row + tile.tokens - 1] + 1 - base);
-  score(index, at, span, {std::max(0, visible_from(tile.row, layer) - base), count}, scratch.scores.data());
-  const uint8_t* values = cache(tile).values(index, tile.kv_head, span);
-  const size_t value_bytes = wide / kPanelRows * cache(tile).value_panel_bytes();
+  score(scratch, index, at, span, {std::max(0, visible_from(tile.row, layer) - base), count});
   for (int row = 0; row < tile.rows(); row++) {
-    // Memory would stand still during the softmax: the values are asked for meanwhile.
-    fetch(values + value_bytes * row / tile.rows(), values + value_bytes * (row + 1) / tile.rows());
+    fetch(scratch.take_ahead(burst));
     const int token = tile.row + row / tile.heads;
     const int low = std::clamp(visible_from(token, layer) - base, 0, count);
     const int high = std::clamp(positions_[token] + 1 - base, 0, count);
@@ -223,6 +245,7 @@ void Session::attend_span(int thread, int index, int at, int span, float* partia
     if (low < high) {
       if (model_->attention_softcap > 0) kernels_.softcap(x + low, high - low, model_->attention_softcap);
       *peak = kernels_.maximum(x + low, high - low);
+      fetch(scratch.take_ahead(burst));
       *total = kernels_.exp_shifted(x + low, high - low, *peak);
     }
     std::fill(x, x + low, 0.0f);
@@ -232,7 +255,8 @@ void Session::attend_span(int thread, int index, int at, int span, float* partia
 }
 
 // Scores of the tile's queries with the keys at the given positions of a span: scores[row][position].
-void Session::score(int index, int at, int span, Interval positions, float* scores) {
+void Session::score(Scratch& scratch, int index, int at, int span, Interval positions) {
+  float* scores = scratch.scores.data();
   const QueryTile& tile = tiles_[at];
   const KvCache& cached = cache(tile);
   const uint8_t* keys = cached.keys(index, tile.kv_head, span);
@@ -240,9 +264,10 @@ void Session::score(int index, int at, int span, Interval positions, float* scor
   if (cached.coded()) {
     const CachedRows queries = query_codes(at, tile.rows());
     const int panels = (positions.end - first + kPanelRows - 1) / kPanelRows;
-    kernels_.cached_panels({keys + cached.key_bytes(first), cached.key_scales(index, tile.kv_head, span) + first,
-                            cached.key_bytes(kPanelRows), cached.bits(), (model_->head_dim + kBlock - 1) / kBlock, panels},
-                           queries, {scores + first, kAttentionSpan, false});
+    kernels_.cached_panels(
+        {keys + cached.key_bytes(first), cached.key_scales(index, tile.kv_head, span) + first, cached.key_bytes(kPanelRows),
+         cached.bits(), (model_->head_dim + kBlock - 1) / kBlock, panels, scratch.take_ahead(scratch.ahead.bytes / 4)},
+        queries, {scores + first, kAttentionSpan, false});
     return;
   }
   const DenseInput queries{query_tiles_.as<float>() + at * query_stride_, kernels_.tile, false};
@@ -264,12 +289,14 @@ void Session::weigh(Scratch& scratch, int index, int at, int span, int count, fl
                            tile.rows(), {sums + panel * kPanelRows, partial_stride(), false});
     return;
   }
-  const CachedRows weights{tile.rows(), scratch.weight_codes.data(), scratch.weight_units.data(), scratch.weight_sums.data()};
+  const CachedRows weights{tile.rows(), digits(), scratch.weight_codes.data(), scratch.weight_units.data(),
+                           scratch.weight_sums.data()};
   for (int row = 0; row < tile.rows(); row++)
     kernels_.cached_row(scores + static_cast<size_t>(row) * kAttentionSpan, cached.value_scales(index, tile.kv_head, span), count,
                         row, weights);
-  kernels_.cached_panels({values, nullptr, cached.value_panel_bytes(), cached.bits(), (count + kBlock - 1) / kBlock, panels},
-                         weights, {sums, partial_stride(), false});
+  kernels_.cached_panels(
+      {values, nullptr, cached.value_panel_bytes(), cached.bits(), (count + kBlock - 1) / kBlock, panels, scratch.ahead}, weights,
+      {sums, partial_stride(), false});
 }
 
 }  // namespace bitwright

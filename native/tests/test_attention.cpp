@@ -113,11 +113,13 @@ struct Rows {
   CachedRows view;
 };
 
-Rows quantize(const Kernels& k, const std::vector<float>& x, const float* factors, int rows, int columns) {
+Rows quantize(const Kernels& k, const std::vector<float>& x, const float* factors, int rows, int columns, int digits) {
   const int stride = (columns + kBlock - 1) / kBlock + 1;
-  Rows r{
-      std::vector<int8_t>(2 * rows * stride * kBlock), std::vector<float>(rows * stride), std::vector<float>(rows * stride), {}};
-  r.view = {rows, r.codes.data(), r.units.data(), r.sums.data()};
+  Rows r{std::vector<int8_t>(digits * rows * stride * kBlock),
+         std::vector<float>(rows * stride),
+         std::vector<float>(rows * stride),
+         {}};
+  r.view = {rows, digits, r.codes.data(), r.units.data(), r.sums.data()};
   for (int row = 0; row < rows; row++) k.cached_row(x.data() + row * columns, factors, columns, row, r.view);
   return r;
 }
@@ -125,15 +127,16 @@ Rows quantize(const Kernels& k, const std::vector<float>& x, const float* factor
 // The number at (row, column) that the codes stand for.
 double value_at(const Rows& r, int row, int column) {
   const int block = column / kBlock * r.view.rows + row;
-  const int8_t* digits = r.codes.data() + block * 2 * kBlock + column % kBlock;
-  return static_cast<double>(r.units[block]) * (254.0 * digits[0] + digits[kBlock]);
+  const int8_t* digits = r.codes.data() + block * r.view.digits * kBlock + column % kBlock;
+  return static_cast<double>(r.units[block]) * (r.view.digits == 1 ? digits[0] : 254.0 * digits[0] + digits[kBlock]);
 }
 
-void check_rows(const Kernels& k) {
+void check_rows(const Kernels& k, int digits) {
   for (const int columns : {1, 8, 15, 16, 17, 31, 32, 33, 80, 256}) {
     const auto x = normal(3 * columns, columns), factors = normal(columns, 2);
     for (const float* by : {factors.data(), static_cast<const float*>(nullptr)}) {
-      const Rows ours = quantize(k, x, by, 3, columns), twin = quantize(*kernels_named("scalar"), x, by, 3, columns);
+      const Rows ours = quantize(k, x, by, 3, columns, digits),
+                 twin = quantize(*kernels_named("scalar"), x, by, 3, columns, digits);
       CHECK(ours.codes == twin.codes && ours.units == twin.units && ours.sums == twin.sums);
       bool close = true;
       for (int row = 0; row < 3; row++)
@@ -146,7 +149,7 @@ void check_rows(const Kernels& k) {
   }
 }
 
-void check_products(const Kernels& k) {
+void check_products(const Kernels& k, int digits) {
   constexpr int kPanels = 3;
   for (const int bits : {4, 8})
     for (const int columns : {8, 31, 32, 80, 96, 256})
@@ -155,7 +158,7 @@ void check_products(const Kernels& k) {
         const size_t stride = static_cast<size_t>(blocks) * code_bytes(bits) + 64;
         const auto codes = random_bytes(kPanels * stride, columns + bits);
         const auto scales = normal(kPanels * kPanelRows, 3), x = normal(static_cast<size_t>(rows) * columns, 5);
-        const Rows given = quantize(k, x, nullptr, rows, columns);
+        const Rows given = quantize(k, x, nullptr, rows, columns, digits);
         for (const float* lane_scales : {scales.data(), static_cast<const float*>(nullptr)}) {
           std::vector<float> plain, out(static_cast<size_t>(rows) * kPanels * kPanelRows);
           for (int row = 0; row < rows; row++)
@@ -165,7 +168,7 @@ void check_products(const Kernels& k) {
                 sum += value_at(given, row, c) * cached_value(codes.data() + lane / 16 * stride, c, lane % 16, bits);
               plain.push_back(static_cast<float>(sum * (lane_scales ? scales[lane] : 1.0f)));
             }
-          k.cached_panels({codes.data(), lane_scales, stride, bits, blocks, kPanels}, given.view,
+          k.cached_panels({codes.data(), lane_scales, stride, bits, blocks, kPanels, {codes.data(), codes.size()}}, given.view,
                           {out.data(), kPanels * kPanelRows, false});
           CHECK(distance(plain, out) < 2e-3f);  // sums of 2^28 in floats of 24 bits
         }
@@ -180,8 +183,10 @@ std::vector<Case> attention_cases() {
   const char* names[8];
   const int count = supported_kernels(names, 8);
   for (int i = 0; i < count; i++)
-    cases.insert(cases.end(),
-                 {{std::string(names[i]) + " cached rows", [name = names[i]] { check_rows(*kernels_named(name)); }},
-                  {std::string(names[i]) + " cached panels", [name = names[i]] { check_products(*kernels_named(name)); }}});
+    for (const int digits : {1, 2}) {
+      const std::string name = names[i], of = " of " + std::to_string(digits);
+      cases.push_back({name + " cached rows" + of, [name, digits] { check_rows(*kernels_named(name.c_str()), digits); }});
+      cases.push_back({name + " cached panels" + of, [name, digits] { check_products(*kernels_named(name.c_str()), digits); }});
+    }
   return cases;
 }

@@ -73,6 +73,11 @@ constexpr size_t matmul_scratch_bytes(int blocks) {
   return static_cast<size_t>(blocks) * (code_bytes(8) + 2 * kPanelRows * sizeof(float));
 }
 
+struct MemoryRange {
+  const uint8_t* begin;
+  size_t bytes;
+};
+
 // Cached keys (16 positions a panel, columns are channels) or values (16 channels a panel, columns are positions) as
 // unsigned codes of 4 or 8 bits: value = code - cached_zero(bits), times a scale of the position. See kernels/cached.h.
 struct CachedPanels {
@@ -80,12 +85,14 @@ struct CachedPanels {
   const float* scales;   // [panel][16], or null where the positions are columns: their scales are in the rows then
   size_t stride;
   int bits, blocks, panels;
+  MemoryRange ahead{};  // asked for from memory meanwhile
 };
 
-// Rows that cached panels are multiplied by: x = unit * (254 * high + low), one unit for each block of 32.
+// Rows that cached panels are multiplied by, one unit for each block of 32: x = unit * code with one digit,
+// x = unit * (254 * high + low) with two.
 struct CachedRows {
-  int rows;
-  const int8_t* codes;  // [block][row][high, low][32]
+  int rows, digits;
+  const int8_t* codes;  // [block][row][digit, the high one first][32]
   const float* units;   // [block][row]
   const float* sums;    // [block][row], the sum of the block's x / unit
 };

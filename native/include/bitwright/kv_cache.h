@@ -64,6 +64,10 @@ class KvCache {
   int head_dim() const { return head_dim_; }
   size_t key_bytes(int positions) const { return static_cast<size_t>(positions) * key_width_ * bits() / 8; }
   size_t value_panel_bytes() const { return static_cast<size_t>(kAttentionSpan) * kPanelRows * bits() / 8; }
+  // What lies together of a span's first positions: all of one layer's head, or its keys only where the span is not full.
+  MemoryRange part(int layer, int head, int span, int positions) const {
+    return {strip(layer, head, span), positions < kAttentionSpan ? key_bytes(round_up(positions, kPanelRows)) : strip_bytes_};
+  }
   size_t span_bytes() const { return static_cast<size_t>(layers_) * heads_ * strip_bytes_; }
   // Bytes that this many positions take.
   size_t bytes(int positions) const { return span_bytes() * ((positions + kAttentionSpan - 1) / kAttentionSpan); }

@@ -90,6 +90,9 @@ class Session {
     std::vector<float> partials;       // (spans, rows of a tile, partial_stride)
     std::vector<int8_t> weight_codes;  // the scores as CachedRows
     std::vector<float> weight_units, weight_sums;
+    MemoryRange ahead{};  // attention: what of the cache this thread reads next, not asked for yet
+
+    MemoryRange take_ahead(size_t bytes);  // its first bytes
   };
   // A piece's tokens that are in the chunk at hand.
   struct Slice {
@@ -105,6 +108,10 @@ class Session {
   };
   struct Interval {
     int begin, end;
+  };
+  // What one thread attends at once: a tile's span, or all spans of a tile that is not shared out.
+  struct AttentionItem {
+    int tile = -1, span = 0;
   };
   static constexpr size_t kWhole = ~size_t{0};  // all spans of the tile are taken by one thread
 
@@ -125,9 +132,11 @@ class Session {
   void write_cache(int thread, const Layer& layer, int index);
   void fill_queries(const QueryTile& tile, int at, const Layer& layer, float* line);
   void attend(int thread, const Layer& layer, int index);
+  void attend_item(int thread, const Layer& layer, int index, AttentionItem item);
   void attend_whole(int thread, int index, int tile, Interval seen);
   void attend_span(int thread, int index, int tile, int span, float* partial);
-  void score(int index, int tile, int span, Interval positions, float* scores);
+  void score(Scratch& scratch, int index, int tile, int span, Interval positions);
+  MemoryRange part_of_span(const QueryTile& tile, int index, int span) const;
   void weigh(Scratch& scratch, int index, int tile, int span, int count, float* sums);
   void merge(const QueryTile& tile, int row, const float* partials, Interval spans, float* out) const;
   const float* attended(int row, const Layer& layer, float* line) const;
@@ -138,6 +147,8 @@ class Session {
   int partial_stride() const { return wide_head() + 2; }  // sums, the highest score, sum of exponentials
   size_t partials_size(const QueryTile& tile) const { return static_cast<size_t>(tile.rows()) * partial_stride(); }  // of a span
   CachedRows query_codes(int tile, int rows) const;
+  // Digits of queries and softmax weights: as many bits as the activations of linear layers have.
+  int digits() const { return options_.activations == Activations::int8 ? 1 : 2; }
   void turn(float* head, const Layer& layer, int row) const;
   void finish_block(int thread, int count, const std::vector<float>& post_norm);
 
