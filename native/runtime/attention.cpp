@@ -230,8 +230,8 @@ void Session::attend_span(int thread, int index, int at, int span, float* partia
   const Layer& layer = model_->layers[index];
   const QueryTile& tile = tiles_[at];
   const int base = span * kAttentionSpan, wide = wide_head();
-  // A quarter of what comes next is asked for beside the keys, half beside the softmax, the rest beside the values.
-  const size_t quarter = scratch.ahead.bytes / 4, burst = 2 * quarter / (2 * tile.rows());
+  // A third of what comes next is asked for beside the keys, a third beside the softmax, the rest beside the values.
+  const size_t burst = scratch.ahead.bytes / 3 / (2 * tile.rows());
   const int count = std::min(kAttentionSpan, positions_[tile.row + tile.tokens - 1] + 1 - base);
   score(scratch, index, at, span, {std::max(0, visible_from(tile.row, layer) - base), count});
   for (int row = 0; row < tile.rows(); row++) {
@@ -266,7 +266,7 @@ void Session::score(Scratch& scratch, int index, int at, int span, Interval posi
     const int panels = (positions.end - first + kPanelRows - 1) / kPanelRows;
     kernels_.cached_panels(
         {keys + cached.key_bytes(first), cached.key_scales(index, tile.kv_head, span) + first, cached.key_bytes(kPanelRows),
-         cached.bits(), (model_->head_dim + kBlock - 1) / kBlock, panels, scratch.take_ahead(scratch.ahead.bytes / 4)},
+         cached.bits(), (model_->head_dim + kBlock - 1) / kBlock, panels, scratch.take_ahead(scratch.ahead.bytes / 3)},
         queries, {scores + first, kAttentionSpan, false});
     return;
   }
