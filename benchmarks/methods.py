@@ -89,6 +89,8 @@ WORKERS: dict[str, tuple[Callable[[], Path], str]] = {
     "hqq": (hqq_interpreter, "hqq_worker.py"),
 }
 
+EVERYBODY = ",".join([*WORKERS, "bitwright"])
+
 
 def recipe(scheme: str, method: str, rotate: bool) -> Recipe:
     """The blocks by `scheme`; embedding and head at int8-channel, as in every contender."""
@@ -156,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Our methods beside peers' own code, on the twin of SmolLM2-135M.")
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--only", default=",".join([*WORKERS, "bitwright"]))
+    parser.add_argument("--only", default=EVERYBODY)
     parser.add_argument("--budgets", default=",".join(map(str, LOWER_BY)))
     options = parser.parse_args()
     if not TEXT.exists():
@@ -176,6 +178,7 @@ def main() -> None:
 
 def report(rows: list[dict[str, Any]], failed: dict[str, str], options: argparse.Namespace) -> None:
     made = f"python benchmarks/methods.py --windows {options.windows} --tokens {options.tokens}"
+    made += "" if options.only == EVERYBODY else f" --only {options.only}"
     versions = {system: interpreter().parents[1].name for system, (interpreter, _) in WORKERS.items()}
     data = {"circumstances": circumstances(), "command": made, "failed": failed, "rows": rows, "versions": versions}
     rows = sorted(rows, key=lambda row: (-row["budget"], row["kl_mean"]))
