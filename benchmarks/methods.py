@@ -39,13 +39,14 @@ from worker import Worker
 
 CONTEXT = 512
 LOWER_BY = {4.25: 0.20, 3.25: 0.30, 2.25: 0.40}  # KL than the best peer's, at so many bits
+DISTILLED = 2  # passes
 PEER_BITS = 0.5  # that a peer may take beyond the budget and still be the one to beat
 TABLE_BITS = 0.005  # a table of levels for each tensor, forgiven
 
 
 @dataclass(frozen=True)
 class Contender:
-    """`kind` is what the worker is asked for; of ours it is a method, a scheme, and `unrotated` where it is that.
+    """`kind` is what the worker is asked for; of ours it is a method, a scheme, and `unrotated` and `distilled` where it is that.
 
     `bits` is the budget, `stored` the bits a weight that the peer's own file takes, computed from its layout; 0 for ours.
     """
@@ -81,6 +82,9 @@ CONTENDERS = (
     Contender("bitwright", "refine int3-g96-affine unrotated", 3.25),
     Contender("bitwright", "refine kmeans2-g64 unrotated", 2.25),
     Contender("bitwright", "guided kmeans2-g64 unrotated", 2.25),
+    Contender("bitwright", "refine int4-g96-affine unrotated distilled", 4.25),
+    Contender("bitwright", "refine int3-g96-affine unrotated distilled", 3.25),
+    Contender("bitwright", "refine kmeans2-g64 unrotated distilled", 2.25),
     Contender("llm-compressor", "awq int4-g64-affine", 4.25, with_zero_points(4, 64, 4)),
     Contender("hqq", "int2-g64", 2.25, with_zero_points(2, 64, 16)),
 )
@@ -92,15 +96,16 @@ WORKERS: dict[str, tuple[Callable[[], Path], str]] = {
 EVERYBODY = ",".join([*WORKERS, "bitwright"])
 
 
-def recipe(scheme: str, method: str, rotate: bool) -> Recipe:
+def recipe(scheme: str, method: str, rotate: bool, distill: int = 0) -> Recipe:
     """The blocks by `scheme`; embedding and head at int8-channel, as in every contender."""
     ends = tuple(Choice(name, Scheme.parse("int8-channel")) for name in ("model.embed_tokens.weight", "lm_head.weight"))
-    return Recipe((*ends, Choice("*", Scheme.parse(scheme), method, rotate=rotate)))
+    return Recipe((*ends, Choice("*", Scheme.parse(scheme), method, rotate=rotate)), distill=distill)
 
 
 def made_by_us(kind: str, windows: int, out: Path) -> dict[str, Any]:
-    method, scheme, *basis = kind.split()
-    recipe(scheme, method, not basis).save(out.with_suffix(".json"))
+    method, scheme, *flags = kind.split()
+    passes = DISTILLED if "distilled" in flags else 0
+    recipe(scheme, method, "unrotated" not in flags, passes).save(out.with_suffix(".json"))
     tokens = ("--calibration", "self", "--calibration-tokens", windows * CONTEXT)
     made = command("quantize", twin(), "-o", out, "--recipe", out.with_suffix(".json"), *tokens)
     return {"seconds": made["seconds"], "peak_rss_bytes": made["peak_rss_bytes"]}

@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": READERS,
     "inspection": READERS,
     "engine": READERS,
-    "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration", "observers", "transforms"},
+    "refusals": READERS | {"fitting", "rounding", "sparsity"},
+    "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration", "observers", "transforms", "refusals"},
     "activations": READERS | {"fitting", "observers", "calibration"},
     "allocation": READERS
     | {"cache", "machine", "engine", "fitting", "rounding", "observers", "calibration", "quantization", "inspection"},
@@ -46,8 +47,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 PUBLIC = {"evaluate", "load", "quantize"}  # the package's own verbs, for the skins
-ALGORITHMS = {"observers", "fitting", "rounding", "transforms", "sparsity", "calibration", "activations", "quantization"} | {
-    "allocation"
+ALGORITHMS = {"observers", "fitting", "rounding", "transforms", "sparsity", "calibration", "activations", "refusals"} | {
+    "quantization",
+    "allocation",
 }
 RUNTIME = ("errors", "runtime", "machine", "core", "formats", "artifact", "models", "inspection", "engine", "cli")
 HEAVY = {"torch", "transformers"}

@@ -14,7 +14,7 @@ from bitwright.transforms import TRANSFORMS
 from cli.helpers import tensors, write_model
 
 DOCS = Path(__file__).parent.parent / "docs"
-METHODS = [*ROUNDING, "hqq", *TRANSFORMS]  # other fittings share a page: tests/test_format_pages.py
+METHODS = [*ROUNDING, "hqq", *TRANSFORMS, "distill"]  # other fittings share a page: tests/test_format_pages.py
 SECTIONS = ["When to use it", "Maths", "Source", "Example"]
 
 
@@ -35,7 +35,12 @@ def indented(text: str) -> list[str]:
 
 def needs_torch(text: str) -> bool:
     named = any(f'method="{name}"' in text for name, method in ROUNDING.items() if method.needs)
-    return named or "int8-tensor" in text or any(f'"{name}"' in text for name, row in TRANSFORMS.items() if row.observes)
+    return (
+        named
+        or "int8-tensor" in text
+        or "distill=" in text
+        or any(f'"{name}"' in text for name, row in TRANSFORMS.items() if row.observes)
+    )
 
 
 def test_there_is_one_page_for_each_method() -> None:

@@ -273,16 +273,20 @@ class Recipe:
 
     `head` is the scheme of the output head (and of the embedding where the two are tied); None leaves it to `choices`.
     `transforms` are done before, in this order. Tensors of one dimension (norms, biases) and those no choice matches keep
-    their stored precision. `runtime` settings are the engine's: see runtime.py.
+    their stored precision. `runtime` settings are the engine's: see runtime.py. Scales and norms are trained in `distill` passes
+    over the calibration text, after rounding (calibration/distillation.py).
     """
 
     choices: tuple[Choice, ...]
     head: Scheme | None = None
     transforms: tuple[str, ...] = ()
     runtime: tuple[RuntimeSetting, ...] = ()
+    distill: int = 0
 
     def __post_init__(self) -> None:
         complete(self.runtime)
+        if isinstance(self.distill, bool) or not isinstance(self.distill, int) or self.distill < 0:
+            raise RecipeError(f"'distill' is a number of passes over the calibration text, such as 1, not {self.distill!r}")
 
     @classmethod
     def uniform(  # noqa: PLR0913 - the public face: every option by its name
@@ -294,6 +298,7 @@ class Recipe:
         rotate: bool | None = None,
         prune: str = "",
         transforms: Sequence[str] = (),
+        distill: int = 0,
     ) -> Self:
         """One scheme for all. Below 8 bits the head is kept at int8-channel unless `head` says otherwise.
 
@@ -306,7 +311,8 @@ class Recipe:
 
             chosen_head = Scheme("int8", 0) if FORMATS[body.format].bits < 8 else body
         turned = not prune and not set(transforms) & SCALING if rotate is None else rotate
-        return cls((Choice("*", body, method, fitting, rotate=turned, prune=prune),), chosen_head, tuple(transforms))
+        choice = Choice("*", body, method, fitting, rotate=turned, prune=prune)
+        return cls((choice,), chosen_head, tuple(transforms), distill=distill)
 
     def choice_for(self, name: str, is_head: bool = False) -> Choice | None:
         """The choice that holds for this tensor, or None: keep its stored precision."""
@@ -328,7 +334,8 @@ class Recipe:
         ]
         transforms = {"transforms": list(self.transforms)} if self.transforms else {}
         runtime = {"runtime": [setting.to_dict() for setting in self.runtime]} if self.runtime else {}
-        return {"head": str(self.head) if self.head else None, "choices": choices} | transforms | runtime
+        distill = {"distill": self.distill} if self.distill else {}
+        return {"head": str(self.head) if self.head else None, "choices": choices} | transforms | runtime | distill
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -353,7 +360,7 @@ class Recipe:
         if not isinstance(transforms, list) or not all(isinstance(name, str) for name in transforms):
             raise RecipeError(f"'transforms' is a list of names such as ['fold', 'awq'], not {transforms!r}")
         runtime = read_settings(data.get("runtime", []))
-        return cls(tuple(choices), Scheme.parse(head) if head else None, tuple(transforms), runtime)
+        return cls(tuple(choices), Scheme.parse(head) if head else None, tuple(transforms), runtime, data.get("distill", 0))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

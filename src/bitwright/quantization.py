@@ -2,6 +2,7 @@
 
     transform the model (if asked), then
     for each matrix:  weights -> prune or rotate (if asked) -> fit (scale, zero point) -> round (codes) -> pack
+    then distil (if asked)
 
 Methods that look at a layer's inputs get them from calibration/sequential.py, which walks through the model once.
 
@@ -31,14 +32,13 @@ from bitwright.artifact.writer import Progress, bytes_of, is_artifact
 from bitwright.calibration.observed import CalibrationText, require_torch
 from bitwright.calibration.self_written import missing_tokens
 from bitwright.calibration.store import Store
-from bitwright.calibration.text import Source, Watch, unwatched
+from bitwright.calibration.text import Source, Tokens, Watch, unwatched
 from bitwright.core import Choice, Floats, QTensor, Recipe
 from bitwright.errors import (
     BitwrightError,
     FindingError,
     MissingTensorError,
     NonFiniteError,
-    RecipeError,
     SchemeError,
     TokenizerError,
 )
@@ -50,8 +50,8 @@ from bitwright.formats.packing import pack
 from bitwright.formats.scales import store_multiples, store_scale
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed
+from bitwright.refusals import check_fit, check_recipe
 from bitwright.rounding import ROUNDING
-from bitwright.rounding.even_steps import require_even_steps
 from bitwright.rounding.moments import Moments
 from bitwright.runtime import RuntimeSetting
 from bitwright.sparsity.pruning import Pattern, mask, strip
@@ -82,7 +82,7 @@ def quantize(model: LanguageModel, recipe: Recipe, calibration: str | Source = "
     source.check()
     text = CalibrationText(model, source, lambda: quantize(text.model, Recipe.uniform("int8-channel")))
     model = for_recipe(model, recipe, text, Rounding(_choices, quantize_matrix))
-    _check_recipe(recipe, model)
+    check_recipe(recipe, model)
     return QuantizedModel(model, recipe, _choices(model, recipe), text)
 
 
@@ -93,7 +93,7 @@ def _choices(model: LanguageModel, recipe: Recipe) -> dict[str, Choice]:
     for name in model.names():
         choice = recipe.choice_for(name, is_head=name == head) if len(model.shape(name)) == 2 else None
         if choice is not None:
-            _check_fit(name, model.shape(name), choice)
+            check_fit(name, model.shape(name), choice)
             looked_up = name == embedding != head  # multiplied by nothing that could be turned
             spared = looked_up and choice.pattern == "*"  # as the head is, which `choice_for` sees to
             prune = "" if spared else choice.prune
@@ -122,12 +122,13 @@ class QuantizedModel:
         """Quantized now. Raises `NonFiniteError` or `SchemeError` (a scale beyond its type), both naming the tensor."""
         if name not in self.source.names():
             raise MissingTensorError(f"{self.path} has no tensor {name!r}; `bitwright inspect` lists those it has")
-        if name in self._needs:
+        if name in self._needs or self.recipe.distill:
             self.calibrate()
             assert self._calibrated is not None
             kept = self._calibrated.get(name)
-            assert kept is not None  # the walk has rounded it
-            return kept
+            assert kept is not None or name not in self._needs  # the walk has rounded it
+            if kept is not None:
+                return kept
         return self._quantized(name, None)
 
     def _quantized(self, name: str, moments: Moments | None) -> Packed | Dense:
@@ -166,14 +167,14 @@ class QuantizedModel:
         return self.source.config()
 
     def fingerprint(self) -> str:
-        calibration = asdict(self.calibration) if self._needs else None
+        calibration = asdict(self.calibration) if self._needs or self.recipe.distill else None
         text = json.dumps([self.source.fingerprint(), self.recipe.to_dict(), calibration])
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
     @property
     def calibrates(self) -> bool:
-        """Whether a method or a transform looks at inputs, so that text is read before anything is written."""
-        return bool(self._needs) or any(TRANSFORMS[name].observes for name in self.recipe.transforms)
+        """Whether a method, a transform or distillation looks at text, which is then read before anything is written."""
+        return bool(self._needs or self.recipe.distill) or any(TRANSFORMS[name].observes for name in self.recipe.transforms)
 
     def forecast(self) -> Forecast:
         """What saving will take on this machine; it is measured for about a second, and nothing else is done."""
@@ -187,13 +188,12 @@ class QuantizedModel:
         methods = {name: self._choices[name].method for name in self._needs}
         size = sum(self._line(name).stored_bits for name in self.names()) // 8
         rows = [TRANSFORMS[name] for name in self.recipe.transforms]
-        work = Work(
-            methods, self._needs, shape, unwritten, size, sum(row.observes for row in rows), sum(row.searches for row in rows)
-        )
+        observations, searches = sum(row.observes for row in rows), sum(row.searches for row in rows)
+        work = Work(methods, self._needs, shape, unwritten, size, observations, searches, self.recipe.distill)
         return forecast(self.text.model, work)
 
     def calibrate(self, output: str | Path | None = None, watch: Watch = unwatched) -> None:
-        """Round all matrices whose method looks at their inputs, unless that is done.
+        """Round all matrices whose method looks at their inputs, and distil if the recipe says so, unless that is done.
 
         With an `output`, each is kept in a hidden directory beside it until `save`: a run that was interrupted goes on
         where it stopped. `watch` is told what is being done. Raises `TextError` and what `stored` raises.
@@ -206,7 +206,7 @@ class QuantizedModel:
         self.text.watch = watch
         if isinstance(self.source, TransformedModel):
             self.source.prepare()
-        if not self._needs:
+        if not self._needs and not self.recipe.distill:
             return
         from bitwright.calibration.layers import Layers
         from bitwright.calibration.sequential import walk
@@ -215,12 +215,28 @@ class QuantizedModel:
         digest = hashlib.sha256(self.fingerprint().encode() + windows.tobytes()).hexdigest()[:12]
         store = Store(None if output is None else Path(output).parent / f".{Path(output).name}.rounded-{digest}")
         try:
-            with watch("rounding layer by layer") as progress:
-                walk(self.source, windows, Layers(self._needs, self._quantized, store), progress)
+            if self._needs:
+                with watch("rounding layer by layer") as progress:
+                    walk(self.source, windows, Layers(self._needs, self._quantized, store), progress)
+            if self.recipe.distill:
+                self._distil(windows, store, watch)
         except BitwrightError:
             store.clear()
             raise
         self._calibrated = store
+
+    def _distil(self, windows: Tokens, store: Store, watch: Watch) -> None:
+        """Train what has been rounded, and have `store` hold what it became."""
+        from bitwright.calibration.distillation import Distillation
+
+        self._calibrated = store  # so that matrices are read as they were rounded
+        try:
+            with watch("distilling") as progress:
+                training = Distillation(self.text.model, self, windows, self.recipe.distill)
+                for name, tensor in training.run(store.directory and store.directory / "distillation.npz", progress):
+                    store.put(name, tensor)
+        finally:
+            self._calibrated = None
 
     def _needed_inputs(self) -> dict[str, str]:
         """Matrices whose method looks at their inputs, and what it needs of them. The embedding is looked up: it has none."""
@@ -372,41 +388,3 @@ def _blocks(shape: Sequence[int]) -> list[tuple[int, int]]:
     row_bytes = 4 * int(np.prod(shape[1:], dtype=np.int64))
     step = max(1, BLOCK_BYTES // row_bytes)
     return [(begin, min(begin + step, shape[0])) for begin in range(0, shape[0], step)]
-
-
-def _check_recipe(recipe: Recipe, model: LanguageModel) -> None:
-    """Methods and fittings exist, and a pattern that is a plain name names a tensor."""
-    names = frozenset(model.names())
-    for choice in recipe.choices:
-        if choice.method not in ROUNDING:
-            raise RecipeError(f"unknown method {choice.method!r}; choose from {', '.join(ROUNDING)}")
-        if choice.fitting in CALIBRATED and not ROUNDING[choice.method].needs:
-            raise RecipeError(f"fitting {choice.fitting!r} needs a method that calibrates; choose from {', '.join(FITTING)}")
-        if choice.fitting not in {**FITTING, **CALIBRATED}:
-            raise RecipeError(f"unknown fitting {choice.fitting!r}; choose from {', '.join({**FITTING, **CALIBRATED})}")
-        if choice.prune:
-            _check_prune(choice)
-        if not set(choice.pattern) & set("*?[") and choice.pattern not in names:
-            raise RecipeError(f"the model has no tensor {choice.pattern!r}; `bitwright inspect` lists those it has")
-
-
-def _check_prune(choice: Choice) -> None:
-    """The spelling is one, and nothing else in the choice would fill the zeros."""
-    Pattern.parse(choice.prune)
-    if choice.rotate:
-        raise RecipeError(f"rotation would fill what prune {choice.prune!r} leaves zero; turn one of them off")
-    if ROUNDING[choice.method].needs:
-        plain = ", ".join(name for name, method in ROUNDING.items() if not method.needs)
-        raise RecipeError(f"method {choice.method!r} would fill what prune {choice.prune!r} leaves zero; choose from {plain}")
-
-
-def _check_fit(name: str, shape: Sequence[int], choice: Choice) -> None:
-    try:
-        if choice.scheme.scaled:
-            choice.scheme.group_size(shape)
-        if ROUNDING[choice.method].even_steps:
-            require_even_steps(choice.scheme)
-        if choice.prune:
-            Pattern.parse(choice.prune).check((shape[0], shape[1]))
-    except (SchemeError, RecipeError) as fault:
-        raise type(fault)(f"{name}: {fault}") from fault

@@ -3,6 +3,7 @@
     products    2 * tokens * weights of the blocks, for each stream of activations
     moments     tokens * columns^2 for each input (a symmetric product), twice that more where drift is observed
     rounding    rows * columns^2 a matrix, times what the method does with it
+    distilling  eight products a pass with blocks and head: forwards twice, backwards twice the work of forwards
     transforms  products and moments once more for each that observes, and for each try a product with a layer's moments
     writing     tokens that the model has still to write, at the pace of reading its weights
 
@@ -24,6 +25,7 @@ from bitwright.models.base import LanguageModel
 BASE_BYTES = 450_000_000  # Python, torch and their working memory
 PASSES = {"gptq": 1.0, "gptaq": 2.0, "refine": 12.0, "guided": 12.0}  # multiply-adds over those of GPTQ
 PROBE_TOKENS = 2048
+STEP_TOKENS, HEAD_TOKENS = 2048, 256  # of distillation, whose module needs torch
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ class Work:
     size_bytes: int
     observations: int = 0  # transforms that observe inputs
     searches: int = 0  # tries of each matrix that they make
+    distill: int = 0  # passes over the windows
 
 
 def forecast(model: LanguageModel, work: Work) -> Forecast:
     """Raises nothing of its own."""
-    if not work.methods and not work.observations:  # tensor by tensor, at the pace of the disk
+    if not work.methods and not work.observations and not work.distill:  # tensor by tensor, at the pace of the disk
         return Forecast(work.size_bytes, 0.0, 0.0, _largest_bytes(model) * 4)
     streams = 2 if "cross" in work.needs.values() else 1
     tokens = work.shape[0] * work.shape[1]
@@ -65,7 +68,10 @@ def forecast(model: LanguageModel, work: Work) -> Forecast:
     observed = observed * bool(work.methods) + work.observations * tokens * sum(n * n for n in inputs)
     searching = work.searches * sum(2 * rows * n * n for rows, n in _layer_shapes(model))
     seconds = (2 * tokens * body * streams_walked + searching) / product + observed / moment + rounding / compensate
-    return Forecast(work.size_bytes, seconds, work.unwritten * _token_seconds(body), _peak_bytes(model, tokens, streams))
+    trained = body + int(np.prod(model.shape(model.roles()["head", -1].name)))
+    seconds += (8 * work.distill + 2 * bool(work.distill)) * tokens * trained / product
+    peak = _peak_bytes(model, tokens, streams) + bool(work.distill) * _distilled_bytes(model, tokens, body)
+    return Forecast(work.size_bytes, seconds, work.unwritten * _token_seconds(body), peak)
 
 
 def _layer_shapes(model: LanguageModel) -> list[tuple[int, int]]:
@@ -85,6 +91,14 @@ def _peak_bytes(model: LanguageModel, tokens: int, streams: int) -> int:
     widest = max(architecture.intermediate_size, architecture.heads * architecture.head_dim)
     stream = tokens * (4 * architecture.hidden_size + 2 * widest)
     return BASE_BYTES + streams * stream + 3 * _largest_bytes(model) + 6 * 8 * widest**2
+
+
+def _distilled_bytes(model: LanguageModel, tokens: int, body: int) -> int:
+    """Levels, the original's last activations, those between blocks of one step, two heads, and logits."""
+    architecture = model.architecture
+    vocabulary, hidden = model.shape(model.roles()["head", -1].name)
+    between = STEP_TOKENS * 4 * hidden * architecture.layers
+    return 2 * body + 2 * tokens * hidden + between + 4 * vocabulary * hidden + 24 * HEAD_TOKENS * vocabulary
 
 
 def _largest_bytes(model: LanguageModel) -> int:

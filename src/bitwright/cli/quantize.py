@@ -37,6 +37,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     rotate: Annotated[bool | None, Option("--rotate/--no-rotate", help="Turn inputs by a Hadamard matrix. [yes]")] = None,
     transform: Annotated[list[str] | None, Option("--transform", help="Such as fold or awq; see bitwright methods.")] = None,
     prune: Annotated[str | None, Option("--prune", help="Drop small weights: 0.5, row:0.5, block4x4:0.5 or 2:4.")] = None,
+    distill: Annotated[int | None, Option("--distill", least=0, help="Passes over the text that train scales. [0]")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it will take, and do nothing.")] = False,
     strict: Annotated[bool, Option("--strict", help="Write nothing, and end with 1, where something looks wrong.")] = False,
     as_json: Json = False,
@@ -60,6 +61,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
         "head": head,
         "rotate": rotate,
         "prune": prune,
+        "distill": distill,
     }
     given["transform"] = None if transform is None else tuple(name.strip() for names in transform for name in names.split(","))
     chosen = choose_recipe(recipe, {option: value for option, value in given.items() if value is not None})
@@ -127,5 +129,5 @@ def choose_recipe(recipe: Path | None, given: Mapping[str, Any]) -> Recipe:
             raise RecipeError(f"--recipe already says what --{next(iter(given))} would; leave one of them out")
         return Recipe.load(recipe)
     scheme, method, fitting = (given.get(option, default) for option, default in DEFAULTS.items())
-    others = given.get("head"), given.get("rotate"), given.get("prune", ""), given.get("transform", ())
+    others = given.get("head"), given.get("rotate"), given.get("prune", ""), given.get("transform", ()), given.get("distill", 0)
     return Recipe.uniform(scheme, method, fitting, *others)

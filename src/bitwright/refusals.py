@@ -1,0 +1,52 @@
+"""What of a recipe is refused before the first weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bitwright.core import Choice, Recipe
+from bitwright.errors import RecipeError, SchemeError
+from bitwright.fitting import CALIBRATED, FITTING
+from bitwright.models.base import LanguageModel
+from bitwright.rounding import ROUNDING
+from bitwright.rounding.even_steps import require_even_steps
+from bitwright.sparsity.pruning import Pattern
+
+
+def check_recipe(recipe: Recipe, model: LanguageModel) -> None:
+    """Methods and fittings exist, and a pattern that is a plain name names a tensor. Raises `RecipeError`."""
+    names = frozenset(model.names())
+    for choice in recipe.choices:
+        if choice.method not in ROUNDING:
+            raise RecipeError(f"unknown method {choice.method!r}; choose from {', '.join(ROUNDING)}")
+        if choice.fitting in CALIBRATED and not ROUNDING[choice.method].needs:
+            raise RecipeError(f"fitting {choice.fitting!r} needs a method that calibrates; choose from {', '.join(FITTING)}")
+        if choice.fitting not in {**FITTING, **CALIBRATED}:
+            raise RecipeError(f"unknown fitting {choice.fitting!r}; choose from {', '.join({**FITTING, **CALIBRATED})}")
+        if choice.prune:
+            _check_prune(choice)
+        if not set(choice.pattern) & set("*?[") and choice.pattern not in names:
+            raise RecipeError(f"the model has no tensor {choice.pattern!r}; `bitwright inspect` lists those it has")
+
+
+def _check_prune(choice: Choice) -> None:
+    """The spelling is one, and nothing else in the choice would fill the zeros."""
+    Pattern.parse(choice.prune)
+    if choice.rotate:
+        raise RecipeError(f"rotation would fill what prune {choice.prune!r} leaves zero; turn one of them off")
+    if ROUNDING[choice.method].needs:
+        plain = ", ".join(name for name, method in ROUNDING.items() if not method.needs)
+        raise RecipeError(f"method {choice.method!r} would fill what prune {choice.prune!r} leaves zero; choose from {plain}")
+
+
+def check_fit(name: str, shape: Sequence[int], choice: Choice) -> None:
+    """The choice's scheme, method and pruning can be had of this tensor (rows, columns). Raises both, naming it."""
+    try:
+        if choice.scheme.scaled:
+            choice.scheme.group_size(shape)
+        if ROUNDING[choice.method].even_steps:
+            require_even_steps(choice.scheme)
+        if choice.prune:
+            Pattern.parse(choice.prune).check((shape[0], shape[1]))
+    except (SchemeError, RecipeError) as fault:
+        raise type(fault)(f"{name}: {fault}") from fault
