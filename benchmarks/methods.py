@@ -82,6 +82,8 @@ CONTENDERS = (
     Contender("bitwright", "refine int3-g96-affine unrotated", 3.25),
     Contender("bitwright", "refine kmeans2-g64 unrotated", 2.25),
     Contender("bitwright", "guided kmeans2-g64 unrotated", 2.25),
+    Contender("bitwright", "guided kmeans4-g64 unrotated", 4.25),
+    Contender("bitwright", "guided kmeans4-g64 unrotated distilled", 4.25),
     Contender("bitwright", "refine int4-g96-affine unrotated distilled", 4.25),
     Contender("bitwright", "refine int3-g96-affine unrotated distilled", 3.25),
     Contender("bitwright", "refine kmeans2-g64 unrotated distilled", 2.25),
