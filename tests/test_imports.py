@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": {"errors", "formats", "runtime"},  # formats only inside functions: see test_core_meets_formats_only_when_called
     "formats": BASE,
     "cache": set(),
-    "machine": {"_native"},
+    "machine": {"_native", "cache"},
     "observers": BASE,
     "fitting": BASE,
     "rounding": BASE | {"fitting"},

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bitwright import _native
+from bitwright.cache import keep
 
 
 def processor_name() -> str:
@@ -42,12 +41,6 @@ def read_figures(path: Path, holding_for: Mapping[str, Any]) -> dict[str, float]
 
 
 def write_figures(path: Path, holding_for: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-    """Beside, then renamed. A folder that cannot be written costs the next run a measurement, not this one its result."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"machine": holding_for, "figures": figures}, indent=1) + "\n", "utf-8")
-        part.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    """What `read_figures` reads. A folder that cannot be written costs the next run a measurement."""
+    text = json.dumps({"machine": holding_for, "figures": figures}, indent=1) + "\n"
+    keep(path, lambda file: file.write(text.encode()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from bitwright.allocation.candidates import Candidate, Unit, add_role, choices_for
 from bitwright.allocation.curvature import curvatures
-from bitwright.cache import cache_directory
+from bitwright.cache import cache_directory, keep
 from bitwright.core import Choice, Scheme
 from bitwright.errors import BitwrightError
 from bitwright.models.base import LanguageModel
@@ -73,18 +72,11 @@ def _read(path: Path) -> list[Unit] | None:
 
 
 def _keep(path: Path, units: Sequence[Unit]) -> None:
-    """Write beside, then rename. A cache that cannot be written costs time later, not this run."""
     data = [
         {"name": unit.name, "shape": unit.shape, "roles": unit.roles, "candidates": list(map(_line, unit.candidates))}
         for unit in units
     ]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(data), "utf-8")
-        part.rename(path)
-    except OSError:
-        return
+    keep(path, lambda file: file.write(json.dumps(data).encode()))
 
 
 def _line(candidate: Candidate) -> dict[str, Any]:

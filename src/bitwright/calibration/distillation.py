@@ -26,6 +26,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bitwright.cache import keep
 from bitwright.calibration.decoder import Decoder, product_dtype
 from bitwright.calibration.forward import Site, forward
 from bitwright.formats.hadamard import rotate
@@ -217,11 +218,7 @@ class Distillation:
             for index, tensor in enumerate(self.trained.values())
             for part in ("values", "mean", "square")
         }
-        state.parent.mkdir(parents=True, exist_ok=True)
-        beside = state.with_suffix(".part")
-        with beside.open("wb") as file:
-            np.savez(file, done=np.array(done), **arrays)
-        beside.rename(state)
+        keep(state, lambda file: np.savez(file, done=np.array(done), **arrays))
 
     def _resumed(self, state: Path | None) -> int:
         """Steps done by an earlier run, whose values are taken over; 0 where there was none, or it is damaged."""

@@ -14,10 +14,10 @@ and a later one that wants more windows writes only those.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright import _native
-from bitwright.cache import cache_directory
+from bitwright.cache import cache_directory, keep
 
 if TYPE_CHECKING:
     from bitwright.engine import Engine
@@ -66,7 +66,7 @@ def self_written(
 
     for index, tokens in _write(writer, missing, (length, seed), report) if missing else ():
         result[index] = tokens
-        _keep(directory / f"{index}.npy", tokens)
+        keep(directory / f"{index}.npy", partial(np.save, arr=tokens))
     return result
 
 
@@ -153,15 +153,3 @@ def _read(path: Path, length: int, vocabulary: int) -> Tokens | None:
         return None
     sound = tokens.shape == (length,) and tokens.dtype == np.int32 and tokens.min() >= 0 and tokens.max() < vocabulary
     return tokens if sound else None
-
-
-def _keep(path: Path, tokens: Tokens) -> None:
-    """Write beside, then rename. A cache that cannot be written costs time later, not this run."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.save(file, tokens)
-        part.rename(path)
-    except OSError:
-        return
