@@ -9,7 +9,8 @@ extern const Kernels kKernels_amx;
 const Kernels kKernels_amx = [] {
   Kernels kernels = make_table<Avx512>();
   kernels.name = "amx";
-  kernels.whole_tile = 1;
+  kernels.few_rows = 2;
+  kernels.packed = true;
   kernels.quantized_matmul = tiled_matmul<Avx512, Amx>;
   return kernels;
 }();

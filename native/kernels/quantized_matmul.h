@@ -132,12 +132,12 @@ inline void with_tile(int tokens, Visit visit) {
 struct Scratch {
   uint8_t* levels;
   float *scales, *zeros;
-  Scratch(uint8_t* memory, int blocks) {
-    levels = memory;
-    scales = reinterpret_cast<float*>(memory + static_cast<size_t>(blocks) * code_bytes(8));
-    zeros = scales + blocks * kPanelRows;
-  }
 };
+
+inline Scratch scratch_of(uint8_t* memory, int blocks) {
+  auto* scales = reinterpret_cast<float*>(memory + static_cast<size_t>(blocks) * code_bytes(8));
+  return {memory, scales, scales + blocks * kPanelRows};
+}
 
 // Scales and zero points of a panel as floats; its levels are at `levels`.
 template <class Isa, class Storage>
@@ -315,7 +315,7 @@ void quantized_matmul(const QuantizedPanels& w, const QuantizedRows& x, PanelRan
   with_storage(w, [&]<class Storage>() {
     constexpr bool kLongSums = Isa::kLongSums || !Storage::kSmall;
     const bool by_row = kLongSums && x.whole && (Storage::kMultiple || w.groups() == 1);
-    const Scratch room(scratch, w.blocks);
+    const Scratch room = scratch_of(scratch, w.blocks);
     if (x.tile == 1) {
       const auto table = load_table<Isa, Storage>(w);
       for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {

@@ -31,16 +31,18 @@ inline float row_bound(const float* x, int n) {
   return Isa::highest(bound);
 }
 
-inline void place_codes(const int8_t* codes, int tile, int32_t* out) {
-  for (int j = 0; j < kSteps; j++) std::memcpy(out + j * tile, codes + 4 * j, 4);
+inline void place_codes(const int8_t* codes, int step, int32_t* out) {
+  for (int j = 0; j < kSteps; j++) std::memcpy(out + j * step, codes + 4 * j, 4);
 }
 
 template <class Isa>
 void quantize_row(const float* x, int columns, bool whole, RowTarget target) {
-  auto [tile, codes, scales, negated_sums] = target;
+  const int tile = target.tile;
+  float* scales = target.scales;
+  int32_t* negated_sums = target.negated_sums;
   float bound = whole ? row_bound<Isa>(x, columns) : 0.0f;
   if (whole) *scales = bound / 127.0f;
-  for (int k = 0; k < columns; k += kBlock, codes += kSteps * tile, negated_sums += tile) {
+  for (int k = 0; k < columns; k += kBlock, negated_sums += tile) {
     const Block32 padded(x + k, columns - k);
     if (!whole) {
       bound = block_bound<Isa>(padded.values);
@@ -53,7 +55,7 @@ void quantize_row(const float* x, int columns, bool whole, RowTarget target) {
     int8_t bytes[kBlock];
     Isa::store_int8(bytes, low);
     Isa::store_int8(bytes + kPanelRows, high);
-    place_codes(bytes, tile, codes);
+    place_codes(bytes, target.step(), target.block(k / kBlock));
     *negated_sums = -static_cast<int32_t>(Isa::sum(Isa::add(low, high)));
   }
 }
@@ -61,9 +63,11 @@ void quantize_row(const float* x, int columns, bool whole, RowTarget target) {
 template <class Isa>
 void quantize_row_wide(const float* x, int columns, bool whole, RowTarget target) {
   constexpr float kBase = 254.0f, kMost = 127.0f * kBase + 126.0f;  // one more would round up to 128 * 254
-  auto [tile, codes, scales, negated_sums] = target;
+  const int tile = target.tile;
+  float* scales = target.scales;
+  int32_t* negated_sums = target.negated_sums;
   const float row = whole ? row_bound<Isa>(x, columns) : 0.0f;
-  for (int k = 0; k < columns; k += kBlock, codes += kSteps * tile, negated_sums += tile) {
+  for (int k = 0; k < columns; k += kBlock, negated_sums += tile) {
     const Block32 padded(x + k, columns - k);
     const float bound = whole ? row : block_bound<Isa>(padded.values), unit = bound / kMost;
     const float inverse = bound > 0.0f ? kMost / bound : 0.0f;
@@ -83,8 +87,9 @@ void quantize_row_wide(const float* x, int columns, bool whole, RowTarget target
       first_sum = Isa::add(first_sum, high);
       second_sum = Isa::add(second_sum, low);
     }
-    place_codes(first, tile, codes);
-    place_codes(second, tile, codes + 1);
+    int32_t* codes = target.block(k / kBlock);
+    place_codes(first, target.step(), codes);
+    place_codes(second, target.step(), codes + target.next_row());
     negated_sums[0] = -static_cast<int32_t>(Isa::sum(first_sum));
     negated_sums[1] = -static_cast<int32_t>(Isa::sum(second_sum));
   }

@@ -71,6 +71,7 @@ struct Avx512 {
   static I broadcast(int32_t x) { return _mm512_set1_epi32(x); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static void store_int(int32_t* p, I a) { _mm512_storeu_si512(p, a); }
   static I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
   static I load_int8_lanes(const int8_t* p) { return _mm512_cvtepi8_epi32(load128(p)); }
   static I shift_right(I a, int bits) { return _mm512_sra_epi32(a, _mm_cvtsi32_si128(bits)); }
@@ -87,6 +88,11 @@ struct Avx512 {
     return {_mm512_and_si512(w.v, m)};
   }
   static B either(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
+  template <uint8_t kByte>
+  static B subtract(B a) {
+    if constexpr (kByte == 0) return a;
+    return {_mm512_sub_epi8(a.v, _mm512_set1_epi8(static_cast<char>(kByte)))};
+  }
   // (byte - kMiddle) * multiple of its lane + 128, for results of -128 to 127 above 128
   template <int kMiddle>
   static B multiply_bytes(B codes, I multiple) {

@@ -118,6 +118,7 @@ struct Scalar {
     std::memcpy(r.v, p, sizeof r.v);
     return r;
   }
+  static void store_int(int32_t* p, I a) { std::memcpy(p, a.v, sizeof a.v); }
   static I mul_int(I a, I b) {
     for (int i = 0; i < 16; i++) a.v[i] *= b.v[i];
     return a;
@@ -157,7 +158,11 @@ struct Scalar {
     for (int i = 0; i < 64; i++) r.v[i] = a.v[i] | b.v[i];
     return r;
   }
-
+  template <uint8_t kByte>
+  static B subtract(B a) {
+    for (uint8_t& byte : a.v) byte = static_cast<uint8_t>(byte - kByte);
+    return a;
+  }
   // (byte - kMiddle) * multiple of its lane + 128, for results of -128 to 127 above 128
   template <int kMiddle>
   static B multiply_bytes(B codes, I multiple) {

@@ -18,7 +18,8 @@ constexpr bitwright::Kernels make_table() {
   return {
       .name = Isa::kName,
       .tile = Isa::kTile,
-      .whole_tile = Isa::kTile,
+      .few_rows = bitwright::kFewRows,
+      .packed = false,
       .dense_panel = dense_panel<Isa>,
       .cached_panels = cached_panels<Isa>,
       .cached_row = cached_row<Isa>,

@@ -1,8 +1,12 @@
-// Quantized panels times many whole int8 rows on a matrix unit: 64 rows of activations (four tiles of sums) times one panel
-// at a time, 64 columns a step. Sums leave the unit once a row, or once a group where groups have scales of their own.
+// Quantized panels times many packed int8 rows on a matrix unit.
 //
-// Rows lie one after the other (QuantizedRows::tile is 1) and can be read up to a multiple of 16; the panel's levels are
-// in the order that the unit wants already: [four columns][16 lanes][4].
+//   by row     one scale a row of weights and of activations: two tiles of rows times two panels over all columns; sums leave
+//              the unit once, and leave the integers then
+//   by group   one tile of rows times one panel: four groups' sums (or blocks', where activations have scales of their own)
+//              leave the unit together, and are added up as floats in registers
+//
+// Products and the order of float sums are those of quantized_matmul.h, bit for bit. Levels whose zero is in the middle are
+// centred as they are spread, so that groups need no correction.
 #pragma once
 
 #include "quantized_matmul.h"
@@ -10,83 +14,203 @@
 
 namespace {
 
-constexpr int kSpanTiles = 4, kSpanRows = kSpanTiles * kTileRows;
+using bitwright::kPackedRows;
 
-// Runs visit<t>() for each of the first `count` of four tiles.
-template <class Visit>
-inline void for_tiles(int count, Visit visit) {
-  visit.template operator()<0>();
-  if (count > 1) visit.template operator()<1>();
-  if (count > 2) visit.template operator()<2>();
-  if (count > 3) visit.template operator()<3>();
+constexpr int kStepBlocks = kTileBytes / kBlock;  // blocks of columns that the unit takes at a time
+constexpr int kTileSums = kTileRows * kTileLanes;
+
+// Levels as bytes, centred or not, with zeros behind an odd number of blocks.
+template <class Isa, class Storage, bool kCentred>
+inline const uint8_t* tiled_levels(const QuantizedPanels& w, int p, uint8_t* scratch) {
+  const uint8_t* codes = w.record(p) + w.codes_at;
+  if (Storage::kBits == 8 && !kCentred && w.blocks % kStepBlocks == 0) return codes;
+  const auto table = load_table<Isa, Storage>(w);
+  constexpr uint8_t kMiddle = kCentred ? 1 << Storage::kMiddleBit : 0;
+  for (int b = 0; b < w.blocks; b++)
+    [&]<int... kStep>(std::integer_sequence<int, kStep...>) {
+      (Isa::store_bytes(
+           scratch + b * code_bytes(8) + kStep * kStepBytes,
+           Isa::template subtract<kMiddle>(step_levels<Isa, Storage, kStep>(codes + b * code_bytes(Storage::kBits), table))),
+       ...);
+    }(std::make_integer_sequence<int, kSteps>());
+  if (w.blocks % kStepBlocks != 0) std::memset(scratch + static_cast<size_t>(w.blocks) * code_bytes(8), 0, code_bytes(8));
+  return scratch;
 }
 
-// sums[row][lane] of the blocks [first, last), for `tiles` tiles of rows that begin at `codes`.
-template <class Tiles>
-inline void tile_sums(const uint8_t* levels, const int32_t* codes, int blocks, int first, int last, int tiles, int32_t* sums) {
-  const size_t stride = static_cast<size_t>(blocks) * kBlock;
-  const auto* rows = reinterpret_cast<const uint8_t*>(codes);
-  for_tiles(tiles, []<int kTile>() { Tiles::template clear<kTile>(); });
-  int b = first;
-  for (; b + 2 <= last; b += 2) {
-    Tiles::template load<kB>(levels + static_cast<size_t>(b) * code_bytes(8), kTileBytes);
-    for_tiles(tiles, [&]<int kTile>() {
-      Tiles::template load<kA>(rows + kTile * kTileRows * stride + b * kBlock, stride);
-      Tiles::template multiply<kTile, kA, kB>();
-    });
-  }
-  if (b < last) {
-    Tiles::template load<kHalfB>(levels + static_cast<size_t>(b) * code_bytes(8), kTileBytes);
-    for_tiles(tiles, [&]<int kTile>() {
-      Tiles::template load<kHalfA>(rows + kTile * kTileRows * stride + b * kBlock, stride);
-      Tiles::template multiply<kTile, kHalfA, kHalfB>();
-    });
-  }
-  for_tiles(tiles, [&]<int kTile>() { Tiles::template store<kTile>(sums + kTile * kTileRows * kPanelRows, kTileBytes); });
-}
-
-// One panel times up to 64 rows.
-template <class Isa, class Tiles>
-inline void span_product(const SpreadPanel& w, int groups, const QuantizedRows& x, int first_row, int rows, Output out) {
-  alignas(64) int32_t sums[kSpanRows * kPanelRows];
-  alignas(64) float acc[kSpanRows * kPanelRows];
-  const int32_t* codes = x.codes + static_cast<size_t>(first_row) * x.blocks * kSteps;
-  const int32_t* negated_sums = x.negated_sums + static_cast<size_t>(first_row) * x.blocks;
-  for (int g = 0; g < groups; g++) {
-    const int first = g * w.blocks_per_group,
-              last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
-    tile_sums<Tiles>(w.levels, codes, x.blocks, first, last, (rows + kTileRows - 1) / kTileRows, sums);
-    const auto scale = Isa::load(w.scales + g * kPanelRows);
-    for (int t = 0; t < rows; t++) {
-      int32_t negated = 0;
-      for (int b = first; b < last; b++) negated += negated_sums[t * x.blocks + b];
-      const auto exact = exact_sum<Isa>(w, g, Isa::load_int(sums + t * kPanelRows), negated);
-      const auto before = g == 0 ? Isa::set1(0.0f) : Isa::load(acc + t * kPanelRows);
-      Isa::store(acc + t * kPanelRows, Isa::fma(exact, scale, before));
+// Two tiles of rows times two panels, or one of either.
+template <class Isa, class Tiles, int kTiles, int kPanels>
+inline void row_span(const SpreadPanel* w, const QuantizedRows& x, const int32_t* negated, int first_row, Output out) {
+  const int steps = (x.blocks + kStepBlocks - 1) / kStepBlocks;
+  const int32_t* rows = x.target(first_row).codes;
+  const size_t next_tile = x.tile_codes();
+  for_tiles(kTiles * kPanels, []<int kTile>() { Tiles::template clear<kTile>(); });
+  for (int s = 0; s < steps; s++, rows += kTileRows * kTileLanes) {
+    Tiles::template load<kB>(w[0].levels + static_cast<size_t>(s) * kTileRows * kTileBytes, kTileBytes);
+    Tiles::template load<kA>(rows, kTileBytes);
+    Tiles::template multiply<0, kA, kB, false>();
+    if constexpr (kPanels == 2) {
+      Tiles::template load<kB + 1>(w[1].levels + static_cast<size_t>(s) * kTileRows * kTileBytes, kTileBytes);
+      Tiles::template multiply<1, kA, kB + 1, false>();
+    }
+    if constexpr (kTiles == 2) {
+      Tiles::template load<kA + 1>(rows + next_tile, kTileBytes);
+      Tiles::template multiply<kPanels, kA + 1, kB, false>();
+      if constexpr (kPanels == 2) Tiles::template multiply<3, kA + 1, kB + 1, false>();
     }
   }
-  for (int t = 0; t < rows; t++)
-    write_lanes<Isa>(out.values + t * out.stride, Isa::mul(Isa::load(acc + t * kPanelRows), Isa::set1(x.scales[first_row + t])),
-                     w.rows, out.accumulate);
+  alignas(64) int32_t sums[kTiles * kPanels * kTileSums];
+  for_tiles(kTiles * kPanels, [&]<int kTile>() { Tiles::template store<kTile>(sums + kTile * kTileSums, kTileBytes); });
+  for (int p = 0; p < kPanels; p++) {
+    const auto scale = Isa::load(w[p].scales);
+    for (int t = 0; t < kTiles * kTileRows && first_row + t < x.rows; t++) {
+      const int32_t* sum = sums + (t / kTileRows * kPanels + p) * kTileSums + t % kTileRows * kTileLanes;
+      const auto exact = exact_sum<Isa>(w[p], 0, Isa::load_int(sum), negated[first_row + t]);
+      write_lanes<Isa>(out.values + (first_row + t) * out.stride + p * kPanelRows,
+                       Isa::mul(Isa::mul(exact, scale), Isa::set1(x.scales[first_row + t])), w[p].rows, out.accumulate);
+    }
+  }
 }
 
-// Rows that are not whole, or in tiles, take the products without a matrix unit.
+template <class Isa, class Tiles, int kPanels>
+inline void multiply_by_row(const SpreadPanel* w, const QuantizedRows& x, const int32_t* negated, Output out) {
+  for (int row = 0; row < x.rows; row += 2 * kTileRows) {
+    if (x.rows - row > kTileRows)
+      row_span<Isa, Tiles, 2, kPanels>(w, x, negated, row, out);
+    else
+      row_span<Isa, Tiles, 1, kPanels>(w, x, negated, row, out);
+  }
+}
+
+// Minus the sum of each row's codes.
+template <class Isa>
+inline void whole_sums(const QuantizedRows& x, int32_t* negated) {
+  for (int row = 0; row < x.rows; row += kPackedRows) {
+    const int32_t* blocks = x.target(row).negated_sums;
+    auto sum = Isa::broadcast(0);
+    for (int b = 0; b < x.blocks; b++) sum = Isa::add_int(sum, Isa::load_int(blocks + b * kPackedRows));
+    Isa::store_int(negated + row, sum);
+  }
+}
+
+// One tile of rows times one panel. kBlocks columns of blocks go into the unit at a time.
+template <class Isa, class Tiles, bool kWhole, bool kCentred, int kBlocks>
+inline void group_span(const SpreadPanel& w, const QuantizedRows& x, int first_row, Output out) {
+  const int step = kWhole ? w.blocks_per_group : 1, visits = (w.blocks + step - 1) / step;  // step: blocks between two visits
+  const RowTarget rows = x.target(first_row);
+  alignas(64) int32_t sums[4][kTileSums];
+  typename Isa::F acc[kTileRows];
+#pragma GCC unroll 16
+  for (int t = 0; t < kTileRows; t++) acc[t] = Isa::set1(0.0f);
+  for (int first = 0; first < visits; first += 4) {
+    const int count = visits - first < 4 ? visits - first : 4;
+    for_tiles(count, [&]<int kTile>() {
+      const int begin = (first + kTile) * step, end = begin + step < w.blocks ? begin + step : w.blocks;
+      Tiles::template clear<kTile>();
+      for (int b = begin; b < end; b += kBlocks) {
+        Tiles::template load<kA + kTile % 2>(rows.block(b), kTileBytes);
+        Tiles::template load<kB + kTile % 2>(w.levels + static_cast<size_t>(b) * code_bytes(8), kTileBytes);
+        Tiles::template multiply<kTile, kA + kTile % 2, kB + kTile % 2, kCentred>();
+      }
+    });
+    for_tiles(count, [&]<int kTile>() { Tiles::template store<kTile>(sums[kTile], kTileBytes); });
+    for (int i = 0; i < count; i++) {
+      const int begin = (first + i) * step, g = begin / w.blocks_per_group;
+      auto scale = Isa::load(w.scales + (w.multiples == nullptr ? g * kPanelRows : 0));
+      if (w.multiples != nullptr) scale = Isa::mul(scale, Isa::to_float(Isa::load_int8_lanes(w.multiples + g * kPanelRows)));
+      const float* row_scales = x.scales + static_cast<size_t>(first_row) * x.blocks + begin * kPackedRows;
+      alignas(64) int32_t negated[kTileRows];
+      if constexpr (!kCentred) {
+        auto sum = Isa::broadcast(0);
+        for (int b = begin; b < begin + step && b < w.blocks; b++)
+          sum = Isa::add_int(sum, Isa::load_int(rows.negated_sums + b * kPackedRows));
+        Isa::store_int(negated, sum);
+      }
+#pragma GCC unroll 16
+      for (int t = 0; t < kTileRows; t++) {
+        const auto sum = Isa::load_int(sums[i] + t * kTileLanes);
+        const auto exact = kCentred ? Isa::to_float(sum) : exact_sum<Isa>(w, g, sum, negated[t]);
+        const auto factor = kWhole ? scale : Isa::mul(scale, Isa::set1(row_scales[t]));
+        acc[t] = Isa::fma(exact, factor, acc[t]);
+      }
+    }
+  }
+  for (int t = 0; t < kTileRows && first_row + t < x.rows; t++)
+    write_lanes<Isa>(out.values + (first_row + t) * out.stride,
+                     kWhole ? Isa::mul(acc[t], Isa::set1(x.scales[first_row + t])) : acc[t], w.rows, out.accumulate);
+}
+
+template <class Isa, class Tiles, bool kCentred>
+inline void multiply_by_group(const SpreadPanel& w, const QuantizedRows& x, bool halves, Output out) {
+  for (int row = 0; row < x.rows; row += kTileRows) {
+    if (!x.whole)
+      group_span<Isa, Tiles, false, kCentred, 1>(w, x, row, out);
+    else if (halves)
+      group_span<Isa, Tiles, true, kCentred, 1>(w, x, row, out);
+    else
+      group_span<Isa, Tiles, true, kCentred, kStepBlocks>(w, x, row, out);
+  }
+}
+
+// Room for two panels and for a number of each row, in whole cache lines.
+struct TiledScratch {
+  uint8_t* levels[2];
+  float *scales[2], *zeros[2];
+  int32_t* negated;
+  TiledScratch(uint8_t* memory, int blocks) {
+    memory += -reinterpret_cast<uintptr_t>(memory) % 64;
+    const size_t padded = static_cast<size_t>((blocks + 1) / 2 * 2);
+    for (int p = 0; p < 2; p++) {
+      levels[p] = memory;
+      scales[p] = reinterpret_cast<float*>(memory + padded * code_bytes(8));
+      zeros[p] = scales[p] + padded * kPanelRows;
+      memory = reinterpret_cast<uint8_t*>(zeros[p] + padded * kPanelRows);
+    }
+    negated = reinterpret_cast<int32_t*>(memory);
+  }
+  Scratch of(int p) const { return {levels[p], scales[p], zeros[p]}; }
+};
+
+template <class Isa, class Tiles, class Storage>
+inline void tiled_by_row(const QuantizedPanels& w, const QuantizedRows& x, PanelRange range, Output out,
+                         const TiledScratch& room) {
+  whole_sums<Isa>(x, room.negated);
+  const auto spread = [&](int p, const Scratch& at) {
+    if constexpr (Storage::kMultiple) {
+      const SpreadPanel panel = spread_multiples<Isa, Storage>(w, p, at);
+      if (w.blocks % kStepBlocks != 0) std::memset(at.levels + static_cast<size_t>(w.blocks) * code_bytes(8), 0, code_bytes(8));
+      return panel;
+    } else {
+      return spread_panel<Isa, Storage>(w, p, at, tiled_levels<Isa, Storage, false>(w, p, at.levels));
+    }
+  };
+  for (int p = range.begin; p < range.end; p += 2, out.values += 2 * kPanelRows) {
+    SpreadPanel panels[2] = {spread(p, room.of(0)), {}};
+    if (p + 1 == range.end) {
+      multiply_by_row<Isa, Tiles, 1>(panels, x, room.negated, out);
+    } else {
+      panels[1] = spread(p + 1, room.of(1));
+      multiply_by_row<Isa, Tiles, 2>(panels, x, room.negated, out);
+    }
+  }
+}
+
 template <class Isa, class Tiles>
 void tiled_matmul(const QuantizedPanels& w, const QuantizedRows& x, PanelRange range, Output out, uint8_t* scratch) {
-  if (!x.whole || x.tile != 1 || x.rows <= kFewRows) return quantized_matmul<Isa>(w, x, range, out, scratch);
-  Tiles::begin();
+  if (!x.packed) return quantized_matmul<Isa>(w, x, range, out, scratch);
+  const TiledScratch room(scratch, w.blocks);
+  const int rows = x.rows < kTileRows ? x.rows : kTileRows;
   with_storage(w, [&]<class Storage>() {
-    const Scratch room(scratch, w.blocks);
-    for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {
-      SpreadPanel panel;
-      if constexpr (Storage::kMultiple)
-        panel = spread_multiples<Isa, Storage>(w, p, room);
-      else
-        panel = spread_panel<Isa, Storage>(w, p, room, panel_levels<Isa, Storage>(w, p, room.levels));
-      for (int row = 0; row < x.rows; row += kSpanRows) {
-        const int rows = x.rows - row < kSpanRows ? x.rows - row : kSpanRows;
-        span_product<Isa, Tiles>(panel, Storage::kMultiple ? 1 : w.groups(), x, row, rows,
-                                 {out.values + row * out.stride, out.stride, out.accumulate});
+    constexpr bool kCentred = Storage::kZero == ZeroType::middle;
+    if (x.whole && (Storage::kMultiple || w.groups() == 1)) {
+      Tiles::begin(TileShapes(rows, kTileBytes));
+      tiled_by_row<Isa, Tiles, Storage>(w, x, range, out, room);
+    } else {
+      const bool halves = !x.whole || w.blocks_per_group % kStepBlocks != 0;
+      Tiles::begin(TileShapes(rows, halves ? kBlock : kTileBytes));
+      for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {
+        const Scratch at = room.of(0);
+        multiply_by_group<Isa, Tiles, kCentred>(
+            spread_panel<Isa, Storage>(w, p, at, tiled_levels<Isa, Storage, kCentred>(w, p, at.levels)), x, halves, out);
       }
     }
   });

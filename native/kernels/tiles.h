@@ -1,32 +1,39 @@
-// The matrix unit as a few verbs: eight tiles of 16 rows x 64 bytes, and sum += a * b over bytes.
+// The matrix unit as a few verbs: eight tiles of up to 16 rows x 64 bytes, and sum += a * b over bytes or pairs of bf16.
 //
-//   tile 0 .. 3   sums, 16 x 16 int32
-//   tile 4, 5     a: 16 rows x 64 signed bytes;         b: 16 steps x 16 lanes x 4 unsigned bytes
-//   tile 6, 7     the same for half as many columns
+//   tile 0 .. 3   sums, rows x 16 lanes, int32 or float
+//   tile 4, 5     a: rows x `bytes` of columns
+//   tile 6, 7     b: bytes / 4 steps x 16 lanes x 4 bytes of columns
 //
-// `Amx` is Intel's AMX-INT8. The compiler does not know what tile instructions read and write, and drops or moves stores
-// around its own intrinsics (GCC 12), hence the assembly with memory clobbers. `EmulatedTiles` is its twin in plain loops.
+// `Amx` is Intel's AMX-INT8 and AMX-BF16. The compiler does not know what tile instructions read and write, and drops or
+// moves stores around its own intrinsics (GCC 12), hence the assembly with memory clobbers. `EmulatedTiles` is its twin in
+// plain loops.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 namespace {
 
-constexpr int kTileRows = 16, kTileBytes = 64;
-constexpr int kA = 4, kB = 5, kHalfA = 6, kHalfB = 7;
+constexpr int kTileRows = 16, kTileBytes = 64, kTileLanes = 16;
+constexpr int kA = 4, kB = 6;
 
 // Rows and bytes a row of each tile, as LDTILECFG reads them.
 struct alignas(64) TileShapes {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 32, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 8};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+  TileShapes(int rows_of_a, int bytes) {
+    for (int i = 0; i < 8; i++) {
+      row_bytes[i] = static_cast<uint16_t>(i == kA || i == kA + 1 ? bytes : kTileBytes);
+      rows[i] = static_cast<uint8_t>(i >= kB ? bytes / 4 : rows_of_a);
+    }
+  }
 };
-constexpr TileShapes kTileShapes;
 
 #if defined(__x86_64__)
 struct Amx {
-  static void begin() { asm volatile("ldtilecfg %0" ::"m"(kTileShapes) : "memory"); }
+  static void begin(const TileShapes& shapes) { asm volatile("ldtilecfg %0" ::"m"(shapes) : "memory"); }
   static void end() { asm volatile("tilerelease" ::: "memory"); }
   template <int kTile>
   static void clear() {
@@ -36,9 +43,17 @@ struct Amx {
   static void load(const void* p, size_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(kTile) : "memory");
   }
-  template <int kSum, int kLeft, int kRight>
+  // Signed a times unsigned b, or signed ones.
+  template <int kSum, int kLeft, int kRight, bool kSigned>
   static void multiply() {
-    asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight) : "memory");
+    if constexpr (kSigned)
+      asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight) : "memory");
+    else
+      asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight) : "memory");
+  }
+  template <int kSum, int kLeft, int kRight>
+  static void multiply_bf16() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight) : "memory");
   }
   template <int kTile>
   static void store(void* p, size_t stride) {
@@ -49,8 +64,9 @@ struct Amx {
 
 struct EmulatedTiles {
   static inline thread_local uint8_t tiles[8][kTileRows][kTileBytes];
+  static inline thread_local TileShapes shapes{kTileRows, kTileBytes};
 
-  static void begin() { std::memset(tiles, 0, sizeof tiles); }
+  static void begin(const TileShapes& wanted) { shapes = wanted, std::memset(tiles, 0, sizeof tiles); }
   static void end() {}
   template <int kTile>
   static void clear() {
@@ -58,24 +74,57 @@ struct EmulatedTiles {
   }
   template <int kTile>
   static void load(const void* p, size_t stride) {
-    for (int r = 0; r < kTileShapes.rows[kTile]; r++)
-      std::memcpy(tiles[kTile][r], static_cast<const uint8_t*>(p) + r * stride, kTileShapes.row_bytes[kTile]);
+    for (int r = 0; r < shapes.rows[kTile]; r++)
+      std::memcpy(tiles[kTile][r], static_cast<const uint8_t*>(p) + r * stride, shapes.row_bytes[kTile]);
   }
-  template <int kSum, int kLeft, int kRight>
+  template <int kSum, int kLeft, int kRight, bool kSigned>
   static void multiply() {
-    for (int m = 0; m < kTileRows; m++)
-      for (int k = 0; k < kTileShapes.rows[kRight]; k++)
-        for (int n = 0; n < kTileRows; n++) {
+    for (int m = 0; m < shapes.rows[kSum]; m++)
+      for (int k = 0; k < shapes.rows[kRight]; k++)
+        for (int n = 0; n < kTileLanes; n++) {
           int32_t sum;
           std::memcpy(&sum, &tiles[kSum][m][4 * n], 4);
-          for (int i = 0; i < 4; i++) sum += static_cast<int8_t>(tiles[kLeft][m][4 * k + i]) * tiles[kRight][k][4 * n + i];
+          for (int i = 0; i < 4; i++) {
+            const uint8_t b = tiles[kRight][k][4 * n + i];
+            sum += static_cast<int8_t>(tiles[kLeft][m][4 * k + i]) * (kSigned ? static_cast<int8_t>(b) : b);
+          }
           std::memcpy(&tiles[kSum][m][4 * n], &sum, 4);
         }
   }
+  // Even and odd columns are added up apart, then to the sum.
+  template <int kSum, int kLeft, int kRight>
+  static void multiply_bf16() {
+    for (int m = 0; m < shapes.rows[kSum]; m++)
+      for (int n = 0; n < kTileLanes; n++) {
+        float sum, halves[2] = {};
+        std::memcpy(&sum, &tiles[kSum][m][4 * n], 4);
+        for (int k = 0; k < shapes.rows[kRight]; k++)
+          for (int i = 0; i < 2; i++) halves[i] += bf16(&tiles[kLeft][m][4 * k + 2 * i]) * bf16(&tiles[kRight][k][4 * n + 2 * i]);
+        sum += halves[0] + halves[1];
+        std::memcpy(&tiles[kSum][m][4 * n], &sum, 4);
+      }
+  }
   template <int kTile>
   static void store(void* p, size_t stride) {
-    for (int r = 0; r < kTileRows; r++) std::memcpy(static_cast<uint8_t*>(p) + r * stride, tiles[kTile][r], kTileBytes);
+    for (int r = 0; r < shapes.rows[kTile]; r++) std::memcpy(static_cast<uint8_t*>(p) + r * stride, tiles[kTile][r], kTileBytes);
+  }
+
+ private:
+  static float bf16(const uint8_t* p) {
+    uint32_t bits = static_cast<uint32_t>(p[0]) << 16 | static_cast<uint32_t>(p[1]) << 24;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
   }
 };
+
+// Runs visit<t>() for each of the first `count` of four tiles.
+template <class Visit>
+inline void for_tiles(int count, Visit visit) {
+  visit.template operator()<0>();
+  if (count > 1) visit.template operator()<1>();
+  if (count > 2) visit.template operator()<2>();
+  if (count > 3) visit.template operator()<3>();
+}
 
 }  // namespace

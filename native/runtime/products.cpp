@@ -7,12 +7,14 @@ namespace bitwright {
 // A rotated row has one scale, others one for each block of 32.
 QuantizedRows Session::quantized_rows(const RowForm& form, int count, int columns, bool whole) const {
   const int lines = count * width();
+  const bool apart = lines <= kernels_.few_rows && width() == 1, packed = !apart && kernels_.packed;
   return {lines,
           (columns + kBlock - 1) / kBlock,
-          lines <= kFewRows && width() == 1 ? 1
-          : whole && width() == 1           ? kernels_.whole_tile
-                                            : kernels_.tile,
+          apart    ? 1
+          : packed ? kPackedRows
+                   : kernels_.tile,
           whole,
+          packed,
           form.codes.as<int32_t>(),
           form.scales.as<float>(),
           form.negated_sums.as<int32_t>()};
@@ -48,13 +50,8 @@ void Session::place_dense(RowForm& form, int row, int count, int columns, const 
 }
 
 void Session::place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x) {
-  const QuantizedRows view = quantized_rows(form, count, columns, whole);
-  const int line = row * width(), tile = view.tile;
-  const size_t first = static_cast<size_t>(line / tile) * tile, lane = line % tile, block = first * view.blocks;
   const auto quantize = width() == 2 ? kernels_.quantize_row_wide : kernels_.quantize_row;
-  quantize(x, columns, whole,
-           {tile, form.codes.as<int32_t>() + block * (kBlock / 4) + lane,
-            form.scales.as<float>() + (whole ? first : block) + lane, form.negated_sums.as<int32_t>() + block + lane});
+  quantize(x, columns, whole, quantized_rows(form, count, columns, whole).target(row * width()));
 }
 
 void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range) {

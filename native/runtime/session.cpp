@@ -18,10 +18,11 @@ int widest(const Model& model) { return std::max({model.hidden, model.heads * mo
 
 RowForm::RowForm(int rows, int columns, int tile) {
   const size_t padded = round_up(rows, tile), blocks = (columns + kBlock - 1) / kBlock;
+  const size_t lines = round_up(2 * static_cast<int>(padded), 2 * kPackedRows);  // int16 activations take two rows a token
   dense = Buffer(padded * columns * sizeof(float));
-  codes = Buffer(2 * padded * blocks * kBlock);  // twice: int16 activations take two rows a token
-  scales = Buffer(2 * padded * blocks * sizeof(float));
-  negated_sums = Buffer(2 * padded * blocks * sizeof(float));
+  codes = Buffer(lines * round_up(static_cast<int>(blocks), 2) * kBlock);
+  scales = Buffer(lines * blocks * sizeof(float));
+  negated_sums = Buffer(lines * blocks * sizeof(float));
 }
 
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)
@@ -34,7 +35,7 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   const size_t padded = round_up(columns, kBlock);
   for (int i = 0; i < team_.size(); i++)
     scratch_.push_back({RowBuffer(1, columns, tile), std::vector<float>(columns), std::vector<float>(columns),
-                        std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock))),
+                        std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock), 2 * kChunk)),
                         std::vector<float>(padded * kPanelRows), std::vector<float>(2 * kChunk * kPanelRows),
                         std::vector<float>(tile * kAttentionSpan), std::vector<float>(),
                         std::vector<int8_t>(tile * kAttentionSpan), std::vector<float>(tile * kAttentionSpan / kBlock),

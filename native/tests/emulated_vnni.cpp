@@ -36,7 +36,8 @@ struct EmulatedVnni : Avx2 {
 const bitwright::Kernels kEmulatedVnni = [] {
   bitwright::Kernels kernels{};
   kernels.name = "emulated avxvnni";
-  kernels.tile = kernels.whole_tile = EmulatedVnni::kTile;
+  kernels.tile = EmulatedVnni::kTile;
+  kernels.few_rows = bitwright::kFewRows;
   kernels.quantized_vector = quantized_vector<EmulatedVnni>;
   kernels.quantized_matmul = quantized_matmul<EmulatedVnni>;
   kernels.quantize_row = quantize_row<EmulatedVnni>;

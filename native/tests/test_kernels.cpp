@@ -27,19 +27,16 @@ struct Rows {
 
 // `rows` rows of x, (rows, columns), as int8 tiles: of the width that `k` wants, or one after the other where they are few.
 Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int columns, bool whole, bool apart = true) {
-  const int tile = rows == 1 || (apart && rows <= kFewRows) ? 1 : whole ? k.whole_tile : k.tile;
-  const int blocks = (columns + kBlock - 1) / kBlock, tiles = (rows + tile - 1) / tile;
-  Rows r{std::vector<int32_t>((tiles * tile + 15) * blocks * 8),
-         std::vector<int32_t>((tiles * tile + 7) * blocks),
-         std::vector<float>((tiles * tile + 7) * (whole ? 1 : blocks)),
+  const bool few = rows == 1 || (apart && rows <= k.few_rows), packed = !few && k.packed;
+  const int tile = few ? 1 : packed ? kPackedRows : k.tile;
+  const int blocks = (columns + kBlock - 1) / kBlock;
+  const size_t lines = rows + 4 * kPackedRows;
+  Rows r{std::vector<int32_t>(lines * (blocks + 1) * 8),
+         std::vector<int32_t>(lines * blocks),
+         std::vector<float>(lines * blocks),
          {}};
-  for (int t = 0; t < rows; t++) {
-    const size_t first = static_cast<size_t>(t / tile) * tile, base = first * blocks, lane = t % tile;
-    k.quantize_row(x.data() + t * columns, columns, whole,
-                   {tile, r.codes.data() + base * 8 + lane, r.scales.data() + (whole ? first : base) + lane,
-                    r.negated_sums.data() + base + lane});
-  }
-  r.view = {rows, blocks, tile, whole, r.codes.data(), r.scales.data(), r.negated_sums.data()};
+  r.view = {rows, blocks, tile, whole, packed, r.codes.data(), r.scales.data(), r.negated_sums.data()};
+  for (int t = 0; t < rows; t++) k.quantize_row(x.data() + t * columns, columns, whole, r.view.target(t));
   return r;
 }
 
@@ -138,7 +135,7 @@ std::vector<float> multiply(const Kernels& k, const Weights& w, const std::vecto
   const QuantizedPanels panels = w.matrix.quantized_panels();
   const Rows rows = quantize(k, x, tokens, w.columns, whole, apart);
   std::vector<float> out(static_cast<size_t>(tokens) * w.rows);
-  std::vector<uint8_t> scratch(matmul_scratch_bytes(panels.blocks));
+  std::vector<uint8_t> scratch(matmul_scratch_bytes(panels.blocks, tokens));
   const Output output{out.data(), w.rows, false};
   if (tokens == 1)
     k.quantized_vector(panels, rows.view, {0, w.matrix.panels()}, output);
@@ -173,7 +170,7 @@ void check_product(const Kernels& k, const Weights& w) {
       const auto x = normal(tokens * w.columns, 7);
       const auto products = multiply(k, w, x, tokens, whole);
       CHECK(distance(multiply_plainly(w, x, tokens, whole), products) < kFloatBound);
-      CHECK(tokens > kFewRows || products == multiply(k, w, x, tokens, whole, false));
+      CHECK(tokens > k.few_rows || products == multiply(k, w, x, tokens, whole, false));
       // A row's products do not depend on how many rows are read at once.
       const std::vector<float> last(x.end() - w.columns, x.end());
       CHECK(multiply(k, w, last, 1, whole) == std::vector<float>(products.end() - w.rows, products.end()));
@@ -198,7 +195,8 @@ void check_products(const Kernels& k) {
 const Kernels& emulated_matrix_unit() {
   static const Kernels kernels = [] {
     Kernels k = scalar();
-    k.whole_tile = 1;
+    k.few_rows = 2;
+    k.packed = true;
     k.quantized_matmul = tiled_matmul<Scalar, EmulatedTiles>;
     return k;
   }();
@@ -272,8 +270,8 @@ void check_rows(const Kernels& k) {
       const size_t blocks = (n + kBlock - 1) / kBlock;
       std::vector<int32_t> a(2 * blocks * 8), b(a.size()), na(2 * blocks), nb(na);
       std::vector<float> sa(2 * blocks), sb(sa);
-      k.quantize_row_wide(x.data(), n, whole, {2, a.data(), sa.data(), na.data()});
-      scalar().quantize_row_wide(x.data(), n, whole, {2, b.data(), sb.data(), nb.data()});
+      k.quantize_row_wide(x.data(), n, whole, {2, false, a.data(), sa.data(), na.data()});
+      scalar().quantize_row_wide(x.data(), n, whole, {2, false, b.data(), sb.data(), nb.data()});
       CHECK(a == b && sa == sb && na == nb);
       for (int i = 0; i < n; i++) {  // the two codes give the value back within half a step of 15 bits
         int8_t high[4], low[4];

@@ -19,7 +19,8 @@ constexpr int kPanelRows = 16;
 constexpr int kBlock = 32;           // columns that share one activation scale
 constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
 constexpr int kLargestHadamard = 1024;
-constexpr int kFewRows = 8;  // rows of activations that codes are taken apart for in registers
+constexpr int kFewRows = 8;      // rows of activations that codes are taken apart for in registers, at most
+constexpr int kPackedRows = 16;  // rows that a matrix unit takes at once
 
 enum class DenseType : int { fp32, fp16, bf16 };
 enum class ScaleType : int { fp32, fp16, multiple };  // multiple: one fp32 scale a row, times an int8 for each group
@@ -50,27 +51,44 @@ struct QuantizedPanels {
   const uint8_t* record(int panel) const { return records + static_cast<size_t>(panel) * record_bytes; }
 };
 
+// Where one row of activations goes: its first entries in the arrays of QuantizedRows. Scales and sums of its further blocks
+// are `tile` apart, and so are its codes unless they are packed.
+struct RowTarget {
+  int tile;
+  bool packed;
+  int32_t* codes;
+  float* scales;
+  int32_t* negated_sums;
+  int32_t* block(int b) const { return packed ? codes + b / 2 * kPackedRows * 16 + b % 2 * 8 : codes + b * 8 * tile; }
+  int step() const { return packed ? 1 : tile; }    // from four codes to the next of a block
+  int next_row() const { return packed ? 16 : 1; }  // to the same codes of the row behind it
+};
+
 // Rows of int8 activations: x = scale * code, |code| <= 127. Either one scale for each block of 32, or one for the whole
 // row: then sums stay whole over a group, and over the row where the weights allow it.
 struct QuantizedRows {
   int rows, blocks, tile;
-  bool whole;                   // one scale a row; codes can then be read up to a multiple of 16 rows, few rows up to one of 8
-  const int32_t* codes;         // [tile index][block * 8][tile], four codes in each int32
+  bool whole;                   // one scale a row
+  bool packed;                  // tiles of kPackedRows rows as a matrix unit loads them; always read in full
+  const int32_t* codes;         // [tile index][block * 8][tile], four in each; packed: [tile index][block / 2][row][16]
   const float* scales;          // [tile index][block][tile]; whole: [tile index][tile]
   const int32_t* negated_sums;  // [tile index][block][tile], minus the sum of the block's codes
+
+  // Entries of `codes` that a tile takes.
+  size_t tile_codes() const { return static_cast<size_t>(tile) * (packed ? (blocks + 1) / 2 * 2 : blocks) * 8; }
+  // For whoever owns the arrays and fills them.
+  RowTarget target(int row) const {
+    const size_t index = row / tile, lane = row % tile, block = index * tile * blocks + lane;
+    return {tile, packed, const_cast<int32_t*>(codes) + index * tile_codes() + lane * (packed ? 16 : 1),
+            const_cast<float*>(scales) + (whole ? row : block), const_cast<int32_t*>(negated_sums) + block};
+  }
 };
 
-// Where one row of activations goes: its first entries in the arrays of QuantizedRows, further ones `tile` apart.
-struct RowTarget {
-  int tile;
-  int32_t* codes;
-  float* scales;
-  int32_t* negated_sums;
-};
-
-// Bytes of scratch that quantized_matmul needs: a panel as bytes, with float scales and zero points.
-constexpr size_t matmul_scratch_bytes(int blocks) {
-  return static_cast<size_t>(blocks) * (code_bytes(8) + 2 * kPanelRows * sizeof(float));
+// Bytes of scratch that quantized_matmul needs for rows of so many blocks: two panels as bytes, with float scales and zero
+// points, and a number for each row.
+constexpr size_t matmul_scratch_bytes(int blocks, int rows) {
+  const size_t panel = static_cast<size_t>(blocks + 1) * (code_bytes(8) + 2 * kPanelRows * sizeof(float));
+  return 2 * panel + static_cast<size_t>(rows + kPackedRows) * sizeof(int32_t) + 64;
 }
 
 struct MemoryRange {
@@ -130,8 +148,9 @@ struct RoundingPanel {
 
 struct Kernels {
   const char* name;
-  int tile;        // tokens in a full tile
-  int whole_tile;  // the same for rows of one scale; 1 where the matrix unit reads them one after the other
+  int tile;      // tokens in a full tile
+  int few_rows;  // up to so many rows of int8 lie one after the other (tile 1)
+  bool packed;   // more of them lie packed
 
   // One dense panel times up to `tile` tokens.
   void (*dense_panel)(DenseType, const void* panel, int k, DenseInput x, int tokens, Output out);
@@ -143,15 +162,15 @@ struct Kernels {
   void (*dense_matmul)(const DensePanels&, const float* x, int tokens, PanelRange, Output out);
   // One row of x (tile 1): codes are decoded in registers.
   void (*quantized_vector)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out);
-  // Many rows of x: each panel is decoded once into `scratch` (matmul_scratch_bytes(blocks)) and reused. Up to kFewRows rows
-  // that lie one after the other (tile 1) are multiplied as the codes are decoded.
+  // Many rows of x: each panel is decoded once into `scratch` (matmul_scratch_bytes) and reused. Up to few_rows rows that lie
+  // one after the other (tile 1) are multiplied as the codes are decoded.
   void (*quantized_matmul)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out, uint8_t* scratch);
   // One panel to float: out[k][16].
   void (*dequantize_panel)(const QuantizedPanels&, int panel, float* out);
 
   // One row to int8 with a scale for each block, or one in all.
   void (*quantize_row)(const float* x, int columns, bool whole, RowTarget target);
-  // One row to 15 bits as two rows of int8, the second one entry further on: x = scale * (254 * first + second).
+  // One row to 15 bits as two rows of int8, the second the row behind it: x = scale * (254 * first + second).
   void (*quantize_row_wide)(const float* x, int columns, bool whole, RowTarget target);
   // Orthonormal Hadamard transform (Sylvester's order) of each `block` of x, in place; a power of two up to kLargestHadamard.
   void (*hadamard)(float* x, int columns, int block);
