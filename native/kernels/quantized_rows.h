@@ -42,6 +42,7 @@ void quantize_row(const float* x, int columns, bool whole, RowTarget target) {
   int32_t* negated_sums = target.negated_sums;
   float bound = whole ? row_bound<Isa>(x, columns) : 0.0f;
   if (whole) *scales = bound / 127.0f;
+  int32_t total = 0;
   for (int k = 0; k < columns; k += kBlock, negated_sums += tile) {
     const Block32 padded(x + k, columns - k);
     if (!whole) {
@@ -57,7 +58,9 @@ void quantize_row(const float* x, int columns, bool whole, RowTarget target) {
     Isa::store_int8(bytes + kPanelRows, high);
     place_codes(bytes, target.step(), target.block(k / kBlock));
     *negated_sums = -static_cast<int32_t>(Isa::sum(Isa::add(low, high)));
+    total += *negated_sums;
   }
+  *target.negated_total = total;
 }
 
 template <class Isa>
@@ -67,6 +70,7 @@ void quantize_row_wide(const float* x, int columns, bool whole, RowTarget target
   float* scales = target.scales;
   int32_t* negated_sums = target.negated_sums;
   const float row = whole ? row_bound<Isa>(x, columns) : 0.0f;
+  int32_t totals[2] = {};
   for (int k = 0; k < columns; k += kBlock, negated_sums += tile) {
     const Block32 padded(x + k, columns - k);
     const float bound = whole ? row : block_bound<Isa>(padded.values), unit = bound / kMost;
@@ -92,7 +96,9 @@ void quantize_row_wide(const float* x, int columns, bool whole, RowTarget target
     place_codes(second, target.step(), codes + target.next_row());
     negated_sums[0] = -static_cast<int32_t>(Isa::sum(first_sum));
     negated_sums[1] = -static_cast<int32_t>(Isa::sum(second_sum));
+    for (int i = 0; i < 2; i++) totals[i] += negated_sums[i];
   }
+  for (int i = 0; i < 2; i++) target.negated_total[i] = totals[i];
 }
 
 // Lane i and lane i ^ kDistance become their sum (lower) and difference (upper).

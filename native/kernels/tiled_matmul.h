@@ -37,9 +37,35 @@ inline const uint8_t* tiled_levels(const QuantizedPanels& w, int p, uint8_t* scr
   return scratch;
 }
 
+// What is read next, asked for from memory a few lines at a time while the unit is at work.
+class Ahead {
+ public:
+  Ahead(const uint8_t* begin, size_t bytes, int visits)
+      : next_(begin), end_(begin + bytes), stride_((bytes / static_cast<size_t>(visits) / kLine + 1) * kLine) {}
+  void step() {
+    const uint8_t* to = next_ + stride_ < end_ ? next_ + stride_ : end_;
+    for (; next_ < to; next_ += kLine) __builtin_prefetch(next_, 0, 2);
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  const uint8_t *next_, *end_;
+  size_t stride_;
+};
+
+// One panel's products with `count` rows: sums leave the integers.
+template <class Isa, bool kFull, bool kAccumulate>
+inline void write_sums(const SpreadPanel& w, const int32_t* sums, int count, const int32_t* negated, const float* scales, Output out) {
+  const auto scale = Isa::load(w.scales);
+  for (int t = 0; t < count; t++, out.values += out.stride) {
+    const auto exact = exact_sum<Isa>(w, 0, Isa::load_int(sums + t * kTileLanes), negated[t]);
+    write_lanes<Isa>(out.values, Isa::mul(Isa::mul(exact, scale), Isa::set1(scales[t])), kFull ? kPanelRows : w.rows, kAccumulate);
+  }
+}
+
 // Two tiles of rows times two panels, or one of either.
 template <class Isa, class Tiles, int kTiles, int kPanels>
-inline void row_span(const SpreadPanel* w, const QuantizedRows& x, const int32_t* negated, int first_row, Output out) {
+inline void row_span(const SpreadPanel* w, const QuantizedRows& x, int first_row, Output out, Ahead& ahead) {
   const int steps = (x.blocks + kStepBlocks - 1) / kStepBlocks;
   const int32_t* rows = x.target(first_row).codes;
   const size_t next_tile = x.tile_codes();
@@ -52,6 +78,7 @@ inline void row_span(const SpreadPanel* w, const QuantizedRows& x, const int32_t
       Tiles::template load<kB + 1>(w[1].levels + static_cast<size_t>(s) * kTileRows * kTileBytes, kTileBytes);
       Tiles::template multiply<1, kA, kB + 1, false>();
     }
+    ahead.step();
     if constexpr (kTiles == 2) {
       Tiles::template load<kA + 1>(rows + next_tile, kTileBytes);
       Tiles::template multiply<kPanels, kA + 1, kB, false>();
@@ -60,35 +87,29 @@ inline void row_span(const SpreadPanel* w, const QuantizedRows& x, const int32_t
   }
   alignas(64) int32_t sums[kTiles * kPanels * kTileSums];
   for_tiles(kTiles * kPanels, [&]<int kTile>() { Tiles::template store<kTile>(sums + kTile * kTileSums, kTileBytes); });
-  for (int p = 0; p < kPanels; p++) {
-    const auto scale = Isa::load(w[p].scales);
-    for (int t = 0; t < kTiles * kTileRows && first_row + t < x.rows; t++) {
-      const int32_t* sum = sums + (t / kTileRows * kPanels + p) * kTileSums + t % kTileRows * kTileLanes;
-      const auto exact = exact_sum<Isa>(w[p], 0, Isa::load_int(sum), negated[first_row + t]);
-      write_lanes<Isa>(out.values + (first_row + t) * out.stride + p * kPanelRows,
-                       Isa::mul(Isa::mul(exact, scale), Isa::set1(x.scales[first_row + t])), w[p].rows, out.accumulate);
+  for (int t = 0; t < kTiles; t++)
+    for (int p = 0; p < kPanels; p++) {
+      const int row = first_row + t * kTileRows, count = x.rows - row < kTileRows ? x.rows - row : kTileRows;
+      const Output to{out.values + row * out.stride + p * kPanelRows, out.stride, out.accumulate};
+      const int32_t* sum = sums + (t * kPanels + p) * kTileSums;
+      if (w[p].rows < kPanelRows)
+        out.accumulate ? write_sums<Isa, false, true>(w[p], sum, count, x.negated_totals + row, x.scales + row, to)
+                       : write_sums<Isa, false, false>(w[p], sum, count, x.negated_totals + row, x.scales + row, to);
+      else
+        out.accumulate ? write_sums<Isa, true, true>(w[p], sum, count, x.negated_totals + row, x.scales + row, to)
+                       : write_sums<Isa, true, false>(w[p], sum, count, x.negated_totals + row, x.scales + row, to);
     }
-  }
 }
 
 template <class Isa, class Tiles, int kPanels>
-inline void multiply_by_row(const SpreadPanel* w, const QuantizedRows& x, const int32_t* negated, Output out) {
+inline void multiply_by_row(const SpreadPanel* w, const QuantizedRows& x, Output out) {
+  const int spans = (x.rows + 2 * kTileRows - 1) / (2 * kTileRows), steps = (x.blocks + kStepBlocks - 1) / kStepBlocks;
+  Ahead ahead(w[kPanels - 1].next, 2 * w[0].next_bytes, spans * steps);
   for (int row = 0; row < x.rows; row += 2 * kTileRows) {
     if (x.rows - row > kTileRows)
-      row_span<Isa, Tiles, 2, kPanels>(w, x, negated, row, out);
+      row_span<Isa, Tiles, 2, kPanels>(w, x, row, out, ahead);
     else
-      row_span<Isa, Tiles, 1, kPanels>(w, x, negated, row, out);
-  }
-}
-
-// Minus the sum of each row's codes.
-template <class Isa>
-inline void whole_sums(const QuantizedRows& x, int32_t* negated) {
-  for (int row = 0; row < x.rows; row += kPackedRows) {
-    const int32_t* blocks = x.target(row).negated_sums;
-    auto sum = Isa::broadcast(0);
-    for (int b = 0; b < x.blocks; b++) sum = Isa::add_int(sum, Isa::load_int(blocks + b * kPackedRows));
-    Isa::store_int(negated + row, sum);
+      row_span<Isa, Tiles, 1, kPanels>(w, x, row, out, ahead);
   }
 }
 
@@ -151,11 +172,10 @@ inline void multiply_by_group(const SpreadPanel& w, const QuantizedRows& x, bool
   }
 }
 
-// Room for two panels and for a number of each row, in whole cache lines.
+// Room for two panels, in whole cache lines.
 struct TiledScratch {
   uint8_t* levels[2];
   float *scales[2], *zeros[2];
-  int32_t* negated;
   TiledScratch(uint8_t* memory, int blocks) {
     memory += -reinterpret_cast<uintptr_t>(memory) % 64;
     const size_t padded = static_cast<size_t>((blocks + 1) / 2 * 2);
@@ -165,7 +185,6 @@ struct TiledScratch {
       zeros[p] = scales[p] + padded * kPanelRows;
       memory = reinterpret_cast<uint8_t*>(zeros[p] + padded * kPanelRows);
     }
-    negated = reinterpret_cast<int32_t*>(memory);
   }
   Scratch of(int p) const { return {levels[p], scales[p], zeros[p]}; }
 };
@@ -173,7 +192,6 @@ struct TiledScratch {
 template <class Isa, class Tiles, class Storage>
 inline void tiled_by_row(const QuantizedPanels& w, const QuantizedRows& x, PanelRange range, Output out,
                          const TiledScratch& room) {
-  whole_sums<Isa>(x, room.negated);
   const auto spread = [&](int p, const Scratch& at) {
     if constexpr (Storage::kMultiple) {
       const SpreadPanel panel = spread_multiples<Isa, Storage>(w, p, at);
@@ -186,10 +204,10 @@ inline void tiled_by_row(const QuantizedPanels& w, const QuantizedRows& x, Panel
   for (int p = range.begin; p < range.end; p += 2, out.values += 2 * kPanelRows) {
     SpreadPanel panels[2] = {spread(p, room.of(0)), {}};
     if (p + 1 == range.end) {
-      multiply_by_row<Isa, Tiles, 1>(panels, x, room.negated, out);
+      multiply_by_row<Isa, Tiles, 1>(panels, x, out);
     } else {
       panels[1] = spread(p + 1, room.of(1));
-      multiply_by_row<Isa, Tiles, 2>(panels, x, room.negated, out);
+      multiply_by_row<Isa, Tiles, 2>(panels, x, out);
     }
   }
 }

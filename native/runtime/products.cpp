@@ -17,18 +17,20 @@ QuantizedRows Session::quantized_rows(const RowForm& form, int count, int column
           packed,
           form.codes.as<int32_t>(),
           form.scales.as<float>(),
-          form.negated_sums.as<int32_t>()};
+          form.negated_sums.as<int32_t>(),
+          form.negated_totals.as<int32_t>()};
 }
 
 Session::Wanted Session::wanted(std::initializer_list<Product> products) const {
   Wanted forms;
-  for (const Product& product : products) {
-    const Matrix& matrix = *product.matrix;
-    if (matrix.rotated())
-      (integer(matrix) ? forms.rotated_integer : forms.rotated_dense) = true;
-    else
-      (integer(matrix) ? forms.integer : forms.dense) = true;
-  }
+  for (const Product& product : products)
+    for (const Matrix* matrix : {product.matrix, product.times}) {
+      if (matrix == nullptr) continue;
+      if (matrix->rotated())
+        (integer(*matrix) ? forms.rotated_integer : forms.rotated_dense) = true;
+      else
+        (integer(*matrix) ? forms.integer : forms.dense) = true;
+    }
   return forms;
 }
 
@@ -56,6 +58,7 @@ void Session::place_integer(RowForm& form, int row, int count, int columns, bool
 
 void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range) {
   if (range.begin >= range.end) return;
+  if (product.times != nullptr) return multiply_gated(scratch, rows, count, product, range);
   const Matrix& matrix = *product.matrix;
   const RowForm& form = rows.form(matrix);
   const QuantizedRows x = quantized_rows(form, count, matrix.columns(), matrix.rotated());
@@ -76,6 +79,23 @@ void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count,
   for (int token = 0; token < count; token++)
     for (int row = begin; row < end; row++)
       product.out[static_cast<size_t>(token) * product.stride + row] += (*product.bias)[row];
+}
+
+// Two panels of the gate and two of what it opens at a time: their products stay in the cache, and only what the gate lets
+// through is written.
+void Session::multiply_gated(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range) {
+  constexpr int kWidth = 2 * kPanelRows;
+  float *gate = scratch.gated.data(), *up = gate + static_cast<size_t>(count) * kWidth;
+  const auto activate = model_->gelu ? kernels_.gated_gelu : kernels_.gated_silu;
+  for (int panel = range.begin; panel < range.end; panel += 2) {
+    const PanelRange two{panel, std::min(panel + 2, range.end)};
+    multiply_range(scratch, rows, count, {product.matrix, gate, kWidth, false, nullptr}, two);
+    multiply_range(scratch, rows, count, {product.times, up, kWidth, false, nullptr}, two);
+    activate(gate, up, count * kWidth, gate);
+    const int begin = panel * kPanelRows, lanes = std::min(two.end * kPanelRows, product.matrix->rows()) - begin;
+    for (int row = 0; row < count; row++)
+      std::copy_n(gate + static_cast<size_t>(row) * kWidth, lanes, product.out + static_cast<size_t>(row) * product.stride + begin);
+  }
 }
 
 // Float activations: each panel is decoded to floats, then multiplied as a dense one.

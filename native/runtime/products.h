@@ -25,10 +25,10 @@ void Session::multiply(int thread, int count, int columns, std::initializer_list
 
   // Threads take equal bytes of weights, cut at panels.
   size_t total = 0, before = 0;
-  for (const Product& product : products) total += product.matrix->bytes();
+  for (const Product& product : products) total += product.bytes();
   const size_t low = total * thread / team_.size(), high = total * (thread + 1) / team_.size();
   for (const Product& product : products) {
-    const size_t bytes = product.matrix->bytes(), panels = product.matrix->panels();
+    const size_t bytes = product.bytes(), panels = product.matrix->panels();
     const auto cut = [&](size_t at) {
       return static_cast<int>(at <= before ? 0 : std::min(panels, (at - before) * panels / bytes));
     };

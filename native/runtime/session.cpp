@@ -10,7 +10,7 @@ namespace bitwright {
 
 namespace {
 
-constexpr int kChunk = 192;  // tokens of a prompt taken at a time: a multiple of every tile, small enough for the cache
+constexpr int kChunk = 256;  // tokens of a prompt taken at a time: a multiple of every tile, small enough for the cache
 
 int widest(const Model& model) { return std::max({model.hidden, model.heads * model.head_dim, model.intermediate}); }
 
@@ -23,6 +23,7 @@ RowForm::RowForm(int rows, int columns, int tile) {
   codes = Buffer(lines * round_up(static_cast<int>(blocks), 2) * kBlock);
   scales = Buffer(lines * blocks * sizeof(float));
   negated_sums = Buffer(lines * blocks * sizeof(float));
+  negated_totals = Buffer(lines * sizeof(float));
 }
 
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)
@@ -35,12 +36,12 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   const size_t padded = round_up(columns, kBlock);
   for (int i = 0; i < team_.size(); i++)
     scratch_.push_back({RowBuffer(1, columns, tile), std::vector<float>(columns), std::vector<float>(columns),
-                        std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock), 2 * kChunk)),
-                        std::vector<float>(padded * kPanelRows), std::vector<float>(2 * kChunk * kPanelRows),
+                        std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock))),
+                        std::vector<float>(padded * kPanelRows), std::vector<float>(2 * kChunk * kPanelRows), FloatRows(kChunk, 4 * kPanelRows),
                         std::vector<float>(tile * kAttentionSpan), std::vector<float>(),
                         std::vector<int8_t>(tile * kAttentionSpan), std::vector<float>(tile * kAttentionSpan / kBlock),
                         std::vector<float>(tile * kAttentionSpan / kBlock)});
-  const auto rows_of = [](int width) { return std::vector<float>(static_cast<size_t>(kChunk) * width); };
+  const auto rows_of = [](int width) { return FloatRows(kChunk, width); };
   stream_ = rows_of(model_->hidden);
   block_ = rows_of(model_->hidden);
   queries_ = rows_of(model_->heads * model_->head_dim);
@@ -48,8 +49,8 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   keys_ = rows_of(model_->kv_heads * model_->head_dim);
   values_ = rows_of(model_->kv_heads * model_->head_dim);
   gate_ = rows_of(model_->intermediate);
-  up_ = rows_of(model_->intermediate);
-  for (const Rope& rope : model_->ropes) angles_.push_back(rows_of(static_cast<int>(rope.inverse_frequencies.size()) * 2));
+  up_ = FloatRows(kFewRows, model_->intermediate);
+  for (const Rope& rope : model_->ropes) angles_.emplace_back(kChunk * rope.inverse_frequencies.size() * 2);
   // A tile's queries are floats, or half as many rows of two digits with a unit and a sum for 32 channels.
   const int blocks = (model_->head_dim + kBlock - 1) / kBlock, group = model_->heads / model_->kv_heads;
   query_stride_ = static_cast<size_t>(tile) * std::max(model_->head_dim, blocks * (kBlock / 4 + 1));
@@ -60,14 +61,15 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
 size_t Session::buffer_bytes() const {
   const auto size = [](const auto& vector) { return vector.capacity() * sizeof(vector[0]); };
   const auto rows = [](const RowForm& form) {
-    return form.dense.size() + form.codes.size() + form.scales.size() + form.negated_sums.size();
+    return form.dense.size() + form.codes.size() + form.scales.size() + form.negated_sums.size() +
+           form.negated_totals.size();
   };
   const auto both = [&](const RowBuffer& buffer) { return rows(buffer.plain) + rows(buffer.rotated); };
   size_t total = both(rows_) + query_tiles_.size() + size(partials_);
   for (const Scratch& own : scratch_)
-    total += both(own.row) + size(own.line) + size(own.rotated) + size(own.codes) + size(own.panel) + size(own.pairs) +
+    total += both(own.row) + size(own.line) + size(own.rotated) + size(own.codes) + size(own.panel) + size(own.pairs) + own.gated.bytes() +
              size(own.scores) + size(own.partials) + size(own.weight_codes) + size(own.weight_units) + size(own.weight_sums);
-  for (const auto* floats : {&stream_, &queries_, &keys_, &values_, &attended_, &gate_, &up_, &block_}) total += size(*floats);
+  for (const auto* floats : {&stream_, &queries_, &keys_, &values_, &attended_, &gate_, &up_, &block_}) total += floats->bytes();
   for (const auto& angles : angles_) total += size(angles);
   return total;
 }
@@ -220,19 +222,24 @@ void Session::run_layer(int thread, int index, int count) {
 
 void Session::run_mlp(int thread, const Layer& layer, int count) {
   const int width = model_->hidden, inner = model_->intermediate;
-  multiply(
-      thread, count, width, {{&layer.gate, gate_.data(), inner, false, nullptr}, {&layer.up, up_.data(), inner, false, nullptr}},
-      [&](int row, float* line) {
-        kernels_.rms_norm(stream_.data() + static_cast<size_t>(row) * width, layer.mlp_norm.data(), width, model_->epsilon, line);
-        return static_cast<const float*>(line);
-      });
+  const auto normed = [&](int row, float* line) {
+    kernels_.rms_norm(stream_.data() + static_cast<size_t>(row) * width, layer.mlp_norm.data(), width, model_->epsilon, line);
+    return static_cast<const float*>(line);
+  };
+  const bool few = count <= kFewRows;
+  if (few)
+    multiply(thread, count, width,
+             {{&layer.gate, gate_.data(), inner, false, nullptr}, {&layer.up, up_.data(), inner, false, nullptr}}, normed);
+  else
+    multiply(thread, count, width, {{&layer.gate, gate_.data(), inner, false, nullptr, &layer.up}}, normed);
   team_.barrier();
   lap(thread, kGateUp);
   const bool post = !layer.post_mlp_norm.empty();
   multiply(thread, count, inner, {{&layer.down, post ? block_.data() : stream_.data(), width, !post, nullptr}},
            [&](int row, float* line) {
-             const auto gated = model_->gelu ? kernels_.gated_gelu : kernels_.gated_silu;
              const size_t at = static_cast<size_t>(row) * inner;
+             if (!few) return static_cast<const float*>(gate_.data() + at);
+             const auto gated = model_->gelu ? kernels_.gated_gelu : kernels_.gated_silu;
              gated(gate_.data() + at, up_.data() + at, inner, line);
              return static_cast<const float*>(line);
            });
@@ -249,7 +256,7 @@ void Session::finish_block(int thread, int count, const std::vector<float>& post
   for (int row = share.begin; row < share.end; row++) {
     const size_t at = static_cast<size_t>(row) * width;
     kernels_.rms_norm(block_.data() + at, post_norm.data(), width, model_->epsilon, line);
-    for (int i = 0; i < width; i++) stream_[at + i] += line[i];
+    for (int i = 0; i < width; i++) stream_.data()[at + i] += line[i];
   }
   team_.barrier();
 }

@@ -20,7 +20,7 @@ const int kTails[] = {1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 100, 172};
 const Kernels& scalar() { return *kernels_named("scalar"); }
 
 struct Rows {
-  std::vector<int32_t> codes, negated_sums;
+  std::vector<int32_t> codes, negated_sums, negated_totals;
   std::vector<float> scales;
   QuantizedRows view;
 };
@@ -35,7 +35,7 @@ Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int colum
          std::vector<int32_t>(lines * blocks),
          std::vector<float>(lines * blocks),
          {}};
-  r.view = {rows, blocks, tile, whole, packed, r.codes.data(), r.scales.data(), r.negated_sums.data()};
+  r.view = {rows, blocks, tile, whole, packed, r.codes.data(), r.scales.data(), r.negated_sums.data(), r.negated_totals.data()};
   for (int t = 0; t < rows; t++) k.quantize_row(x.data() + t * columns, columns, whole, r.view.target(t));
   return r;
 }
@@ -135,7 +135,7 @@ std::vector<float> multiply(const Kernels& k, const Weights& w, const std::vecto
   const QuantizedPanels panels = w.matrix.quantized_panels();
   const Rows rows = quantize(k, x, tokens, w.columns, whole, apart);
   std::vector<float> out(static_cast<size_t>(tokens) * w.rows);
-  std::vector<uint8_t> scratch(matmul_scratch_bytes(panels.blocks, tokens));
+  std::vector<uint8_t> scratch(matmul_scratch_bytes(panels.blocks));
   const Output output{out.data(), w.rows, false};
   if (tokens == 1)
     k.quantized_vector(panels, rows.view, {0, w.matrix.panels()}, output);
@@ -266,13 +266,13 @@ void check_rows(const Kernels& k) {
       const Rows ours = quantize(k, x, 1, n, whole), twin = quantize(scalar(), x, 1, n, whole);
       CHECK(ours.codes == twin.codes);
       CHECK(ours.scales == twin.scales);
-      CHECK(ours.negated_sums == twin.negated_sums);
+      CHECK(ours.negated_sums == twin.negated_sums && ours.negated_totals == twin.negated_totals);
       const size_t blocks = (n + kBlock - 1) / kBlock;
-      std::vector<int32_t> a(2 * blocks * 8), b(a.size()), na(2 * blocks), nb(na);
+      std::vector<int32_t> a(2 * blocks * 8), b(a.size()), na(2 * blocks), nb(na), ta(2), tb(2);
       std::vector<float> sa(2 * blocks), sb(sa);
-      k.quantize_row_wide(x.data(), n, whole, {2, false, a.data(), sa.data(), na.data()});
-      scalar().quantize_row_wide(x.data(), n, whole, {2, false, b.data(), sb.data(), nb.data()});
-      CHECK(a == b && sa == sb && na == nb);
+      k.quantize_row_wide(x.data(), n, whole, {2, false, a.data(), sa.data(), na.data(), ta.data()});
+      scalar().quantize_row_wide(x.data(), n, whole, {2, false, b.data(), sb.data(), nb.data(), tb.data()});
+      CHECK(a == b && sa == sb && na == nb && ta == tb);
       for (int i = 0; i < n; i++) {  // the two codes give the value back within half a step of 15 bits
         int8_t high[4], low[4];
         std::memcpy(high, &a[i / 4 * 2], 4);

@@ -59,6 +59,7 @@ struct RowTarget {
   int32_t* codes;
   float* scales;
   int32_t* negated_sums;
+  int32_t* negated_total;
   int32_t* block(int b) const { return packed ? codes + b / 2 * kPackedRows * 16 + b % 2 * 8 : codes + b * 8 * tile; }
   int step() const { return packed ? 1 : tile; }    // from four codes to the next of a block
   int next_row() const { return packed ? 16 : 1; }  // to the same codes of the row behind it
@@ -73,6 +74,7 @@ struct QuantizedRows {
   const int32_t* codes;         // [tile index][block * 8][tile], four in each; packed: [tile index][block / 2][row][16]
   const float* scales;          // [tile index][block][tile]; whole: [tile index][tile]
   const int32_t* negated_sums;  // [tile index][block][tile], minus the sum of the block's codes
+  const int32_t* negated_totals;  // [row], minus the sum of all
 
   // Entries of `codes` that a tile takes.
   size_t tile_codes() const { return static_cast<size_t>(tile) * (packed ? (blocks + 1) / 2 * 2 : blocks) * 8; }
@@ -80,15 +82,14 @@ struct QuantizedRows {
   RowTarget target(int row) const {
     const size_t index = row / tile, lane = row % tile, block = index * tile * blocks + lane;
     return {tile, packed, const_cast<int32_t*>(codes) + index * tile_codes() + lane * (packed ? 16 : 1),
-            const_cast<float*>(scales) + (whole ? row : block), const_cast<int32_t*>(negated_sums) + block};
+            const_cast<float*>(scales) + (whole ? row : block), const_cast<int32_t*>(negated_sums) + block,
+            const_cast<int32_t*>(negated_totals) + row};
   }
 };
 
-// Bytes of scratch that quantized_matmul needs for rows of so many blocks: two panels as bytes, with float scales and zero
-// points, and a number for each row.
-constexpr size_t matmul_scratch_bytes(int blocks, int rows) {
-  const size_t panel = static_cast<size_t>(blocks + 1) * (code_bytes(8) + 2 * kPanelRows * sizeof(float));
-  return 2 * panel + static_cast<size_t>(rows + kPackedRows) * sizeof(int32_t) + 64;
+// Bytes of scratch that quantized_matmul needs: two panels as bytes, with float scales and zero points.
+constexpr size_t matmul_scratch_bytes(int blocks) {
+  return 2 * static_cast<size_t>(blocks + 1) * (code_bytes(8) + 2 * kPanelRows * sizeof(float)) + 64;
 }
 
 struct MemoryRange {

@@ -36,10 +36,23 @@ struct Piece {
   int count;
 };
 
+// Rows of floats, in huge pages: products write a cache line of each of many rows by turns.
+class FloatRows {
+ public:
+  FloatRows() = default;
+  FloatRows(int rows, int width) : memory_(static_cast<size_t>(rows) * width * sizeof(float)) {}
+  float* data() { return memory_.as<float>(); }
+  const float* data() const { return memory_.as<float>(); }
+  size_t bytes() const { return memory_.size(); }
+
+ private:
+  Buffer memory_;
+};
+
 // The rows that a matrix product reads, in one basis: as floats and as int8, as its matrices need them.
 struct RowForm {
   RowForm(int rows, int columns, int tile);
-  Buffer dense, codes, scales, negated_sums;
+  Buffer dense, codes, scales, negated_sums, negated_totals;
 };
 
 // The same rows as they are, and rotated block by block for matrices that are; see `rotation_block`.
@@ -78,6 +91,8 @@ class Session {
     int stride;
     bool accumulate;
     const std::vector<float>* bias;
+    const Matrix* times = nullptr;  // out = activation(matrix x) * (times x) where given, for more rows than a few
+    size_t bytes() const { return matrix->bytes() + (times == nullptr ? 0 : times->bytes()); }
   };
   // What one thread owns.
   struct Scratch {
@@ -86,6 +101,7 @@ class Session {
     std::vector<uint8_t> codes;        // a panel as bytes
     std::vector<float> panel;          // a panel as floats
     std::vector<float> pairs;          // products of the two halves of wide codes
+    FloatRows gated;                   // products of two panels with all rows, of the gate and of what it opens
     std::vector<float> scores;         // attention: (rows of a tile, kAttentionSpan)
     std::vector<float> partials;       // (spans, rows of a tile, partial_stride)
     std::vector<int8_t> weight_codes;  // the scores as CachedRows
@@ -165,6 +181,7 @@ class Session {
   void place_dense(RowForm& form, int row, int count, int columns, const float* x);
   void place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x);
   void multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range);
+  void multiply_gated(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range);
   void multiply_decoded(Scratch& scratch, const RowForm& rows, int count, const Matrix& matrix, PanelRange range, Output out);
   void multiply_wide(Scratch& scratch, const QuantizedRows& rows, const Matrix& matrix, PanelRange range, Output out);
   QuantizedRows quantized_rows(const RowForm& form, int count, int columns, bool whole) const;
@@ -177,7 +194,7 @@ class Session {
   ThreadTeam team_;
   RowBuffer rows_;
   std::vector<Scratch> scratch_;
-  std::vector<float> stream_, queries_, keys_, values_, attended_, gate_, up_, block_;
+  FloatRows stream_, queries_, keys_, values_, attended_, gate_, up_, block_;
   std::vector<std::vector<float>> angles_;  // for each rope: (chunk, dim / 2, cosine and sine)
 
   // The chunk at hand.
