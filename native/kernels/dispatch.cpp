@@ -40,13 +40,13 @@ bool has_avx512vnni() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
-// CPUID leaf 7: AMX-TILE and AMX-INT8. The kernel must also grant the process the tiles' memory, once.
+// CPUID leaf 7: AMX-TILE, AMX-INT8 and AMX-BF16. The kernel must also grant the process the tiles' memory, once.
 bool has_amx() {
   unsigned a, b, c, d;
-  constexpr unsigned kTileBit = 1u << 24, kInt8Bit = 1u << 25;
+  constexpr unsigned kNeeded = 1u << 22 | 1u << 24 | 1u << 25;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  if (!has_avx512vnni() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  if ((d & kTileBit) == 0 || (d & kInt8Bit) == 0) return false;
+  if (!has_avx512vnni() || !__builtin_cpu_supports("avx512bf16") || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if ((d & kNeeded) != kNeeded) return false;
   static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   return granted;
 }

@@ -1,16 +1,20 @@
 #include "simd_avx512.h"
 #include "table.h"
+#include "tiled_attention.h"
 #include "tiled_matmul.h"
 
 namespace bitwright {
 
-// AVX-512 with AMX-INT8 for prompts; a single row is read at the speed of memory without it.
+static constexpr MatrixAttention kAttention = {matrix_row<Avx512>, matrix_panels<Avx512, Amx>};
+
+// AVX-512 with AMX for prompts and attention; a single row's products are read at the speed of memory without it.
 extern const Kernels kKernels_amx;
 const Kernels kKernels_amx = [] {
   Kernels kernels = make_table<Avx512>();
   kernels.name = "amx";
   kernels.few_rows = 2;
   kernels.packed = true;
+  kernels.attention = &kAttention;
   kernels.quantized_matmul = tiled_matmul<Avx512, Amx>;
   return kernels;
 }();

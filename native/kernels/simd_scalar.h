@@ -53,6 +53,17 @@ struct Scalar {
   static void store_fp16(uint16_t* p, F a) {
     for (int i = 0; i < 16; i++) p[i] = float_to_half(a.v[i]);
   }
+  static uint16_t bf16(float x) {  // nearest, ties to even
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+  }
+  static void store_bf16(uint16_t* p, F a) {
+    for (int i = 0; i < 16; i++) p[i] = bf16(a.v[i]);
+  }
+  static void store_bf16_pairs(uint16_t* p, F even, F odd) {
+    for (int i = 0; i < 16; i++) p[2 * i] = bf16(even.v[i]), p[2 * i + 1] = bf16(odd.v[i]);
+  }
   static F add(F a, F b) {
     return map([&](int i) { return a.v[i] + b.v[i]; });
   }

@@ -20,6 +20,7 @@ constexpr bitwright::Kernels make_table() {
       .tile = Isa::kTile,
       .few_rows = bitwright::kFewRows,
       .packed = false,
+      .attention = nullptr,
       .dense_panel = dense_panel<Isa>,
       .cached_panels = cached_panels<Isa>,
       .cached_row = cached_row<Isa>,

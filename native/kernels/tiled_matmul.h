@@ -55,11 +55,13 @@ class Ahead {
 
 // One panel's products with `count` rows: sums leave the integers.
 template <class Isa, bool kFull, bool kAccumulate>
-inline void write_sums(const SpreadPanel& w, const int32_t* sums, int count, const int32_t* negated, const float* scales, Output out) {
+inline void write_sums(const SpreadPanel& w, const int32_t* sums, int count, const int32_t* negated, const float* scales,
+                       Output out) {
   const auto scale = Isa::load(w.scales);
   for (int t = 0; t < count; t++, out.values += out.stride) {
     const auto exact = exact_sum<Isa>(w, 0, Isa::load_int(sums + t * kTileLanes), negated[t]);
-    write_lanes<Isa>(out.values, Isa::mul(Isa::mul(exact, scale), Isa::set1(scales[t])), kFull ? kPanelRows : w.rows, kAccumulate);
+    write_lanes<Isa>(out.values, Isa::mul(Isa::mul(exact, scale), Isa::set1(scales[t])), kFull ? kPanelRows : w.rows,
+                     kAccumulate);
   }
 }
 

@@ -33,21 +33,29 @@ MemoryRange Session::Scratch::take_ahead(size_t bytes) {
   return first;
 }
 
+// Floats by channel and row; or half as many rows of two digits with a unit and a sum for 32 channels; or packed bf16.
+size_t Session::query_floats(const KvCache& cache, int rows) const {
+  const int dim = model_->head_dim, blocks = (dim + kBlock - 1) / kBlock;
+  if (on_matrix(cache)) return round_up(static_cast<int>(matrix_entries(rows, dim) / 2), kPanelRows);
+  return static_cast<size_t>(kernels_.tile) * std::max(dim, blocks * (kBlock / 4 + 1));
+}
+
 void Session::prepare_tiles() {
   const int group = model_->heads / model_->kv_heads;
-  size_t shared = 0, own = 0;
+  size_t shared = 0, own = 0, queries = 0;
   tiles_.clear();
   tiles_of_row_.resize(positions_.size());
   for (size_t s = 0; s < slices_.size(); s++) {
     const Slice& slice = slices_[s];
-    const int capacity = slice.sequence->cache.coded() ? kernels_.tile / 2 : kernels_.tile;
+    const int capacity = attention_rows(slice.sequence->cache);
     const int heads = std::min(group, capacity), tokens = capacity / heads;
     for (int token = 0; token < slice.count; token += tokens) {
       const int first = static_cast<int>(tiles_.size()), now = std::min(tokens, slice.count - token);
       const size_t spans = (slice.position + token + now - 1) / kAttentionSpan + 1;
       for (int head = 0; head < model_->heads;) {
         const int end = std::min((head / group + 1) * group, head + heads);
-        QueryTile tile{static_cast<int>(s), slice.row + token, now, head / group, head, end - head, kWhole};
+        QueryTile tile{static_cast<int>(s), slice.row + token, now, head / group, head, end - head, kWhole, queries};
+        queries += query_floats(slice.sequence->cache, tile.rows());
         const size_t size = spans * partials_size(tile);
         if (slice.count <= kFewTokens)
           tile.partials = shared, shared += size;
@@ -60,6 +68,7 @@ void Session::prepare_tiles() {
     }
   }
   if (partials_.size() < shared) partials_.resize(shared);
+  if (query_tiles_.size() < queries * sizeof(float)) query_tiles_ = Buffer(queries * sizeof(float));
   for (Scratch& scratch : scratch_)
     if (scratch.partials.size() < own) scratch.partials.resize(own);
 }
@@ -79,7 +88,7 @@ void Session::prepare_attention(int thread, const Layer& layer, int index) {
   if (thread == 0) next_item_.store(0, std::memory_order_relaxed);
   write_cache(thread, layer, index);
   const Share share(static_cast<int>(tiles_.size()), team_.size() - 1 - thread, team_.size());
-  for (int tile = share.begin; tile < share.end; tile++) fill_queries(tiles_[tile], tile, layer, scratch_[thread].line.data());
+  for (int tile = share.begin; tile < share.end; tile++) fill_queries(tiles_[tile], layer, scratch_[thread].line.data());
 }
 
 void Session::write_cache(int thread, const Layer& layer, int index) {
@@ -107,11 +116,11 @@ void Session::write_cache(int thread, const Layer& layer, int index) {
 
 // Row t * heads + h of a tile holds head first_head + h of its token t: floats as [channel][row], codes as tiles of rows
 // hold them, two lines a row.
-void Session::fill_queries(const QueryTile& tile, int at, const Layer& layer, float* line) {
+void Session::fill_queries(const QueryTile& tile, const Layer& layer, float* line) {
   const int dim = model_->head_dim, width = kernels_.tile;
   const KvCache& keys = cache(tile);
-  const CachedRows rows = query_codes(at, tile.rows());
-  float* floats = query_tiles_.as<float>() + at * query_stride_;
+  const CachedRows rows = query_codes(tile);
+  float* floats = query_tiles_.as<float>() + tile.queries;
   for (int row = 0; row < tile.rows(); row++) {
     const int token = tile.row + row / tile.heads, head = tile.first_head + row % tile.heads;
     std::memcpy(line, queries_.data() + (static_cast<size_t>(token) * model_->heads + head) * dim, dim * sizeof(float));
@@ -119,18 +128,20 @@ void Session::fill_queries(const QueryTile& tile, int at, const Layer& layer, fl
     turn(line, layer, token);
     kernels_.scale(line, dim, model_->attention_scale);
     if (keys.transformed()) turn_head(kernels_, line, dim);
-    if (keys.coded())
+    if (on_matrix(keys))
+      kernels_.attention->row(line, dim, row, reinterpret_cast<uint16_t*>(floats));
+    else if (keys.coded())
       kernels_.cached_row(line, nullptr, dim, row, rows);
     else
       for (int k = 0; k < dim; k++) floats[static_cast<size_t>(k) * width + row] = line[k];
   }
 }
 
-CachedRows Session::query_codes(int tile, int rows) const {
+CachedRows Session::query_codes(const QueryTile& tile) const {
   const int blocks = (model_->head_dim + kBlock - 1) / kBlock, most = kernels_.tile / 2;
-  const float* begin = query_tiles_.as<float>() + static_cast<size_t>(tile) * query_stride_;
+  const float* begin = query_tiles_.as<float>() + tile.queries;
   const float* units = begin + static_cast<size_t>(most) * blocks * 2 * kBlock / sizeof(float);
-  return {rows, digits(), reinterpret_cast<const int8_t*>(begin), units, units + static_cast<size_t>(most) * blocks};
+  return {tile.rows(), digits(), reinterpret_cast<const int8_t*>(begin), units, units + static_cast<size_t>(most) * blocks};
 }
 
 int Session::visible_from(int row, const Layer& layer) const {
@@ -261,16 +272,23 @@ void Session::score(Scratch& scratch, int index, int at, int span, Interval posi
   const KvCache& cached = cache(tile);
   const uint8_t* keys = cached.keys(index, tile.kv_head, span);
   const int first = positions.begin / kPanelRows * kPanelRows;
+  const int panels = (positions.end - first + kPanelRows - 1) / kPanelRows;
+  if (on_matrix(cached)) {
+    const HalfPanels half{reinterpret_cast<const uint16_t*>(keys + cached.key_bytes(first)), cached.key_bytes(kPanelRows) / 2,
+                          model_->head_dim, panels};
+    kernels_.attention->panels(half, matrix_queries(tile), tile.rows(), {scores + first, kAttentionSpan, false},
+                               scratch.turned.as<uint16_t>());
+    return;
+  }
   if (cached.coded()) {
-    const CachedRows queries = query_codes(at, tile.rows());
-    const int panels = (positions.end - first + kPanelRows - 1) / kPanelRows;
+    const CachedRows queries = query_codes(tile);
     kernels_.cached_panels(
         {keys + cached.key_bytes(first), cached.key_scales(index, tile.kv_head, span) + first, cached.key_bytes(kPanelRows),
          cached.bits(), (model_->head_dim + kBlock - 1) / kBlock, panels, scratch.take_ahead(scratch.ahead.bytes / 3)},
         queries, {scores + first, kAttentionSpan, false});
     return;
   }
-  const DenseInput queries{query_tiles_.as<float>() + at * query_stride_, kernels_.tile, false};
+  const DenseInput queries{query_tiles_.as<float>() + tile.queries, kernels_.tile, false};
   for (int position = first; position < positions.end; position += kPanelRows)
     kernels_.dense_panel(cached.dense_type(), keys + cached.key_bytes(position), model_->head_dim, queries, tile.rows(),
                          {scores + position, kAttentionSpan, false});
@@ -283,6 +301,18 @@ void Session::weigh(Scratch& scratch, int index, int at, int span, int count, fl
   const uint8_t* values = cached.values(index, tile.kv_head, span);
   const int panels = wide_head() / kPanelRows;
   float* scores = scratch.scores.data();
+  if (on_matrix(cached)) {
+    const int wide = wide_head();
+    auto* weights = scratch.weights.as<uint16_t>();
+    for (int row = 0; row < tile.rows(); row++)
+      kernels_.attention->row(scores + static_cast<size_t>(row) * kAttentionSpan, count, row, weights);
+    const HalfPanels half{reinterpret_cast<const uint16_t*>(values), cached.value_panel_bytes() / 2, count, panels};
+    kernels_.attention->panels(half, weights, tile.rows(), {scratch.sums.data(), wide, false}, scratch.turned.as<uint16_t>());
+    for (int row = 0; row < tile.rows(); row++)
+      std::copy_n(scratch.sums.data() + static_cast<size_t>(row) * wide, wide,
+                  sums + static_cast<size_t>(row) * partial_stride());
+    return;
+  }
   if (!cached.coded()) {
     for (int panel = 0; panel < panels; panel++)
       kernels_.dense_panel(cached.dense_type(), values + panel * cached.value_panel_bytes(), count, {scores, 1, true},

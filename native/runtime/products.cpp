@@ -94,7 +94,8 @@ void Session::multiply_gated(Scratch& scratch, const RowBuffer& rows, int count,
     activate(gate, up, count * kWidth, gate);
     const int begin = panel * kPanelRows, lanes = std::min(two.end * kPanelRows, product.matrix->rows()) - begin;
     for (int row = 0; row < count; row++)
-      std::copy_n(gate + static_cast<size_t>(row) * kWidth, lanes, product.out + static_cast<size_t>(row) * product.stride + begin);
+      std::copy_n(gate + static_cast<size_t>(row) * kWidth, lanes,
+                  product.out + static_cast<size_t>(row) * product.stride + begin);
   }
 }
 

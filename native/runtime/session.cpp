@@ -34,13 +34,17 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
       rows_(kChunk, widest(*model_), kernels_.tile) {
   const int columns = widest(*model_), tile = kernels_.tile;
   const size_t padded = round_up(columns, kBlock);
+  const bool matrix = kernels_.attention != nullptr;
+  const int most = matrix ? kMatrixRows : tile;
   for (int i = 0; i < team_.size(); i++)
-    scratch_.push_back({RowBuffer(1, columns, tile), std::vector<float>(columns), std::vector<float>(columns),
-                        std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock))),
-                        std::vector<float>(padded * kPanelRows), std::vector<float>(2 * kChunk * kPanelRows), FloatRows(kChunk, 4 * kPanelRows),
-                        std::vector<float>(tile * kAttentionSpan), std::vector<float>(),
-                        std::vector<int8_t>(tile * kAttentionSpan), std::vector<float>(tile * kAttentionSpan / kBlock),
-                        std::vector<float>(tile * kAttentionSpan / kBlock)});
+    scratch_.push_back(
+        {RowBuffer(1, columns, tile), std::vector<float>(columns), std::vector<float>(columns),
+         std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock))), std::vector<float>(padded * kPanelRows),
+         std::vector<float>(2 * kChunk * kPanelRows), FloatRows(kChunk, 4 * kPanelRows), FloatRows(most, kAttentionSpan),
+         std::vector<float>(), std::vector<int8_t>(tile * kAttentionSpan), std::vector<float>(tile * kAttentionSpan / kBlock),
+         std::vector<float>(tile * kAttentionSpan / kBlock), Buffer(matrix ? matrix_entries(kMatrixRows, kAttentionSpan) * 2 : 0),
+         Buffer(matrix ? matrix_entries(kPanelRows, std::max(kAttentionSpan, model_->head_dim)) * 2 : 0),
+         FloatRows(matrix ? kMatrixRows : 0, wide_head())});
   const auto rows_of = [](int width) { return FloatRows(kChunk, width); };
   stream_ = rows_of(model_->hidden);
   block_ = rows_of(model_->hidden);
@@ -51,24 +55,19 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   gate_ = rows_of(model_->intermediate);
   up_ = FloatRows(kFewRows, model_->intermediate);
   for (const Rope& rope : model_->ropes) angles_.emplace_back(kChunk * rope.inverse_frequencies.size() * 2);
-  // A tile's queries are floats, or half as many rows of two digits with a unit and a sum for 32 channels.
-  const int blocks = (model_->head_dim + kBlock - 1) / kBlock, group = model_->heads / model_->kv_heads;
-  query_stride_ = static_cast<size_t>(tile) * std::max(model_->head_dim, blocks * (kBlock / 4 + 1));
-  const int head_tiles = (group + std::min(group, tile / 2) - 1) / std::min(group, tile / 2);
-  query_tiles_ = Buffer(static_cast<size_t>(kChunk) * model_->kv_heads * head_tiles * query_stride_ * sizeof(float));
 }
 
 size_t Session::buffer_bytes() const {
   const auto size = [](const auto& vector) { return vector.capacity() * sizeof(vector[0]); };
   const auto rows = [](const RowForm& form) {
-    return form.dense.size() + form.codes.size() + form.scales.size() + form.negated_sums.size() +
-           form.negated_totals.size();
+    return form.dense.size() + form.codes.size() + form.scales.size() + form.negated_sums.size() + form.negated_totals.size();
   };
   const auto both = [&](const RowBuffer& buffer) { return rows(buffer.plain) + rows(buffer.rotated); };
   size_t total = both(rows_) + query_tiles_.size() + size(partials_);
   for (const Scratch& own : scratch_)
-    total += both(own.row) + size(own.line) + size(own.rotated) + size(own.codes) + size(own.panel) + size(own.pairs) + own.gated.bytes() +
-             size(own.scores) + size(own.partials) + size(own.weight_codes) + size(own.weight_units) + size(own.weight_sums);
+    total += both(own.row) + size(own.line) + size(own.rotated) + size(own.codes) + size(own.panel) + size(own.pairs) +
+             own.gated.bytes() + own.scores.bytes() + own.weights.size() + own.turned.size() + own.sums.bytes() +
+             size(own.partials) + size(own.weight_codes) + size(own.weight_units) + size(own.weight_sums);
   for (const auto* floats : {&stream_, &queries_, &keys_, &values_, &attended_, &gate_, &up_, &block_}) total += floats->bytes();
   for (const auto& angles : angles_) total += size(angles);
   return total;

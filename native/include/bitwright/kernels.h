@@ -21,6 +21,8 @@ constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
 constexpr int kLargestHadamard = 1024;
 constexpr int kFewRows = 8;      // rows of activations that codes are taken apart for in registers, at most
 constexpr int kPackedRows = 16;  // rows that a matrix unit takes at once
+constexpr int kMatrixStep = 32;  // columns of bf16 that it takes at once
+constexpr int kMatrixRows = 96;  // queries that attention gives it at a time
 
 enum class DenseType : int { fp32, fp16, bf16 };
 enum class ScaleType : int { fp32, fp16, multiple };  // multiple: one fp32 scale a row, times an int8 for each group
@@ -69,11 +71,11 @@ struct RowTarget {
 // row: then sums stay whole over a group, and over the row where the weights allow it.
 struct QuantizedRows {
   int rows, blocks, tile;
-  bool whole;                   // one scale a row
-  bool packed;                  // tiles of kPackedRows rows as a matrix unit loads them; always read in full
-  const int32_t* codes;         // [tile index][block * 8][tile], four in each; packed: [tile index][block / 2][row][16]
-  const float* scales;          // [tile index][block][tile]; whole: [tile index][tile]
-  const int32_t* negated_sums;  // [tile index][block][tile], minus the sum of the block's codes
+  bool whole;                     // one scale a row
+  bool packed;                    // tiles of kPackedRows rows as a matrix unit loads them; always read in full
+  const int32_t* codes;           // [tile index][block * 8][tile], four in each; packed: [tile index][block / 2][row][16]
+  const float* scales;            // [tile index][block][tile]; whole: [tile index][tile]
+  const int32_t* negated_sums;    // [tile index][block][tile], minus the sum of the block's codes
   const int32_t* negated_totals;  // [row], minus the sum of all
 
   // Entries of `codes` that a tile takes.
@@ -81,8 +83,11 @@ struct QuantizedRows {
   // For whoever owns the arrays and fills them.
   RowTarget target(int row) const {
     const size_t index = row / tile, lane = row % tile, block = index * tile * blocks + lane;
-    return {tile, packed, const_cast<int32_t*>(codes) + index * tile_codes() + lane * (packed ? 16 : 1),
-            const_cast<float*>(scales) + (whole ? row : block), const_cast<int32_t*>(negated_sums) + block,
+    return {tile,
+            packed,
+            const_cast<int32_t*>(codes) + index * tile_codes() + lane * (packed ? 16 : 1),
+            const_cast<float*>(scales) + (whole ? row : block),
+            const_cast<int32_t*>(negated_sums) + block,
             const_cast<int32_t*>(negated_totals) + row};
   }
 };
@@ -118,6 +123,19 @@ struct CachedRows {
 
 constexpr float cached_zero(int bits) { return bits == 4 ? 7.5f : 128.0f; }  // four bits have no level at zero: 16 even ones
 
+// Panels in half precision, of 16 lanes each, that follow one another.
+struct HalfPanels {
+  const uint16_t* values;  // [panel, `stride` entries apart][column][16]
+  size_t stride;
+  int columns, count;
+};
+
+// Entries that `rows` rows of bf16 take when they are packed for a matrix unit.
+constexpr size_t matrix_entries(int rows, int columns) {
+  return static_cast<size_t>((rows + kPackedRows - 1) / kPackedRows * kPackedRows) * ((columns + kMatrixStep - 1) / kMatrixStep) *
+         kMatrixStep;
+}
+
 // Activations of one tile: x(k, t) at values[k * stride + t], or at values[k + t * kAttentionSpan] if `by_row`.
 struct DenseInput {
   const float* values;
@@ -131,6 +149,15 @@ struct Output {
   float* values;
   ptrdiff_t stride;
   bool accumulate;
+};
+
+// Attention on a matrix unit that multiplies bf16; see kernels/tiled_attention.h.
+struct MatrixAttention {
+  // Writes one of the rows.
+  void (*row)(const float* x, int columns, int row, uint16_t* out);
+  // out[row][16 a panel]: as many rows as fill whole tiles are written. `scratch`: a panel, matrix_entries(16, columns), on a
+  // cache line.
+  void (*panels)(const HalfPanels&, const uint16_t* rows, int count, Output out, uint16_t* scratch);
 };
 
 struct PanelRange {
@@ -152,6 +179,8 @@ struct Kernels {
   int tile;      // tokens in a full tile
   int few_rows;  // up to so many rows of int8 lie one after the other (tile 1)
   bool packed;   // more of them lie packed
+
+  const MatrixAttention* attention;  // null where there is no such unit
 
   // One dense panel times up to `tile` tokens.
   void (*dense_panel)(DenseType, const void* panel, int k, DenseInput x, int tokens, Output out);

@@ -102,11 +102,13 @@ class Session {
     std::vector<float> panel;          // a panel as floats
     std::vector<float> pairs;          // products of the two halves of wide codes
     FloatRows gated;                   // products of two panels with all rows, of the gate and of what it opens
-    std::vector<float> scores;         // attention: (rows of a tile, kAttentionSpan)
+    FloatRows scores;                  // attention: (rows of a tile, kAttentionSpan)
     std::vector<float> partials;       // (spans, rows of a tile, partial_stride)
     std::vector<int8_t> weight_codes;  // the scores as CachedRows
     std::vector<float> weight_units, weight_sums;
-    MemoryRange ahead{};  // attention: what of the cache this thread reads next, not asked for yet
+    Buffer weights, turned;  // on a matrix unit: the scores as it reads them, and one of the cache's panels
+    FloatRows sums;          // (rows of a tile, wide_head)
+    MemoryRange ahead{};     // attention: what of the cache this thread reads next, not asked for yet
 
     MemoryRange take_ahead(size_t bytes);  // its first bytes
   };
@@ -120,6 +122,7 @@ class Session {
     int slice, row, tokens;  // first row of the chunk, number of tokens
     int kv_head, first_head, heads;
     size_t partials;  // where its partial results begin in `partials_`, or kWhole
+    size_t queries;   // where its queries begin in `query_tiles_`
     int rows() const { return tokens * heads; }
   };
   struct Interval {
@@ -146,7 +149,7 @@ class Session {
   void prepare_tiles();
   void prepare_attention(int thread, const Layer& layer, int index);
   void write_cache(int thread, const Layer& layer, int index);
-  void fill_queries(const QueryTile& tile, int at, const Layer& layer, float* line);
+  void fill_queries(const QueryTile& tile, const Layer& layer, float* line);
   void attend(int thread, const Layer& layer, int index);
   void attend_item(int thread, const Layer& layer, int index, AttentionItem item);
   void attend_whole(int thread, int index, int tile, Interval seen);
@@ -157,12 +160,23 @@ class Session {
   void merge(const QueryTile& tile, int row, const float* partials, Interval spans, float* out) const;
   const float* attended(int row, const Layer& layer, float* line) const;
   Interval spans(const QueryTile& tile, const Layer& layer) const;
+  // Whether a matrix unit attends: eight-bit activations ask for no more than its bf16 gives.
+  bool on_matrix(const KvCache& cache) const {
+    return kernels_.attention != nullptr && options_.activations == Activations::int8 && cache.type() == CacheType::fp16;
+  }
+  int attention_rows(const KvCache& cache) const {
+    return on_matrix(cache) ? kMatrixRows : cache.coded() ? kernels_.tile / 2 : kernels_.tile;
+  }
+  size_t query_floats(const KvCache& cache, int rows) const;  // that a tile takes
+  const uint16_t* matrix_queries(const QueryTile& tile) const {
+    return reinterpret_cast<const uint16_t*>(query_tiles_.as<float>() + tile.queries);
+  }
   const KvCache& cache(const QueryTile& tile) const { return slices_[tile.slice].sequence->cache; }
   int visible_from(int row, const Layer& layer) const;
   int wide_head() const { return round_up(model_->head_dim, kPanelRows); }
   int partial_stride() const { return wide_head() + 2; }  // sums, the highest score, sum of exponentials
   size_t partials_size(const QueryTile& tile) const { return static_cast<size_t>(tile.rows()) * partial_stride(); }  // of a span
-  CachedRows query_codes(int tile, int rows) const;
+  CachedRows query_codes(const QueryTile& tile) const;
   // Digits of queries and softmax weights: as many bits as the activations of linear layers have.
   int digits() const { return options_.activations == Activations::int8 ? 1 : 2; }
   void turn(float* head, const Layer& layer, int row) const;
@@ -202,7 +216,6 @@ class Session {
   std::vector<int> positions_, ends_;  // of each row; rows whose logits are wanted
   std::vector<QueryTile> tiles_;
   std::vector<Interval> tiles_of_row_;  // the tiles that hold each row's heads
-  size_t query_stride_;                 // floats that a tile of queries takes
   Buffer query_tiles_;
   std::vector<float> partials_;
   std::atomic<int> next_item_{0};  // attention's work is dealt out as threads come for it
