@@ -11,11 +11,17 @@
 
 namespace {
 
-// A block of 32, read through a zero-padded copy at the end of the row.
-struct Block32 {
-  float values[kBlock];
-  Block32(const float* x, int count) {
-    for (int i = 0; i < kBlock; i++) values[i] = i < count ? x[i] : 0.0f;
+constexpr int kPairOfBlocks = 2 * kBlock;
+
+// A block of 32, or two, read through a zero-padded copy at the end of the row.
+template <int kSize>
+struct Padded {
+  float copy[kSize];
+  const float* values;
+  Padded(const float* x, int count) : values(x) {
+    if (count >= kSize) return;
+    for (int i = 0; i < kSize; i++) copy[i] = i < count ? x[i] : 0.0f;
+    values = copy;
   }
 };
 
@@ -24,41 +30,60 @@ inline float block_bound(const float* x) {
   return Isa::highest(Isa::max(Isa::abs(Isa::load(x)), Isa::abs(Isa::load(x + kPanelRows))));
 }
 
+// Four at a time, since each maximum waits for the one before.
 template <class Isa>
 inline float row_bound(const float* x, int n) {
-  auto bound = Isa::set1(0.0f);
-  for_each_vector<Isa>(x, n, 0.0f, [&](int, auto v, int) { bound = Isa::max(bound, Isa::abs(v)); });
-  return Isa::highest(bound);
+  constexpr int kStreams = 4;
+  typename Isa::F bounds[kStreams];
+  for (auto& bound : bounds) bound = Isa::set1(0.0f);
+  int i = 0;
+  for (; i + kStreams * kPanelRows <= n; i += kStreams * kPanelRows)
+    for (int s = 0; s < kStreams; s++) bounds[s] = Isa::max(bounds[s], Isa::abs(Isa::load(x + i + s * kPanelRows)));
+  for_each_vector<Isa>(x + i, n - i, 0.0f, [&](int, auto v, int) { bounds[0] = Isa::max(bounds[0], Isa::abs(v)); });
+  return Isa::highest(Isa::max(Isa::max(bounds[0], bounds[1]), Isa::max(bounds[2], bounds[3])));
+}
+
+// Codes of two blocks, and the sum of each.
+template <class Isa>
+inline void round_blocks(const float* x, const float* inverses, int8_t* codes, int32_t* sums) {
+  if constexpr (requires { Isa::round_blocks(x, inverses, codes, sums); }) return Isa::round_blocks(x, inverses, codes, sums);
+  for (int b = 0; b < 2; b++, x += kBlock, codes += kBlock) {
+    const auto inverse = Isa::set1(inverses[b]);
+    const auto low = Isa::round(Isa::mul(Isa::load(x), inverse)), high = Isa::round(Isa::mul(Isa::load(x + kPanelRows), inverse));
+    Isa::store_int8(codes, low);
+    Isa::store_int8(codes + kPanelRows, high);
+    sums[b] = static_cast<int32_t>(Isa::sum(Isa::add(low, high)));
+  }
 }
 
 inline void place_codes(const int8_t* codes, int step, int32_t* out) {
+  if (step == 1) return static_cast<void>(std::memcpy(out, codes, kBlock));
   for (int j = 0; j < kSteps; j++) std::memcpy(out + j * step, codes + 4 * j, 4);
 }
 
 template <class Isa>
 void quantize_row(const float* x, int columns, bool whole, RowTarget target) {
-  const int tile = target.tile;
-  float* scales = target.scales;
-  int32_t* negated_sums = target.negated_sums;
-  float bound = whole ? row_bound<Isa>(x, columns) : 0.0f;
-  if (whole) *scales = bound / 127.0f;
+  const auto inverse_of = [](float bound) { return bound > 0.0f ? 127.0f / bound : 0.0f; };
+  const float bound = whole ? row_bound<Isa>(x, columns) : 0.0f;
+  if (whole) *target.scales = bound / 127.0f;
+  float inverses[2] = {inverse_of(bound), inverse_of(bound)};
   int32_t total = 0;
-  for (int k = 0; k < columns; k += kBlock, negated_sums += tile) {
-    const Block32 padded(x + k, columns - k);
-    if (!whole) {
-      bound = block_bound<Isa>(padded.values);
-      *scales = bound / 127.0f;
-      scales += tile;
+  for (int k = 0, block = 0; k < columns; k += kPairOfBlocks) {
+    const Padded<kPairOfBlocks> padded(x + k, columns - k);
+    const int blocks = columns - k > kBlock ? 2 : 1;
+    for (int b = 0; b < blocks && !whole; b++) {
+      const float own = block_bound<Isa>(padded.values + b * kBlock);
+      target.scales[(block + b) * target.tile] = own / 127.0f;
+      inverses[b] = inverse_of(own);
     }
-    const float inverse = bound > 0.0f ? 127.0f / bound : 0.0f;
-    const auto low = Isa::round(Isa::mul(Isa::load(padded.values), Isa::set1(inverse)));
-    const auto high = Isa::round(Isa::mul(Isa::load(padded.values + kPanelRows), Isa::set1(inverse)));
-    int8_t bytes[kBlock];
-    Isa::store_int8(bytes, low);
-    Isa::store_int8(bytes + kPanelRows, high);
-    place_codes(bytes, target.step(), target.block(k / kBlock));
-    *negated_sums = -static_cast<int32_t>(Isa::sum(Isa::add(low, high)));
-    total += *negated_sums;
+    int8_t codes[kPairOfBlocks];
+    int32_t sums[2];
+    round_blocks<Isa>(padded.values, inverses, codes, sums);
+    for (int b = 0; b < blocks; b++, block++) {
+      place_codes(codes + b * kBlock, target.step(), target.block(block));
+      target.negated_sums[block * target.tile] = -sums[b];
+      total -= sums[b];
+    }
   }
   *target.negated_total = total;
 }
@@ -72,7 +97,7 @@ void quantize_row_wide(const float* x, int columns, bool whole, RowTarget target
   const float row = whole ? row_bound<Isa>(x, columns) : 0.0f;
   int32_t totals[2] = {};
   for (int k = 0; k < columns; k += kBlock, negated_sums += tile) {
-    const Block32 padded(x + k, columns - k);
+    const Padded<kBlock> padded(x + k, columns - k);
     const float bound = whole ? row : block_bound<Isa>(padded.values), unit = bound / kMost;
     const float inverse = bound > 0.0f ? kMost / bound : 0.0f;
     if (!whole || k == 0) {

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <initializer_list>
 
 namespace {
 
@@ -52,6 +53,31 @@ struct Avx512 {
   static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static F pow2(F a) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23));
+  }
+  // 2^t for t from -126 to 127: 2^round(t) times a polynomial of the rest, the least relative error of degree 5 (8e-8).
+  static F exp2(F t) {
+    const F n = round(t), f = _mm512_sub_ps(t, n);
+    F y = set1(0.0013276472454890609f);
+    for (float coefficient :
+         {0.009675540961325169f, 0.05550713092088699f, 0.24022120237350464f, 0.6931469440460205f, 1.0000001192092896f})
+      y = fma(y, f, set1(coefficient));
+    return _mm512_scalef_ps(y, n);
+  }
+  // 64 products x * inverse as bytes, the first 32 by the first inverse, and the sum of each 32 codes.
+  static void round_blocks(const float* x, const float* inverses, int8_t* codes, int32_t* sums) {
+    __m512i q[4];
+    for (int i = 0; i < 4; i++) q[i] = _mm512_cvtps_epi32(_mm512_mul_ps(load(x + 16 * i), set1(inverses[i / 2])));
+    const __m512i mixed = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i bytes = _mm512_permutexvar_epi32(order, mixed);
+    _mm512_storeu_si512(codes, bytes);
+    const __m512i fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
+    for (int half = 0; half < 2; half++) {
+      const __m256i eight = half == 0 ? _mm512_castsi512_si256(fours) : _mm512_extracti64x4_epi64(fours, 1);
+      __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+      four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+      sums[half] = _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1)));
+    }
   }
   static void store_int8(int8_t* p, F whole) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole)));

@@ -39,6 +39,7 @@ constexpr bitwright::Kernels make_table() {
       .sum_exp = sum_exp<Isa>,
       .maximum = maximum<Isa>,
       .to_fp16 = to_fp16<Isa>,
+      .rotate_pairs = rotate_pairs<Isa>,
       .scale = scale<Isa>,
       .expected_gap = expected_gap<Isa>,
       .encode_group = encode_group<Isa>,

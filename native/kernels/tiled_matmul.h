@@ -53,15 +53,24 @@ class Ahead {
   size_t stride_;
 };
 
-// One panel's products with `count` rows: sums leave the integers.
-template <class Isa, bool kFull, bool kAccumulate>
-inline void write_sums(const SpreadPanel& w, const int32_t* sums, int count, const int32_t* negated, const float* scales,
-                       Output out) {
-  const auto scale = Isa::load(w.scales);
-  for (int t = 0; t < count; t++, out.values += out.stride) {
-    const auto exact = exact_sum<Isa>(w, 0, Isa::load_int(sums + t * kTileLanes), negated[t]);
-    write_lanes<Isa>(out.values, Isa::mul(Isa::mul(exact, scale), Isa::set1(scales[t])), kFull ? kPanelRows : w.rows,
-                     kAccumulate);
+// One panel's products with one tile of rows: sums leave the integers. Rows are written as whole tiles where they are.
+template <class Isa, bool kZeros, bool kAccumulate>
+inline void write_tile(const SpreadPanel& w, const int32_t* sums, const QuantizedRows& x, int first_row, Output out) {
+  const int32_t* negated = x.negated_totals + first_row;
+  const float* scales = x.scales + first_row;
+  const auto scale = Isa::load(w.scales), zero = kZeros ? Isa::load(w.zeros) : scale;
+  const auto write = [&](int t, int lanes) {
+    const auto sum = Isa::load_int(sums + t * kTileLanes);
+    const auto exact = kZeros ? Isa::fma(zero, Isa::set1(static_cast<float>(negated[t])), Isa::to_float(sum))
+                              : Isa::to_float(Isa::add_int(sum, Isa::broadcast(negated[t] * w.middle)));
+    write_lanes<Isa>(out.values + t * out.stride, Isa::mul(Isa::mul(exact, scale), Isa::set1(scales[t])), lanes, kAccumulate);
+  };
+  const int count = x.rows - first_row;
+  if (count >= kTileRows && w.rows >= kPanelRows) {
+#pragma GCC unroll 16
+    for (int t = 0; t < kTileRows; t++) write(t, kPanelRows);
+  } else {
+    for (int t = 0; t < kTileRows && t < count; t++) write(t, w.rows);
   }
 }
 
@@ -71,43 +80,43 @@ inline void row_span(const SpreadPanel* w, const QuantizedRows& x, int first_row
   const int steps = (x.blocks + kStepBlocks - 1) / kStepBlocks;
   const int32_t* rows = x.target(first_row).codes;
   const size_t next_tile = x.tile_codes();
+  const uint8_t *left = w[0].levels, *right = w[kPanels - 1].levels;
   for_tiles(kTiles * kPanels, []<int kTile>() { Tiles::template clear<kTile>(); });
-  for (int s = 0; s < steps; s++, rows += kTileRows * kTileLanes) {
-    Tiles::template load<kB>(w[0].levels + static_cast<size_t>(s) * kTileRows * kTileBytes, kTileBytes);
+  for (int s = 0; s < steps; s++, rows += kTileSums, left += kTileSums * 4, right += kTileSums * 4) {
+    Tiles::template load<kB>(left, kTileBytes);
     Tiles::template load<kA>(rows, kTileBytes);
     Tiles::template multiply<0, kA, kB, false>();
     if constexpr (kPanels == 2) {
-      Tiles::template load<kB + 1>(w[1].levels + static_cast<size_t>(s) * kTileRows * kTileBytes, kTileBytes);
+      Tiles::template load<kB + 1>(right, kTileBytes);
       Tiles::template multiply<1, kA, kB + 1, false>();
     }
-    ahead.step();
     if constexpr (kTiles == 2) {
       Tiles::template load<kA + 1>(rows + next_tile, kTileBytes);
       Tiles::template multiply<kPanels, kA + 1, kB, false>();
       if constexpr (kPanels == 2) Tiles::template multiply<3, kA + 1, kB + 1, false>();
     }
+    ahead.step();
   }
-  alignas(64) int32_t sums[kTiles * kPanels * kTileSums];
-  for_tiles(kTiles * kPanels, [&]<int kTile>() { Tiles::template store<kTile>(sums + kTile * kTileSums, kTileBytes); });
-  for (int t = 0; t < kTiles; t++)
-    for (int p = 0; p < kPanels; p++) {
-      const int row = first_row + t * kTileRows, count = x.rows - row < kTileRows ? x.rows - row : kTileRows;
-      const Output to{out.values + row * out.stride + p * kPanelRows, out.stride, out.accumulate};
-      const int32_t* sum = sums + (t * kPanels + p) * kTileSums;
-      if (w[p].rows < kPanelRows)
-        out.accumulate ? write_sums<Isa, false, true>(w[p], sum, count, x.negated_totals + row, x.scales + row, to)
-                       : write_sums<Isa, false, false>(w[p], sum, count, x.negated_totals + row, x.scales + row, to);
-      else
-        out.accumulate ? write_sums<Isa, true, true>(w[p], sum, count, x.negated_totals + row, x.scales + row, to)
-                       : write_sums<Isa, true, false>(w[p], sum, count, x.negated_totals + row, x.scales + row, to);
-    }
+  alignas(64) int32_t sums[kTiles * kPanels][kTileSums];
+  for_tiles(kTiles * kPanels, [&]<int kTile>() { Tiles::template store<kTile>(sums[kTile], kTileBytes); });
+  for (int i = 0; i < kTiles * kPanels; i++) {
+    const int p = i % kPanels, row = first_row + i / kPanels * kTileRows;
+    const Output to{out.values + row * out.stride + p * kPanelRows, out.stride, out.accumulate};
+    if (w[p].zeros != nullptr)
+      out.accumulate ? write_tile<Isa, true, true>(w[p], sums[i], x, row, to)
+                     : write_tile<Isa, true, false>(w[p], sums[i], x, row, to);
+    else
+      out.accumulate ? write_tile<Isa, false, true>(w[p], sums[i], x, row, to)
+                     : write_tile<Isa, false, false>(w[p], sums[i], x, row, to);
+  }
 }
 
 template <class Isa, class Tiles, int kPanels>
 inline void multiply_by_row(const SpreadPanel* w, const QuantizedRows& x, Output out) {
-  const int spans = (x.rows + 2 * kTileRows - 1) / (2 * kTileRows), steps = (x.blocks + kStepBlocks - 1) / kStepBlocks;
+  constexpr int kRows = 2 * kTileRows;
+  const int spans = (x.rows + kRows - 1) / kRows, steps = (x.blocks + kStepBlocks - 1) / kStepBlocks;
   Ahead ahead(w[kPanels - 1].next, 2 * w[0].next_bytes, spans * steps);
-  for (int row = 0; row < x.rows; row += 2 * kTileRows) {
+  for (int row = 0; row < x.rows; row += kRows) {
     if (x.rows - row > kTileRows)
       row_span<Isa, Tiles, 2, kPanels>(w, x, row, out, ahead);
     else
@@ -117,16 +126,17 @@ inline void multiply_by_row(const SpreadPanel* w, const QuantizedRows& x, Output
 
 // One tile of rows times one panel. kBlocks columns of blocks go into the unit at a time.
 template <class Isa, class Tiles, bool kWhole, bool kCentred, int kBlocks>
-inline void group_span(const SpreadPanel& w, const QuantizedRows& x, int first_row, Output out) {
-  const int step = kWhole ? w.blocks_per_group : 1, visits = (w.blocks + step - 1) / step;  // step: blocks between two visits
+struct GroupSpan {
+  const SpreadPanel& w;
+  const QuantizedRows& x;
+  const int first_row;
   const RowTarget rows = x.target(first_row);
-  alignas(64) int32_t sums[4][kTileSums];
-  typename Isa::F acc[kTileRows];
-#pragma GCC unroll 16
-  for (int t = 0; t < kTileRows; t++) acc[t] = Isa::set1(0.0f);
-  for (int first = 0; first < visits; first += 4) {
-    const int count = visits - first < 4 ? visits - first : 4;
-    for_tiles(count, [&]<int kTile>() {
+  const int step = kWhole ? w.blocks_per_group : 1;  // blocks between two visits to the floats
+  const int visits = (w.blocks + step - 1) / step;
+
+  // The unit adds up what the next four visits want.
+  void add_up(int first) const {
+    for_tiles(visits - first, [&]<int kTile>() {
       const int begin = (first + kTile) * step, end = begin + step < w.blocks ? begin + step : w.blocks;
       Tiles::template clear<kTile>();
       for (int b = begin; b < end; b += kBlocks) {
@@ -135,42 +145,55 @@ inline void group_span(const SpreadPanel& w, const QuantizedRows& x, int first_r
         Tiles::template multiply<kTile, kA + kTile % 2, kB + kTile % 2, kCentred>();
       }
     });
-    for_tiles(count, [&]<int kTile>() { Tiles::template store<kTile>(sums[kTile], kTileBytes); });
-    for (int i = 0; i < count; i++) {
-      const int begin = (first + i) * step, g = begin / w.blocks_per_group;
-      auto scale = Isa::load(w.scales + (w.multiples == nullptr ? g * kPanelRows : 0));
-      if (w.multiples != nullptr) scale = Isa::mul(scale, Isa::to_float(Isa::load_int8_lanes(w.multiples + g * kPanelRows)));
-      const float* row_scales = x.scales + static_cast<size_t>(first_row) * x.blocks + begin * kPackedRows;
-      alignas(64) int32_t negated[kTileRows];
-      if constexpr (!kCentred) {
-        auto sum = Isa::broadcast(0);
-        for (int b = begin; b < begin + step && b < w.blocks; b++)
-          sum = Isa::add_int(sum, Isa::load_int(rows.negated_sums + b * kPackedRows));
-        Isa::store_int(negated, sum);
-      }
+  }
+
+  [[gnu::always_inline]] void visit(int index, const int32_t* sums, typename Isa::F* acc) const {
+    const int begin = index * step, g = begin / w.blocks_per_group;
+    auto scale = Isa::load(w.scales + (w.multiples == nullptr ? g * kPanelRows : 0));
+    if (w.multiples != nullptr) scale = Isa::mul(scale, Isa::to_float(Isa::load_int8_lanes(w.multiples + g * kPanelRows)));
+    const float* row_scales = x.scales + static_cast<size_t>(first_row) * x.blocks + begin * kPackedRows;
+    alignas(64) int32_t negated[kTileRows];
+    if constexpr (!kCentred) {
+      auto sum = Isa::broadcast(0);
+      for (int b = begin; b < begin + step && b < w.blocks; b++)
+        sum = Isa::add_int(sum, Isa::load_int(rows.negated_sums + b * kPackedRows));
+      Isa::store_int(negated, sum);
+    }
 #pragma GCC unroll 16
-      for (int t = 0; t < kTileRows; t++) {
-        const auto sum = Isa::load_int(sums[i] + t * kTileLanes);
-        const auto exact = kCentred ? Isa::to_float(sum) : exact_sum<Isa>(w, g, sum, negated[t]);
-        const auto factor = kWhole ? scale : Isa::mul(scale, Isa::set1(row_scales[t]));
-        acc[t] = Isa::fma(exact, factor, acc[t]);
-      }
+    for (int t = 0; t < kTileRows; t++) {
+      const auto sum = Isa::load_int(sums + t * kTileLanes);
+      const auto exact = kCentred ? Isa::to_float(sum) : exact_sum<Isa>(w, g, sum, negated[t]);
+      const auto factor = kWhole ? scale : Isa::mul(scale, Isa::set1(row_scales[t]));
+      acc[t] = Isa::fma(exact, factor, acc[t]);
     }
   }
-  for (int t = 0; t < kTileRows && first_row + t < x.rows; t++)
-    write_lanes<Isa>(out.values + (first_row + t) * out.stride,
-                     kWhole ? Isa::mul(acc[t], Isa::set1(x.scales[first_row + t])) : acc[t], w.rows, out.accumulate);
-}
+
+  // Four visits' sums leave the unit together.
+  void write(Output out) const {
+    alignas(64) int32_t sums[4][kTileSums];
+    typename Isa::F acc[kTileRows];
+#pragma GCC unroll 16
+    for (int t = 0; t < kTileRows; t++) acc[t] = Isa::set1(0.0f);
+    for (int first = 0; first < visits; first += 4) {
+      add_up(first);
+      for_tiles(visits - first, [&]<int kTile>() { Tiles::template store<kTile>(sums[kTile], kTileBytes); });
+      for (int i = 0; i < 4 && first + i < visits; i++) visit(first + i, sums[i], acc);
+    }
+    for (int t = 0; t < kTileRows && first_row + t < x.rows; t++)
+      write_lanes<Isa>(out.values + (first_row + t) * out.stride,
+                       kWhole ? Isa::mul(acc[t], Isa::set1(x.scales[first_row + t])) : acc[t], w.rows, out.accumulate);
+  }
+};
 
 template <class Isa, class Tiles, bool kCentred>
 inline void multiply_by_group(const SpreadPanel& w, const QuantizedRows& x, bool halves, Output out) {
   for (int row = 0; row < x.rows; row += kTileRows) {
     if (!x.whole)
-      group_span<Isa, Tiles, false, kCentred, 1>(w, x, row, out);
+      GroupSpan<Isa, Tiles, false, kCentred, 1>{w, x, row}.write(out);
     else if (halves)
-      group_span<Isa, Tiles, true, kCentred, 1>(w, x, row, out);
+      GroupSpan<Isa, Tiles, true, kCentred, 1>{w, x, row}.write(out);
     else
-      group_span<Isa, Tiles, true, kCentred, kStepBlocks>(w, x, row, out);
+      GroupSpan<Isa, Tiles, true, kCentred, kStepBlocks>{w, x, row}.write(out);
   }
 }
 

@@ -45,6 +45,18 @@ inline typename Isa::F exp_of(typename Isa::F x) {
   return Isa::mul(y, Isa::pow2(n));
 }
 
+// exp(x - shift) where a relative error of 1e-7 a unit of x will do.
+template <class Isa>
+inline typename Isa::F exp_less(typename Isa::F x, float shift) {
+  if constexpr (requires { Isa::exp2(x); }) {
+    constexpr float kLog2E = 1.44269504f, kLeast = -126.0f, kMost = 127.0f;
+    const auto t = Isa::fma(x, Isa::set1(kLog2E), Isa::set1(-shift * kLog2E));
+    return Isa::exp2(Isa::min(Isa::max(t, Isa::set1(kLeast)), Isa::set1(kMost)));
+  } else {
+    return exp_of<Isa>(Isa::sub(x, Isa::set1(shift)));
+  }
+}
+
 // tanh(x) = 1 - 2 / (exp(2x) + 1)
 template <class Isa>
 inline typename Isa::F tanh_of(typename Isa::F x) {
@@ -77,7 +89,7 @@ template <class Isa>
 void gated_silu(const float* gate, const float* up, int n, float* out) {
   gated<Isa>(gate, up, n, out, [](auto g) {
     const auto one = Isa::set1(1.0f);
-    return Isa::div(g, Isa::add(one, exp_of<Isa>(Isa::sub(Isa::set1(0.0f), g))));
+    return Isa::div(g, Isa::add(one, exp_less<Isa>(Isa::sub(Isa::set1(0.0f), g), 0.0f)));
   });
 }
 
@@ -103,7 +115,7 @@ template <class Isa>
 float exp_shifted(float* x, int n, float shift) {
   auto total = Isa::set1(0.0f);
   for_each_vector<Isa>(x, n, -1e30f, [&](int i, auto v, int count) {
-    auto y = exp_of<Isa>(Isa::sub(v, Isa::set1(shift)));
+    auto y = exp_less<Isa>(v, shift);
     if (count < kPanelRows) y = keep_lanes<Isa>(y, count);
     total = Isa::add(total, y);
     write_lanes<Isa>(x + i, y, count, false);
@@ -116,6 +128,20 @@ float maximum(const float* x, int n) {
   auto best = Isa::set1(x[0]);
   for_each_vector<Isa>(x, n, x[0], [&](int, auto v, int) { best = Isa::max(best, v); });
   return Isa::highest(best);
+}
+
+// Turns pairs (x[i], x[i + half]) by angles given as cosines, then sines.
+template <class Isa>
+void rotate_pairs(float* x, const float* angles, int half) {
+  float *low = x, *high = x + half;
+  const float *cosines = angles, *sines = angles + half;
+  for_each_vector<Isa>(low, half, 0.0f, [&](int i, auto a, int count) {
+    const bool full = count == kPanelRows;
+    const auto read = [&](const float* p) { return full ? Isa::load(p + i) : load_tail<Isa>(p + i, count, 0.0f); };
+    const auto b = read(high), c = read(cosines), s = read(sines);
+    write_lanes<Isa>(low + i, Isa::sub(Isa::mul(a, c), Isa::mul(b, s)), count, false);
+    write_lanes<Isa>(high + i, Isa::add(Isa::mul(b, c), Isa::mul(a, s)), count, false);
+  });
 }
 
 template <class Isa>

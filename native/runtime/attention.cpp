@@ -74,13 +74,8 @@ void Session::prepare_tiles() {
 }
 
 void Session::turn(float* head, const Layer& layer, int row) const {
-  const size_t half = model_->ropes[layer.rope].inverse_frequencies.size();
-  const float* angles = angles_[layer.rope].data() + static_cast<size_t>(row) * half * 2;
-  for (size_t i = 0; i < half; i++) {
-    const float cosine = angles[2 * i], sine = angles[2 * i + 1], a = head[i], b = head[i + half];
-    head[i] = a * cosine - b * sine;
-    head[i + half] = b * cosine + a * sine;
-  }
+  const int half = static_cast<int>(model_->ropes[layer.rope].inverse_frequencies.size());
+  kernels_.rotate_pairs(head, angles_[layer.rope].data() + static_cast<size_t>(row) * half * 2, half);
 }
 
 // Everything that attention reads: the new keys and values in the cache, the queries in tiles.

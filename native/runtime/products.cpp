@@ -91,11 +91,9 @@ void Session::multiply_gated(Scratch& scratch, const RowBuffer& rows, int count,
     const PanelRange two{panel, std::min(panel + 2, range.end)};
     multiply_range(scratch, rows, count, {product.matrix, gate, kWidth, false, nullptr}, two);
     multiply_range(scratch, rows, count, {product.times, up, kWidth, false, nullptr}, two);
-    activate(gate, up, count * kWidth, gate);
     const int begin = panel * kPanelRows, lanes = std::min(two.end * kPanelRows, product.matrix->rows()) - begin;
     for (int row = 0; row < count; row++)
-      std::copy_n(gate + static_cast<size_t>(row) * kWidth, lanes,
-                  product.out + static_cast<size_t>(row) * product.stride + begin);
+      activate(gate + row * kWidth, up + row * kWidth, lanes, product.out + static_cast<size_t>(row) * product.stride + begin);
   }
 }
 

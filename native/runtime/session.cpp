@@ -182,11 +182,12 @@ void Session::embed(int thread, const std::vector<int32_t>& tokens) {
 void Session::prepare_angles(int row) {
   for (size_t r = 0; r < angles_.size(); r++) {
     const Rope& rope = model_->ropes[r];
-    float* out = angles_[r].data() + static_cast<size_t>(row) * rope.inverse_frequencies.size() * 2;
-    for (const float frequency : rope.inverse_frequencies) {
-      const float angle = static_cast<float>(positions_[row]) * frequency;
-      *out++ = std::cos(angle) * rope.factor;
-      *out++ = std::sin(angle) * rope.factor;
+    const size_t half = rope.inverse_frequencies.size();
+    float* out = angles_[r].data() + static_cast<size_t>(row) * half * 2;
+    for (size_t i = 0; i < half; i++) {
+      const float angle = static_cast<float>(positions_[row]) * rope.inverse_frequencies[i];
+      out[i] = std::cos(angle) * rope.factor;
+      out[half + i] = std::sin(angle) * rope.factor;
     }
   }
 }

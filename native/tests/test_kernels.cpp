@@ -314,6 +314,7 @@ void check_vector_math(const Kernels& k) {
     CHECK(both([&](const Kernels& t, float* out) { t.gated_silu(x.data(), y.data(), n, out); }) < 1e-6f);
     CHECK(both([&](const Kernels& t, float* out) { t.gated_gelu(x.data(), y.data(), n, out); }) < 1e-6f);
     CHECK(both([&](const Kernels& t, float* out) { t.softcap(out, n, 3.0f); }) < 1e-6f);
+    if (n % 2 == 0) CHECK(both([&](const Kernels& t, float* out) { t.rotate_pairs(out, y.data(), n / 2); }) == 0.0f);
     CHECK(both([&](const Kernels& t, float* out) { t.scale(out, n, 0.3f); }) == 0.0f);
     CHECK(both([&](const Kernels& t, float* out) { out[0] = t.exp_shifted(out, n, 2.0f); }) < 1e-6f);
     CHECK(k.maximum(x.data(), n) == scalar().maximum(x.data(), n));

@@ -214,6 +214,8 @@ struct Kernels {
   double (*sum_exp)(const float* x, int n, float shift);  // the same sum, x unchanged
   float (*maximum)(const float* x, int n);
   void (*to_fp16)(const float* x, int n, uint16_t* out);
+  // (x[i], x[i + half]) turned by an angle each: `angles` holds the cosines, then the sines.
+  void (*rotate_pairs)(float* x, const float* angles, int half);
   void (*scale)(float* x, int n, float factor);
   // sum of exp(p - p_shift) * (p - q): the part of a KL divergence that needs all of both rows; see compare.cpp
   double (*expected_gap)(const float* p, const float* q, int n, float p_shift);

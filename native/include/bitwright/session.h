@@ -209,7 +209,7 @@ class Session {
   RowBuffer rows_;
   std::vector<Scratch> scratch_;
   FloatRows stream_, queries_, keys_, values_, attended_, gate_, up_, block_;
-  std::vector<std::vector<float>> angles_;  // for each rope: (chunk, dim / 2, cosine and sine)
+  std::vector<std::vector<float>> angles_;  // for each rope: (chunk, cosines and sines, dim / 2)
 
   // The chunk at hand.
   std::vector<Slice> slices_;
