@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 TORCH = "torch==2.13.0"
@@ -48,15 +48,18 @@ def onnxruntime_interpreter() -> Path:
     return environment("onnxruntime-genai-0.18.0", ONNXRUNTIME)
 
 
-def environment(name: str, installs: Sequence[Sequence[str]], variables: Mapping[str, str] | None = None) -> Path:
-    """The Python of peer `name`. `installs` are what `pip install` is called with, in order, on the first call."""
+Installs = Sequence[Sequence[str]]
+
+
+def environment(name: str, installs: Installs | Callable[[], Installs], variables: Mapping[str, str] | None = None) -> Path:
+    """The Python of peer `name`. `installs` are what `pip install` is called with, in order, the first time, or make it."""
     home = Path(os.environ.get("BITWRIGHT_PEERS", Path.home() / ".cache" / "bitwright-peers"))
     place = home / name
     python = place / "bin" / "python"
     if not (place / "complete").exists():
         print(f"making {place}: this takes minutes, once", file=sys.stderr)
         venv.create(place, with_pip=True, clear=True)
-        for arguments in installs:
+        for arguments in installs() if callable(installs) else installs:
             install = [str(python), "-m", "pip", "install", "-q", *arguments]
             subprocess.run(install, env=dict(os.environ) | dict(variables or {}), check=True)
         frozen = subprocess.run([str(python), "-m", "pip", "freeze"], capture_output=True, text=True, check=True).stdout

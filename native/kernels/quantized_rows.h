@@ -146,11 +146,11 @@ inline typename Isa::F lane_hadamard(typename Isa::F v, int block) {
 }
 
 template <class Isa>
-void hadamard(float* x, int columns, int block) {
+void hadamard(const float* x, int columns, int block, float* out) {
   const auto factor = Isa::set1(1.0f / __builtin_sqrtf(static_cast<float>(block)));
   if (block <= kPanelRows) {
     for_each_vector<Isa>(x, columns, 0.0f, [&](int i, auto v, int count) {
-      write_lanes<Isa>(x + i, Isa::mul(lane_hadamard<Isa>(v, block), factor), count, false);
+      write_lanes<Isa>(out + i, Isa::mul(lane_hadamard<Isa>(v, block), factor), count, false);
     });
     return;
   }
@@ -165,7 +165,7 @@ void hadamard(float* x, int columns, int block) {
           v[i] = Isa::add(low, high);
           v[i + distance] = Isa::sub(low, high);
         }
-    for (int i = 0; i < vectors; i++) Isa::store(x + k + i * kPanelRows, Isa::mul(v[i], factor));
+    for (int i = 0; i < vectors; i++) Isa::store(out + k + i * kPanelRows, Isa::mul(v[i], factor));
   }
 }
 

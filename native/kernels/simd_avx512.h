@@ -3,8 +3,8 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 
 namespace {
 
@@ -54,14 +54,26 @@ struct Avx512 {
   static F pow2(F a) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23));
   }
-  // 2^t for t from -126 to 127: 2^round(t) times a polynomial of the rest, the least relative error of degree 5 (8e-8).
-  static F exp2(F t) {
+  // 2^t for t from -126 to 127: 2^round(t) times a polynomial of the rest with the least relative error, 8e-8; the rough one,
+  // for weights that are rounded to bf16, 8e-5.
+  template <size_t kTerms>
+  static F exp2(F t, const float (&coefficients)[kTerms]) {
     const F n = round(t), f = _mm512_sub_ps(t, n);
-    F y = set1(0.0013276472454890609f);
-    for (float coefficient :
-         {0.009675540961325169f, 0.05550713092088699f, 0.24022120237350464f, 0.6931469440460205f, 1.0000001192092896f})
-      y = fma(y, f, set1(coefficient));
+    F y = set1(coefficients[0]);
+    for (size_t i = 1; i < kTerms; i++) y = fma(y, f, set1(coefficients[i]));
     return _mm512_scalef_ps(y, n);
+  }
+  static F exp2(F t) {
+    return exp2(t, {0.0013276472454890609f, 0.009675540961325169f, 0.05550713092088699f, 0.24022120237350464f,
+                    0.6931469440460205f, 1.0000001192092896f});
+  }
+  static F exp2_rough(F t) {
+    return exp2(t, {0.0551716685295105f, 0.2426111251115799f, 0.6932609677314758f, 0.9999280571937561f});
+  }
+  // a / b within two units in the last place; zero where 1 / b is no normal number.
+  static F quotient(F a, F b) {
+    const F r = _mm512_rcp14_ps(b);
+    return _mm512_mul_ps(a, _mm512_mul_ps(r, _mm512_fnmadd_ps(b, r, set1(2.0f))));
   }
   // 64 products x * inverse as bytes, the first 32 by the first inverse, and the sum of each 32 codes.
   static void round_blocks(const float* x, const float* inverses, int8_t* codes, int32_t* sums) {

@@ -22,17 +22,57 @@ constexpr size_t kStepEntries = static_cast<size_t>(kTileRows) * kMatrixStep;
 
 inline int matrix_steps(int columns) { return (columns + kMatrixStep - 1) / kMatrixStep; }
 
-template <class Isa>
-void matrix_row(const float* x, int columns, int row, uint16_t* out) {
+// Calls write(out, k) for each 16 columns of a row, up to a whole number of steps.
+template <class Write>
+inline void for_row(int columns, int row, uint16_t* out, Write write) {
   const int steps = matrix_steps(columns);
   out += static_cast<size_t>(row / kTileRows) * steps * kStepEntries + row % kTileRows * kMatrixStep;
-  for (int k = 0; k < columns; k += kMatrixStep, out += kStepEntries)
-    for (int half = 0; half < kMatrixStep; half += kPanelRows) {
-      const int count = columns - k - half;
-      Isa::store_bf16(out + half, count >= kPanelRows ? Isa::load(x + k + half)
-                                  : count > 0         ? load_tail<Isa>(x + k + half, count, 0.0f)
-                                                      : Isa::set1(0.0f));
+  for (int s = 0; s < steps; s++, out += kStepEntries)
+    for (int half = 0; half < kMatrixStep; half += kPanelRows) write(out + half, s * kMatrixStep + half);
+}
+
+// 16 entries of x from k on, those outside of [low, high) being `fill`.
+template <class Isa>
+inline typename Isa::F load_between(const float* x, int k, int low, int high, float fill) {
+  if (k >= low && k + kPanelRows <= high) return Isa::load(x + k);
+  float lanes[kPanelRows];
+  for (int i = 0; i < kPanelRows; i++) lanes[i] = k + i >= low && k + i < high ? x[k + i] : fill;
+  return Isa::load(lanes);
+}
+
+template <class Isa>
+void matrix_row(const float* x, int columns, int row, uint16_t* out) {
+  for_row(columns, row, out, [&](uint16_t* to, int k) { Isa::store_bf16(to, load_between<Isa>(x, k, 0, columns, 0.0f)); });
+}
+
+// exp(x - shift) for x <= shift, to a share of what rounding to bf16 changes.
+template <class Isa>
+inline typename Isa::F exp_roughly(typename Isa::F x, float shift) {
+  if constexpr (requires { Isa::exp2_rough(x); }) {
+    constexpr float kLog2E = 1.44269504f, kLeast = -126.0f;
+    return Isa::exp2_rough(Isa::max(Isa::fma(x, Isa::set1(kLog2E), Isa::set1(-shift * kLog2E)), Isa::set1(kLeast)));
+  } else {
+    return exp_of<Isa>(Isa::sub(x, Isa::set1(shift)));
+  }
+}
+
+template <class Isa>
+float softmax_row(const float* x, int low, int high, int columns, float shift, int row, uint16_t* out) {
+  auto total = Isa::set1(0.0f);
+  for_row(columns, row, out, [&](uint16_t* to, int k) {
+    auto weight = Isa::set1(0.0f);
+    if (k + kPanelRows > low && k < high) {
+      weight = exp_roughly<Isa>(load_between<Isa>(x, k, low, high, shift), shift);
+      if (k < low || k + kPanelRows > high) {
+        float lanes[kPanelRows];
+        Isa::store(lanes, weight);
+        weight = load_between<Isa>(lanes, 0, low - k, high - k, 0.0f);
+      }
+      total = Isa::add(total, weight);
     }
+    Isa::store_bf16(to, weight);
+  });
+  return Isa::sum(total);
 }
 
 // The first `columns` of a panel in half precision as pairs of bf16, up to a whole number of steps.

@@ -89,7 +89,11 @@ template <class Isa>
 void gated_silu(const float* gate, const float* up, int n, float* out) {
   gated<Isa>(gate, up, n, out, [](auto g) {
     const auto one = Isa::set1(1.0f);
-    return Isa::div(g, Isa::add(one, exp_less<Isa>(Isa::sub(Isa::set1(0.0f), g), 0.0f)));
+    const auto divisor = Isa::add(one, exp_less<Isa>(Isa::sub(Isa::set1(0.0f), g), 0.0f));
+    if constexpr (requires { Isa::quotient(g, one); })
+      return Isa::quotient(g, divisor);
+    else
+      return Isa::div(g, divisor);
   });
 }
 

@@ -160,20 +160,20 @@ void Session::attend(int thread, const Layer& layer, int index) {
       for (int at = first; at < last; at++, item++) {
         if (item != mine) continue;
         scratch_[thread].ahead = part_of_span(tiles_[at], index, shared ? span : seen.begin);
-        attend_item(thread, layer, index, before);
+        attend_item(thread, index, before);
         before = {at, span};
         mine = take();
       }
     first = last;
   }
   scratch_[thread].ahead = {};
-  attend_item(thread, layer, index, before);
+  attend_item(thread, index, before);
 }
 
-void Session::attend_item(int thread, const Layer& layer, int index, AttentionItem item) {
+void Session::attend_item(int thread, int index, AttentionItem item) {
   if (item.tile < 0) return;
   const QueryTile& tile = tiles_[item.tile];
-  if (tile.partials == kWhole) return attend_whole(thread, index, item.tile, spans(tile, layer));
+  if (tile.partials == kWhole) return attend_whole(thread, index, item.tile);
   attend_span(thread, index, item.tile, item.span, partials_.data() + tile.partials + item.span * partials_size(tile));
 }
 
@@ -182,8 +182,10 @@ MemoryRange Session::part_of_span(const QueryTile& tile, int index, int span) co
   return cache(tile).part(index, tile.kv_head, span, std::min(kAttentionSpan, end - span * kAttentionSpan));
 }
 
-void Session::attend_whole(int thread, int index, int at, Interval seen) {
+void Session::attend_whole(int thread, int index, int at) {
   const QueryTile& tile = tiles_[at];
+  const Layer& layer = model_->layers[index];
+  const Interval seen = spans(tile, layer);
   float* partials = scratch_[thread].partials.data();
   const MemoryRange after = scratch_[thread].ahead;
   for (int span = seen.begin; span < seen.end; span++) {
@@ -192,7 +194,7 @@ void Session::attend_whole(int thread, int index, int at, Interval seen) {
   }
   for (int row = 0; row < tile.rows(); row++) {
     const size_t head = static_cast<size_t>(tile.row + row / tile.heads) * model_->heads + tile.first_head + row % tile.heads;
-    merge(tile, row, partials, seen, attended_.data() + head * model_->head_dim);
+    merge(tile, row, partials, layer, attended_.data() + head * model_->head_dim);
   }
 }
 
@@ -203,15 +205,23 @@ const float* Session::attended(int row, const Layer& layer, float* line) const {
     const QueryTile& tile = tiles_[at];
     if (tile.partials == kWhole) return attended_.data() + static_cast<size_t>(row) * model_->heads * dim;
     for (int head = 0; head < tile.heads; head++)
-      merge(tile, (row - tile.row) * tile.heads + head, partials_.data() + tile.partials, spans(tile, layer),
+      merge(tile, (row - tile.row) * tile.heads + head, partials_.data() + tile.partials, layer,
             line + static_cast<size_t>(tile.first_head + head) * dim);
   }
   return line;
 }
 
-void Session::merge(const QueryTile& tile, int row, const float* partials, Interval spans, float* out) const {
-  const int dim = model_->head_dim, wide = wide_head();
+// A row's own spans, whatever its tile sees: one span needs no weight.
+void Session::merge(const QueryTile& tile, int row, const float* partials, const Layer& layer, float* out) const {
+  const int dim = model_->head_dim, wide = wide_head(), token = tile.row + row / tile.heads;
+  const Interval spans{visible_from(token, layer) / kAttentionSpan, positions_[token] / kAttentionSpan + 1};
   const auto partial = [&](int span) { return partials + (static_cast<size_t>(span) * tile.rows() + row) * partial_stride(); };
+  if (spans.end - spans.begin == 1) {
+    const float* sums = partial(spans.begin);
+    for (int channel = 0; channel < dim; channel++) out[channel] = sums[channel] * (1.0f / sums[wide + 1]);
+    if (cache(tile).transformed()) turn_head(kernels_, out, dim);
+    return;
+  }
   float peak = -std::numeric_limits<float>::infinity(), total = 0.0f;
   for (int span = spans.begin; span < spans.end; span++) peak = std::max(peak, partial(span)[wide]);
   std::fill(out, out + dim, 0.0f);
@@ -236,6 +246,7 @@ void Session::attend_span(int thread, int index, int at, int span, float* partia
   const Layer& layer = model_->layers[index];
   const QueryTile& tile = tiles_[at];
   const int base = span * kAttentionSpan, wide = wide_head();
+  const bool matrix = on_matrix(cache(tile));
   // A third of what comes next is asked for beside the keys, a third beside the softmax, the rest beside the values.
   const size_t burst = scratch.ahead.bytes / 3 / (2 * tile.rows());
   const int count = std::min(kAttentionSpan, positions_[tile.row + tile.tokens - 1] + 1 - base);
@@ -252,7 +263,11 @@ void Session::attend_span(int thread, int index, int at, int span, float* partia
       if (model_->attention_softcap > 0) kernels_.softcap(x + low, high - low, model_->attention_softcap);
       *peak = kernels_.maximum(x + low, high - low);
       fetch(scratch.take_ahead(burst));
-      *total = kernels_.exp_shifted(x + low, high - low, *peak);
+      if (!matrix) *total = kernels_.exp_shifted(x + low, high - low, *peak);
+    }
+    if (matrix) {
+      *total = kernels_.attention->softmax_row(x, low, high, count, *peak, row, scratch.weights.as<uint16_t>());
+      continue;
     }
     std::fill(x, x + low, 0.0f);
     std::fill(x + std::max(low, high), x + count, 0.0f);
@@ -298,9 +313,7 @@ void Session::weigh(Scratch& scratch, int index, int at, int span, int count, fl
   float* scores = scratch.scores.data();
   if (on_matrix(cached)) {
     const int wide = wide_head();
-    auto* weights = scratch.weights.as<uint16_t>();
-    for (int row = 0; row < tile.rows(); row++)
-      kernels_.attention->row(scores + static_cast<size_t>(row) * kAttentionSpan, count, row, weights);
+    const auto* weights = scratch.weights.as<uint16_t>();
     const HalfPanels half{reinterpret_cast<const uint16_t*>(values), cached.value_panel_bytes() / 2, count, panels};
     kernels_.attention->panels(half, weights, tile.rows(), {scratch.sums.data(), wide, false}, scratch.turned.as<uint16_t>());
     for (int row = 0; row < tile.rows(); row++)

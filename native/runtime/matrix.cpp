@@ -205,7 +205,7 @@ void Matrix::read_row(int row, float* out) const {
     std::vector<float> values(static_cast<size_t>(blocks_) * kBlock * kPanelRows);
     k.dequantize_panel(quantized_panels(), panel, values.data());
     for (int i = 0; i < columns_; i++) out[i] = values[static_cast<size_t>(i) * kPanelRows + lane];
-    if (rotated_) k.hadamard(out, columns_, rotation_block(columns_));
+    if (rotated_) k.hadamard(out, columns_, rotation_block(columns_), out);
     return;
   }
   // The product with a unit vector reads one column of 16 rows; here every column is asked for one lane.

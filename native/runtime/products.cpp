@@ -39,8 +39,7 @@ void Session::place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, 
   if (forms.integer) place_integer(rows.plain, row, count, columns, false, x);
   if (!forms.rotated_dense && !forms.rotated_integer) return;
   float* rotated = scratch.rotated.data();
-  std::copy_n(x, columns, rotated);
-  kernels_.hadamard(rotated, columns, rotation_block(columns));
+  kernels_.hadamard(x, columns, rotation_block(columns), rotated);
   if (forms.rotated_dense) place_dense(rows.rotated, row, count, columns, rotated);
   if (forms.rotated_integer) place_integer(rows.rotated, row, count, columns, true, rotated);
 }

@@ -33,6 +33,7 @@ Rows quantize(const Kernels& k, const std::vector<float>& x, int rows, int colum
   const size_t lines = rows + 4 * kPackedRows;
   Rows r{std::vector<int32_t>(lines * (blocks + 1) * 8),
          std::vector<int32_t>(lines * blocks),
+         std::vector<int32_t>(lines),
          std::vector<float>(lines * blocks),
          {}};
   r.view = {rows, blocks, tile, whole, packed, r.codes.data(), r.scales.data(), r.negated_sums.data(), r.negated_totals.data()};
@@ -289,8 +290,8 @@ void check_hadamard(const Kernels& k) {
        {std::pair{6, 2}, {12, 4}, {40, 8}, {48, 16}, {96, 32}, {192, 64}, {3, 1}, {384, 128}, {1024, 1024}}) {
     const auto x = normal(columns, 6);
     auto ours = x, twin = x;
-    k.hadamard(ours.data(), columns, block);
-    scalar().hadamard(twin.data(), columns, block);
+    k.hadamard(ours.data(), columns, block, ours.data());
+    scalar().hadamard(x.data(), columns, block, twin.data());
     CHECK(ours == twin);
     for (int i = 0; i < columns; i++) {
       double sum = 0;

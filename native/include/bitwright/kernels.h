@@ -155,6 +155,8 @@ struct Output {
 struct MatrixAttention {
   // Writes one of the rows.
   void (*row)(const float* x, int columns, int row, uint16_t* out);
+  // The same of exp(x - shift) at the entries [low, high) of x, zero elsewhere; returns their sum.
+  float (*softmax_row)(const float* x, int low, int high, int columns, float shift, int row, uint16_t* out);
   // out[row][16 a panel]: as many rows as fill whole tiles are written. `scratch`: a panel, matrix_entries(16, columns), on a
   // cache line.
   void (*panels)(const HalfPanels&, const uint16_t* rows, int count, Output out, uint16_t* scratch);
@@ -202,8 +204,9 @@ struct Kernels {
   void (*quantize_row)(const float* x, int columns, bool whole, RowTarget target);
   // One row to 15 bits as two rows of int8, the second the row behind it: x = scale * (254 * first + second).
   void (*quantize_row_wide)(const float* x, int columns, bool whole, RowTarget target);
-  // Orthonormal Hadamard transform (Sylvester's order) of each `block` of x, in place; a power of two up to kLargestHadamard.
-  void (*hadamard)(float* x, int columns, int block);
+  // Orthonormal Hadamard transform (Sylvester's order) of each `block` of x, a power of two up to kLargestHadamard; out may
+  // be x.
+  void (*hadamard)(const float* x, int columns, int block, float* out);
 
   void (*rms_norm)(const float* x, const float* weight, int n, float epsilon, float* out);
   void (*gated_silu)(const float* gate, const float* up, int n, float* out);

@@ -25,7 +25,7 @@ constexpr int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 // Turns a head's channels by a Hadamard transform, in blocks of the largest power of two that divides their number. It is its
 // own inverse. Spreading a head's outliers over its channels is what lets four bits hold them (QuaRot: Ashkboos et al.
 // 2024, arXiv:2404.00456).
-inline void turn_head(const Kernels& kernels, float* x, int n) { kernels.hadamard(x, n, n & -n); }
+inline void turn_head(const Kernels& kernels, float* x, int n) { kernels.hadamard(x, n, n & -n, x); }
 
 // Keys as panels of 16 positions, values as panels of 16 channels. int8 and int4 have one scale for each position and
 // head; int4 holds Hadamard-transformed channels.

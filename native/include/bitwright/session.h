@@ -151,13 +151,13 @@ class Session {
   void write_cache(int thread, const Layer& layer, int index);
   void fill_queries(const QueryTile& tile, const Layer& layer, float* line);
   void attend(int thread, const Layer& layer, int index);
-  void attend_item(int thread, const Layer& layer, int index, AttentionItem item);
-  void attend_whole(int thread, int index, int tile, Interval seen);
+  void attend_item(int thread, int index, AttentionItem item);
+  void attend_whole(int thread, int index, int tile);
   void attend_span(int thread, int index, int tile, int span, float* partial);
   void score(Scratch& scratch, int index, int tile, int span, Interval positions);
   MemoryRange part_of_span(const QueryTile& tile, int index, int span) const;
   void weigh(Scratch& scratch, int index, int tile, int span, int count, float* sums);
-  void merge(const QueryTile& tile, int row, const float* partials, Interval spans, float* out) const;
+  void merge(const QueryTile& tile, int row, const float* partials, const Layer& layer, float* out) const;
   const float* attended(int row, const Layer& layer, float* line) const;
   Interval spans(const QueryTile& tile, const Layer& layer) const;
   // Whether a matrix unit attends: eight-bit activations ask for no more than its bf16 gives.
