@@ -58,26 +58,28 @@ void Session::place_integer(RowForm& form, int row, int count, int columns, bool
 void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range) {
   if (range.begin >= range.end) return;
   if (product.times != nullptr) return multiply_gated(scratch, rows, count, product, range);
-  const Matrix& matrix = *product.matrix;
-  const RowForm& form = rows.form(matrix);
-  const QuantizedRows x = quantized_rows(form, count, matrix.columns(), matrix.rotated());
-  const Output out{product.out + static_cast<size_t>(range.begin) * kPanelRows, product.stride, product.accumulate};
-  if (!matrix.quantized()) {
-    kernels_.dense_matmul(matrix.dense_panels(), form.dense.as<float>(), count, range, out);
-  } else if (!integer(matrix)) {
-    multiply_decoded(scratch, form, count, matrix, range, out);
-  } else if (width() == 2) {
-    multiply_wide(scratch, x, matrix, range, out);
-  } else if (count == 1) {
-    kernels_.quantized_vector(matrix.quantized_panels(), x, range, out);
-  } else {
-    kernels_.quantized_matmul(matrix.quantized_panels(), x, range, out, scratch.codes.data());
-  }
+  const int begin = range.begin * kPanelRows, end = std::min(range.end * kPanelRows, product.matrix->rows());
+  multiply_panels(scratch, rows, count, *product.matrix, range, {product.out + begin, product.stride, product.accumulate});
   if (product.bias == nullptr || product.bias->empty()) return;
-  const int begin = range.begin * kPanelRows, end = std::min(range.end * kPanelRows, matrix.rows());
   for (int token = 0; token < count; token++)
     for (int row = begin; row < end; row++)
       product.out[static_cast<size_t>(token) * product.stride + row] += (*product.bias)[row];
+}
+
+void Session::multiply_panels(Scratch& scratch, const RowBuffer& rows, int count, const Matrix& matrix, PanelRange range,
+                              Output out) {
+  const RowForm& form = rows.form(matrix);
+  const QuantizedRows x = quantized_rows(form, count, matrix.columns(), matrix.rotated());
+  if (!matrix.quantized())
+    kernels_.dense_matmul(matrix.dense_panels(), form.dense.as<float>(), count, range, out);
+  else if (!integer(matrix))
+    multiply_decoded(scratch, form, count, matrix, range, out);
+  else if (width() == 2)
+    multiply_wide(scratch, x, matrix, range, out);
+  else if (count == 1)
+    kernels_.quantized_vector(matrix.quantized_panels(), x, range, out);
+  else
+    kernels_.quantized_matmul(matrix.quantized_panels(), x, range, out, scratch.codes.data());
 }
 
 // Two panels of the gate and two of what it opens at a time: their products stay in the cache, and only what the gate lets
@@ -88,8 +90,8 @@ void Session::multiply_gated(Scratch& scratch, const RowBuffer& rows, int count,
   const auto activate = model_->gelu ? kernels_.gated_gelu : kernels_.gated_silu;
   for (int panel = range.begin; panel < range.end; panel += 2) {
     const PanelRange two{panel, std::min(panel + 2, range.end)};
-    multiply_range(scratch, rows, count, {product.matrix, gate, kWidth, false, nullptr}, two);
-    multiply_range(scratch, rows, count, {product.times, up, kWidth, false, nullptr}, two);
+    multiply_panels(scratch, rows, count, *product.matrix, two, {gate, kWidth, false});
+    multiply_panels(scratch, rows, count, *product.times, two, {up, kWidth, false});
     const int begin = panel * kPanelRows, lanes = std::min(two.end * kPanelRows, product.matrix->rows()) - begin;
     for (int row = 0; row < count; row++)
       activate(gate + row * kWidth, up + row * kWidth, lanes, product.out + static_cast<size_t>(row) * product.stride + begin);

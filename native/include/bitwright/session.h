@@ -195,6 +195,7 @@ class Session {
   void place_dense(RowForm& form, int row, int count, int columns, const float* x);
   void place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x);
   void multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range);
+  void multiply_panels(Scratch& scratch, const RowBuffer& rows, int count, const Matrix& matrix, PanelRange range, Output out);
   void multiply_gated(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range);
   void multiply_decoded(Scratch& scratch, const RowForm& rows, int count, const Matrix& matrix, PanelRange range, Output out);
   void multiply_wide(Scratch& scratch, const QuantizedRows& rows, const Matrix& matrix, PanelRange range, Output out);
