@@ -1,7 +1,7 @@
 """Who runs against whom: each engine with each model it brings, how it is started, and which bits it is compared at.
 
-A group is measured in turns. `best` is every engine at its best on this machine (llama.cpp without AMX, which g++ 12
-miscompiles); `avx2` is this engine forced to AVX2 beside llama.cpp built without AVX512.
+A group is measured in turns. `best` is every engine at its best on this machine (llama.cpp's AMX mended, where there is
+AMX); `avx2` is this engine forced to AVX2 beside llama.cpp built without AVX512.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry(OURS, "int4-g32-srow5", 4, bitwright_worker),
         Entry(OURS, "kmeans4-g64", 4, bitwright_worker),
         Entry(OURS, "int8-channel", 8, bitwright_worker),
-        Entry("llama.cpp", "Q4_0", 4, llama_cpp_worker),
-        Entry("llama.cpp", "Q4_1", 4, llama_cpp_worker),
-        Entry("llama.cpp", "IQ4_NL", 4, llama_cpp_worker),
-        Entry("llama.cpp", "Q8_0", 8, llama_cpp_worker),
+        Entry("llama.cpp", "Q4_0", 4, partial(llama_cpp_worker, "best")),
+        Entry("llama.cpp", "Q4_1", 4, partial(llama_cpp_worker, "best")),
+        Entry("llama.cpp", "IQ4_NL", 4, partial(llama_cpp_worker, "best")),
+        Entry("llama.cpp", "Q8_0", 8, partial(llama_cpp_worker, "best")),
         Entry("OpenVINO GenAI", "int4", 4, openvino_worker),
         Entry("OpenVINO GenAI", "int8", 8, openvino_worker),
         Entry("ONNX Runtime GenAI", "int4", 4, onnxruntime_worker),

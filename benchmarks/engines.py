@@ -26,6 +26,7 @@ from bitwright.analysis.work import prompt_operations
 from bitwright.models import load
 from contenders import GROUPS, OURS, PROMPT, Contender, file_bytes
 from engines_report import report
+from llama_cpp_build import best
 from material import twin
 from results import circumstances
 
@@ -105,6 +106,7 @@ def main() -> None:
 
     ceilings, loads = Ceilings(), [round(os.getloadavg()[0], 2)]
     data: dict[str, Any] = {"circumstances": circumstances(), "command": "python benchmarks/engines.py", "runs": [], "ratios": []}
+    data["llama_cpp_build"] = best()
     with tempfile.TemporaryDirectory() as directory:
         for group in options.groups.split(","):
             for threads in map(int, options.threads.split(",")):

@@ -9,7 +9,8 @@ from results import table, verdict, write
 Data = dict[str, Any]
 
 BANDWIDTH_BAR, PEAK_BAR = 0.65, 0.2
-DECODE_BARS = {4: 3.0, 8: 1.35}  # over the fastest llama.cpp of as many bits
+# Over the fastest llama.cpp of as many bits, by its build (llama_cpp_build.py).
+DECODE_BARS = {"native": {4: 3.0, 8: 1.35}, "amx": {4: 1.7, 8: 1.35}}
 PREFILL_BARS = {"llama.cpp": 5.0, "OpenVINO GenAI": 2.0}
 AVX2_PREFILL_BAR = 1.3
 
@@ -54,7 +55,7 @@ def verdicts(data: Data) -> list[str]:
             lines.append(verdict(f"prefill, share of the int8 peak, {who}", run["prefill_fraction_of_peak"], PEAK_BAR, True))
     for ratio in fastest(data["ratios"], "decode"):
         if ratio["group"] == "best" and ratio["engine"] == "llama.cpp":
-            lines.append(_over("decode", ratio, DECODE_BARS[ratio["bits"]]))
+            lines.append(_over("decode", ratio, DECODE_BARS[data["llama_cpp_build"]][ratio["bits"]]))
     for ratio in fastest(data["ratios"], "prefill"):
         bars = PREFILL_BARS if ratio["group"] == "best" else {"llama.cpp": AVX2_PREFILL_BAR}
         if ratio["engine"] in bars:
@@ -106,4 +107,5 @@ def _percent(fraction: float | None) -> str:
 def _ceilings(data: Data) -> str:
     figures = "; ".join(f"{value:.4g} {name}" for name, value in sorted(data["ceilings"].items()))
     loads = ", ".join(map(str, data["load_averages"]))
-    return f"Ceilings: {figures}. Load averages before and after each contest: {loads}.\n"
+    build = f"llama.cpp's build: {data['llama_cpp_build']}. "
+    return f"{build}Ceilings: {figures}. Load averages before and after each contest: {loads}.\n"

@@ -44,6 +44,13 @@ def interpreter(build: str = "native") -> Path:
         return environment(name, lambda: [[str(mended(source, Path(directory)))]], variables)
 
 
+def best() -> str:
+    """The build that is fastest on this machine."""
+    cpus = Path("/proc/cpuinfo")
+    flags = cpus.read_text("utf-8").split() if cpus.exists() else []
+    return "amx" if {"amx_int8", "amx_bf16"} <= set(flags) else "native"
+
+
 def mended(source: str, directory: Path) -> Path:
     """The source distribution unpacked under `directory`, its tile configuration safe from the compiler."""
     archive = Path(source)

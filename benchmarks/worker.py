@@ -84,9 +84,10 @@ def bitwright_worker(isa: str = "") -> Worker:
 
 
 def llama_cpp_worker(build: str = "native") -> Worker:
-    from llama_cpp_build import interpreter
+    """`build` is one of llama_cpp_build.py's, or `best`: the one that is fastest here."""
+    from llama_cpp_build import best, interpreter
 
-    return Worker(interpreter(build), "llama_cpp_worker.py")
+    return Worker(interpreter(best() if build == "best" else build), "llama_cpp_worker.py")
 
 
 def openvino_worker() -> Worker:
