@@ -91,6 +91,23 @@ def test_products_are_numpys(columns: int) -> None:
     assert np.allclose(transposed_product(a, b), a.T @ b, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("columns", [5, 400])
+def test_bfloat16_products_sum_in_float32_and_leave_the_setting(columns: int) -> None:
+    """Factors that are bfloat16 lose nothing; others as much as rounding them first, at most 2^-8 of sum |a| |b|."""
+    import torch
+
+    a, b = np.random.default_rng(1).standard_normal((2, 3000, columns)).astype(np.float32)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    for left, right in ((a, a), (a, b)):
+        found, bound = transposed_product(left, right, torch.bfloat16), np.abs(left).T @ np.abs(right) / 256
+        assert (np.abs(found - left.T @ right) <= bound).all()
+        short = [torch.from_numpy(x).bfloat16().float().numpy() for x in (left, right)]
+        rounded = [short[0], short[0] if left is right else short[1]]
+        exact = rounded[0].astype(np.float64).T @ rounded[1]
+        assert np.allclose(transposed_product(*rounded, torch.bfloat16), exact, rtol=1e-5, atol=1e-2)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
 def test_drift_is_the_difference_of_two_walks(tiny_directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

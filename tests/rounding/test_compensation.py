@@ -18,7 +18,8 @@ from bitwright.rounding.gptq import compensate, compensate_reference
 from bitwright.rounding.grids import Grids
 from bitwright.rounding.moments import Moments, inverse_upper
 from bitwright.rounding.nearest import nearest
-from bitwright.rounding.refine import descend, descend_reference, refined, refitted, row_errors
+from bitwright.rounding.refine import descend, descend_reference, refined, row_errors
+from bitwright.rounding.refit import equations, refitted, relearned
 from laws.strategies import matrices
 
 Floats = npt.NDArray[np.float32]
@@ -43,6 +44,7 @@ SCHEMES = [
         "fp8e4m3-channel",
     )
 ]
+TABLES = tuple(map(Scheme.parse, ("kmeans4-g16", "any3-g8", "local2-g16", "nf4-channel", "pwl6-g16", "fp8e4m3-channel")))
 CALIBRATED = [name for name, method in ROUNDING.items() if method.needs]
 
 
@@ -128,7 +130,7 @@ def test_equals_the_textbook_code_for_code(method: str, scheme: Scheme) -> None:
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 50])
 def test_native_compensation_equals_its_twin(rows: int, columns: int) -> None:
     matrix, known = weights(rows, columns), moments(columns)
-    for scheme in (Scheme("int4", 16), Scheme("int2", 0, affine=True)):
+    for scheme in (Scheme("int4", 16), Scheme("int2", 0, affine=True), *TABLES):
         grids = Grids.fitted(matrix, scheme, FIT)
         for drift in (None, known.drift):
             native = compensate(matrix, grids, known, drift)
@@ -139,7 +141,7 @@ def test_native_compensation_equals_its_twin(rows: int, columns: int) -> None:
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 50])
 def test_native_descent_equals_its_twin(rows: int, columns: int) -> None:
     matrix, gram = weights(rows, columns), moments(columns).damped.astype(np.float32)
-    for scheme in (Scheme("int4", 16), Scheme("int2", 0, affine=True)):
+    for scheme in (Scheme("int4", 16), Scheme("int2", 0, affine=True), *TABLES):
         grids = Grids.fitted(matrix, scheme, FIT)
         codes = nearest(matrix, scheme, FIT).codes
         values = grids.values(codes)
@@ -193,8 +195,8 @@ def test_refinement_never_raises_the_error(scheme: Scheme) -> None:
     tensor = refined(matrix, grids, codes, known)
     change = tensor.dequantize() - matrix
     after = np.einsum("ij,ij->i", change @ gram, change)
-    if scheme.group == -1:
-        assert after.sum() <= before.sum() * (1 + 1e-5)
+    if scheme.group == -1 or grids.params.table is not None and len(grids.params.table) == 1:
+        assert after.sum() <= before.sum() * (1 + 1e-5)  # rows share a grid, or its levels
     else:
         assert (after <= before * (1 + 1e-5)).all()
         assert after.sum() < before.sum()
@@ -226,14 +228,66 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
 
 @pytest.mark.parametrize("spelling", ["int4-g32-srow5", "nvfp4"])
 def test_scales_stay_multiples_of_the_shared_one(spelling: str) -> None:
-    """Refinement gives back the fitted scales, which alone can be stored."""
+    """After refinement, too, since nothing else can be stored; where it cannot choose them it gives back the fitted ones."""
     scheme, matrix, known = Scheme.parse(spelling), weights(20, 192), moments(192)
     fitted, tensor = FIT(matrix, scheme), ROUNDING["refine"](matrix, scheme, FIT, known)
     assert tensor.params is not None and tensor.params.row_scale is not None and fitted.row_scale is not None
-    assert np.array_equal(tensor.params.scale, fitted.scale) and np.array_equal(tensor.params.row_scale, fitted.row_scale)
     by_row, shared = tensor.params.scale.reshape(20, -1), tensor.params.row_scale
+    assert np.array_equal(by_row, fitted.scale.reshape(20, -1)) == (scheme.scale == "e4m3")
     stored = store_multiples(by_row, shared, scheme.scale)
     assert np.array_equal(group_scales(shared, stored, scheme.scale, by_row.shape[1]), tensor.params.scale)
+
+
+def test_refitted_multiples_are_the_best_that_one_change_reaches() -> None:
+    """Against brute force: no other multiple of one group, at the row's scale, lowers the row's error."""
+    scheme, matrix, known = Scheme.parse("int4-g32-srow5"), weights(9, 128), moments(128)
+    gram = known.damped.astype(np.float32)
+    grids = Grids.fitted(matrix, scheme, FIT)
+    codes = compensate(matrix, grids, known)
+    found = refitted(matrix, grids, codes, gram)
+    before, after = row_errors(matrix, grids, codes, gram), row_errors(matrix, found, codes, gram)
+    assert (after <= before * (1 + 1e-5)).all() and after.sum() < 0.99 * before.sum()
+    assert found.params.row_scale is not None
+    for group in range(4):
+        for multiple in (*range(-15, 0), *range(1, 16)):
+            scale = found.scale.copy()
+            scale[:, group] = multiple * found.params.row_scale
+            assert (row_errors(matrix, found.with_scale(scale), codes, gram) >= after * (1 - 1e-4)).all()
+
+
+@pytest.mark.parametrize("spelling", ["kmeans4-g32", "any3-g64", "kmeans2-g32"])
+def test_relearned_levels_are_those_of_least_error(spelling: str) -> None:
+    """Against a dense least-squares solution through the inputs' square root, up to how levels are stored."""
+    scheme, matrix, known = Scheme.parse(spelling), weights(6, 192), moments(192)
+    gram, root = known.damped.astype(np.float32), np.linalg.cholesky(known.damped)
+    grids = Grids.fitted(matrix, scheme, FIT)
+    codes = compensate(matrix, grids, known)
+    found = relearned(matrix, grids, codes, gram)
+    assert grids.params.table is not None and found.params.table is not None
+    tables, count = grids.params.table.shape
+    scale = grids.scale[:, grids.group_of].astype(np.float64)
+    for t, rows in enumerate(np.split(np.arange(6), tables)):
+        design = np.stack([(scale[rows] * (codes[rows] == k)) @ root for k in range(count)], axis=-1).reshape(-1, count)
+        used = (grids.params.table[t] != 0) & np.array([(codes[rows] == k).any() for k in range(count)])
+        expected = np.linalg.lstsq(design[:, used], (matrix[rows] @ root).ravel(), rcond=None)[0]
+        if (np.diff(expected) <= 0).any():
+            continue  # what is no ascending table is not taken
+        assert np.allclose(found.params.table[t, used], np.clip(expected, -127, 127), rtol=1e-3, atol=0.51)
+        assert (found.params.table[t] == 0).sum() == 1
+    before, after = row_errors(matrix, grids, codes, gram), row_errors(matrix, found, codes, gram)
+    assert after.sum() < before.sum()
+
+
+def test_the_equations_of_a_refit_are_the_error_itself() -> None:
+    matrix, known = weights(3, 96), moments(96)
+    gram = known.damped.astype(np.float32)
+    grids = Grids.fitted(matrix, Scheme("int4", 32), FIT)
+    codes = nearest(matrix, grids.scheme, FIT).codes
+    normal, wanted = equations(matrix, grids, codes, gram)
+    for r, s in enumerate(grids.scale.astype(np.float64)):
+        constant = matrix[r].astype(np.float64) @ known.damped @ matrix[r]
+        expected = row_errors(matrix, grids, codes, gram)[r]
+        assert np.isclose(s @ normal[r] @ s - 2 * wanted[r] @ s + constant, expected, rtol=1e-3, atol=1e-5 * constant)
 
 
 @pytest.mark.parametrize("method", CALIBRATED)

@@ -8,8 +8,10 @@ where this processor multiplies it natively, which is two to three times faster,
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,13 @@ from bitwright.models.architecture import Architecture
 from bitwright.models.rope import inverse_frequencies
 
 Read = Callable[[str, int], npt.NDArray[np.float32] | None]  # (role, layer) -> tensor, None where the model has none
+Floats = npt.NDArray[np.float32]
 Weights = Mapping[str, Tensor]  # by role; matrices in the dtype of products, vectors in float32
 
 PRODUCT_BLOCK = 384  # columns
 
 
+@cache
 def product_dtype() -> torch.dtype:
     """bfloat16 where the processor has instructions for it."""
     if platform.machine() in ("x86_64", "AMD64") and Path("/proc/cpuinfo").exists():
@@ -132,17 +136,32 @@ def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat([left * cosine - right * sine, right * cosine + left * sine, rest], -1)
 
 
-def transposed_product(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+@contextmanager
+def bfloat16_products() -> Iterator[None]:
+    """Products of float32 matrices take their factors in bfloat16 meanwhile; sums stay float32."""
+    setting = torch.backends.mkldnn.matmul  # type: ignore[attr-defined, unused-ignore]
+    before = setting.fp32_precision
+    setting.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        setting.fp32_precision = before
+
+
+def transposed_product(a: Floats, b: Floats, dtype: torch.dtype = torch.float32) -> Floats:
     """A^T B of (tokens, columns) matrices, by torch: numpy's threads would keep spinning into torch's next product.
 
-    Of a matrix with itself only the blocks on and above the diagonal are multiplied.
+    Factors are taken in `dtype`, of which bfloat16 is off by up to 2^-8 of each; layers' inputs are bfloat16 anyway where
+    that is the dtype of products, and tokens are not weighed. Sums are float32. Of a matrix with itself only the blocks on
+    and above the diagonal are multiplied.
     """
     left, right = torch.from_numpy(a), torch.from_numpy(b)
-    if a is not b:
-        return (left.T @ right).numpy()
-    result = torch.zeros(a.shape[1], a.shape[1])
-    for begin in range(0, a.shape[1], PRODUCT_BLOCK):
-        part = slice(begin, begin + PRODUCT_BLOCK)
-        torch.mm(left[:, part].T, left[:, begin:], out=result[part, begin:])
+    with bfloat16_products() if dtype == torch.bfloat16 else nullcontext():
+        if a is not b:
+            return (left.T @ right).numpy()
+        result = torch.zeros(a.shape[1], a.shape[1])
+        for begin in range(0, a.shape[1], PRODUCT_BLOCK):
+            part = slice(begin, begin + PRODUCT_BLOCK)
+            torch.mm(left[:, part].T, left[:, begin:], out=result[part, begin:])
     upper = result.triu()
     return (upper + upper.triu(1).T).numpy()

@@ -18,6 +18,7 @@ interrupted run catches up by walking alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -138,7 +139,7 @@ class _Walk:
             original = None
             if asymmetric and self.original is not None:
                 original = rows_of(self.original.inputs(chunk, stage))
-            gram = gram or Gram(x.shape[1], asymmetric, transposed_product)
+            gram = gram or Gram(x.shape[1], asymmetric, partial(transposed_product, dtype=self.decoder.dtype))
             gram.update(x, original, None if weights is None else weights[chunk].reshape(-1))
         assert gram is not None
         return gram
