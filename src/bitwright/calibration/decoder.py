@@ -153,7 +153,7 @@ def transposed_product(a: Floats, b: Floats, dtype: torch.dtype = torch.float32)
 
     Factors are taken in `dtype`, of which bfloat16 is off by up to 2^-8 of each; layers' inputs are bfloat16 anyway where
     that is the dtype of products, and tokens are not weighed. Sums are float32. Of a matrix with itself only the blocks on
-    and above the diagonal are multiplied.
+    and above the diagonal are multiplied; the others stay zero.
     """
     left, right = torch.from_numpy(a), torch.from_numpy(b)
     with bfloat16_products() if dtype == torch.bfloat16 else nullcontext():
@@ -163,5 +163,4 @@ def transposed_product(a: Floats, b: Floats, dtype: torch.dtype = torch.float32)
         for begin in range(0, a.shape[1], PRODUCT_BLOCK):
             part = slice(begin, begin + PRODUCT_BLOCK)
             torch.mm(left[:, part].T, left[:, begin:], out=result[part, begin:])
-    upper = result.triu()
-    return (upper + upper.triu(1).T).numpy()
+    return result.numpy()

@@ -110,13 +110,13 @@ def _paces(model: LanguageModel) -> tuple[float, float, float]:
     """Operations a second: products of activations and weights, symmetric products, GPTQ's steps."""
     import torch
 
-    from bitwright.calibration.decoder import product_dtype
+    from bitwright.calibration.decoder import product_dtype, transposed_product
 
     n = min(model.architecture.hidden_size, 1024)
     x, w = torch.randn(PROBE_TOKENS, n).to(product_dtype()), torch.randn(n, n).to(product_dtype())
     plain = x.float().numpy()
     product = 2 * PROBE_TOKENS * n * n / _seconds(lambda: torch.nn.functional.linear(x, w))
-    moment = PROBE_TOKENS * n * n / _seconds(lambda: plain.T @ plain)
+    moment = PROBE_TOKENS * n * n / _seconds(lambda: transposed_product(plain, plain, product_dtype()))
     scale, group_of, rows = np.ones((512, 1), np.float32), np.zeros(n, np.int32), np.ascontiguousarray(plain[:512])
     factor = np.eye(n, dtype=np.float32)
     steps = _seconds(lambda: _native.compensate(rows, scale, 0 * scale, group_of, -8, 7, factor, None))

@@ -30,7 +30,10 @@ CHUNK = 8192  # tokens whose products are summed in float32
 
 
 def transposed_product(a: Floats, b: Floats) -> Floats:
-    """A^T B of (tokens, columns) matrices; numpy sees where they are the same one and does half the work."""
+    """A^T B of (tokens, columns) matrices; numpy sees where they are the same one and does half the work.
+
+    Of a matrix with itself only what is on and above the diagonal is looked at.
+    """
     product: Floats = a.T @ b
     return product
 
@@ -82,7 +85,8 @@ class Gram:
     @property
     def gram(self) -> Doubles:
         """H, (columns, columns), exactly symmetric."""
-        return (self._gram + self._gram.T) / (2 * max(self.count, np.finfo(np.float64).tiny))
+        upper = np.triu(self._gram) / max(self.count, np.finfo(np.float64).tiny)
+        return upper + np.triu(upper, 1).T
 
     @property
     def cross(self) -> Doubles | None:
