@@ -1,4 +1,4 @@
-"""What GPTQ of a whole model costs: seconds and peak memory on SmolLM2-135M's twin, with and without writing its calibration text.
+"""What GPTQ of a whole model costs, in seconds and peak memory, on SmolLM2-135M's twin, with and without writing its text.
 
     python benchmarks/gptq_cost.py [--tokens 65536] [--scheme int4-g64]
 
