@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -16,10 +18,11 @@ from bitwright.formats.uniform import Uniform
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.gptq import compensate, compensate_reference
 from bitwright.rounding.grids import Grids
-from bitwright.rounding.moments import Moments, inverse_upper
+from bitwright.rounding.moments import Moments, cholesky, inverse_upper
 from bitwright.rounding.nearest import nearest
 from bitwright.rounding.refine import descend, descend_reference, refined, row_errors
-from bitwright.rounding.refit import equations, refitted, relearned
+from bitwright.rounding.refit import REFITTED_SCALES, equations, refitted, relearned
+from bitwright.rounding.scale_search import group_errors, searched
 from laws.strategies import matrices
 
 Floats = npt.NDArray[np.float32]
@@ -213,10 +216,53 @@ def test_the_error_that_counts_is_lower_than_nearest(method: str) -> None:
         assert errors[method] < errors["nearest"], scheme
 
 
+@pytest.mark.parametrize("scheme", ["int4-g32", "int3-g48-affine", "kmeans3-g64"])
+def test_errors_of_groups_are_those_that_gptq_makes(scheme: str) -> None:
+    """Against the recursion, one weight at a time: the sum over each group of the squares of what is pushed on."""
+    matrix, known = weights(3, 96), moments(96)
+    grids = Grids.fitted(matrix, Scheme.parse(scheme), FIT)
+    codes = compensate(matrix, grids, known)
+    expected = np.zeros(grids.scale.shape)
+    rounded, order, factor = grids.values(codes).astype(np.float64), known.order, known.factor.astype(np.float64)
+    for r in range(3):
+        row = matrix[r, order].astype(np.float64)
+        for j, column in enumerate(order):
+            error = (row[j] - rounded[r, column]) / factor[j, j]
+            row[j + 1 :] -= error * factor[j, j + 1 :]
+            expected[r, grids.group_of[column]] += error**2
+    np.testing.assert_allclose(group_errors(matrix, grids, codes, known), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_searched_scales_never_raise_the_error(scheme: Scheme) -> None:
+    matrix, known = weights(20, 192), moments(192)
+    gram = known.damped.astype(np.float32)
+    grids = Grids.fitted(matrix, scheme, FIT)
+    codes = compensate(matrix, grids, known)
+    before = row_errors(matrix, grids, codes, gram)
+    found, found_codes = searched(matrix, grids, known)
+    after = row_errors(matrix, found, found_codes, gram)
+    if scheme.scale not in REFITTED_SCALES:
+        assert found is grids and np.array_equal(found_codes, codes)
+    elif scheme.group == -1:
+        assert after.sum() <= before.sum() * (1 + 1e-4)
+    else:
+        assert (after <= before * (1 + 1e-3)).all()
+        assert after.sum() < 0.99 * before.sum()
+
+
 @pytest.mark.parametrize("columns", [1, 5, 96, 97, 300])
 def test_a_triangle_times_its_inverse_is_one(columns: int) -> None:
     triangle = np.triu(np.random.default_rng(1).standard_normal((columns, columns))) + 10 * np.eye(columns)
     assert np.allclose(triangle @ inverse_upper(triangle), np.eye(columns), atol=1e-10)
+
+
+def test_both_libraries_find_the_same_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    damped = moments(192).damped
+    by_torch = cholesky(damped)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    np.testing.assert_allclose(cholesky(damped), by_torch, rtol=1e-9, atol=1e-9 * by_torch.max())
+    np.testing.assert_allclose(by_torch @ by_torch.T, damped, rtol=1e-9, atol=1e-9 * damped.max())
 
 
 def test_inputs_that_are_always_zero_do_no_harm() -> None:

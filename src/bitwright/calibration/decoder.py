@@ -104,8 +104,9 @@ class Decoder:
         return y if gain is None else self._norm(y, gain)
 
     def _norm(self, x: Tensor, gain: Tensor) -> Tensor:
-        root = torch.sqrt(x.square().mean(-1, keepdim=True) + self.architecture.norm_epsilon)
-        return x / root * (self.architecture.norm_offset + gain)
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        over = torch.rsqrt(size * size / x.shape[-1] + self.architecture.norm_epsilon)
+        return x * over * (self.architecture.norm_offset + gain)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.architecture.head_dim).transpose(1, 2)
@@ -133,7 +134,8 @@ def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     cosine, sine = turns
     half = cosine.shape[-1]
     left, right, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    return torch.cat([left * cosine - right * sine, right * cosine + left * sine, rest], -1)
+    parts = [torch.addcmul(left * cosine, right, sine, value=-1), torch.addcmul(right * cosine, left, sine)]
+    return torch.cat(parts if rest.shape[-1] == 0 else [*parts, rest], -1)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from bitwright.models.architecture import LAYER_MATRICES
 from bitwright.models.base import LanguageModel
 
 BASE_BYTES = 450_000_000  # Python, torch and their working memory
-PASSES = {"gptq": 1.0, "gptaq": 2.0, "refine": 12.0, "guided": 12.0}  # multiply-adds over those of GPTQ
+PASSES = {"gptq": 1.0, "gptaq": 2.0, "gptq-scales": 20.0, "refine": 12.0, "guided": 12.0}  # multiply-adds over those of GPTQ
 PROBE_TOKENS = 2048
 STEP_TOKENS, HEAD_TOKENS = 2048, 256  # of distillation, whose module needs torch
 

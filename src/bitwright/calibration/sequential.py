@@ -37,7 +37,8 @@ Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
 STAGES = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # layers that read the same input
-CHUNK_TOKENS = 4096  # that are computed at a time
+CHUNK_TOKENS = 1024  # that are computed at a time: their activations stay in a core's cache
+OBSERVED_TOKENS = 8192  # whose products are summed up at a time
 
 
 class Rounder(Protocol):
@@ -67,29 +68,31 @@ class _Stream:
     def __init__(self, decoder: Decoder, x: Tensor, read: Callable[[str, TensorSlice], Floats]) -> None:
         self.decoder, self.x, self.read = decoder, x, read  # x: (windows, tokens, hidden_size) float32
         self.weights: dict[str, Tensor] = {}
-        self.held: Tensor | None = None  # what the next projection reads, where that is not norm(x)
+        self.held: Tensor | None = None  # what the layers of the stage at hand read, (windows, tokens, columns)
 
-    def inputs(self, chunk: slice, stage: int) -> Tensor:
-        """What the layers of this stage read, (windows, tokens, columns)."""
-        if self.held is not None:
-            return self.held[chunk]
-        return self.decoder.normed(self.x[chunk], self.weights["attention_norm" if stage == 0 else "mlp_norm"])
+    def enter(self, chunks: Sequence[slice], stage: int) -> Tensor:
+        """What the layers of this stage read: norm(x), or what the stage before has left."""
+        if self.held is None:
+            self.held = torch.empty(self.x.shape, dtype=self.decoder.dtype)
+            for chunk in chunks:
+                self.held[chunk] = self.decoder.normed(
+                    self.x[chunk], self.weights["attention_norm" if stage == 0 else "mlp_norm"]
+                )
+        return self.held
 
     def advance(self, chunks: Sequence[slice], stage: int, layer: int) -> None:
         """Through the layers of this stage."""
+        read, self.held = self.enter(chunks, stage), None
         if stage in (1, 3):
             for chunk in chunks:
-                self.decoder.added(self.x[chunk], self.inputs(chunk, stage), self.weights, STAGES[stage][0])
-            self.held = None
+                self.decoder.added(self.x[chunk], read[chunk], self.weights, STAGES[stage][0])
             return
-        held = None
         for chunk in chunks:
-            h = self.inputs(chunk, stage)
+            h = read[chunk]
             out = self.decoder.attended(h, self.weights, layer) if stage == 0 else self.decoder.gated(h, self.weights)
-            if held is None:
-                held = torch.empty((*self.x.shape[:2], out.shape[-1]), dtype=out.dtype)
-            held[chunk] = out
-        self.held = held
+            if self.held is None:
+                self.held = torch.empty((*self.x.shape[:2], out.shape[-1]), dtype=out.dtype)
+            self.held[chunk] = out
 
 
 class _Walk:
@@ -133,15 +136,13 @@ class _Walk:
         self.known = {name: self.rounder.rounded(name, seen.get(needs[name] == "guided")) for name in needs}
 
     def _observed(self, stage: int, asymmetric: bool, weights: Floats | None) -> Gram:
-        gram: Gram | None = None
-        for chunk in self.chunks:
-            x = rows_of(self.quantized.inputs(chunk, stage))
-            original = None
-            if asymmetric and self.original is not None:
-                original = rows_of(self.original.inputs(chunk, stage))
-            gram = gram or Gram(x.shape[1], asymmetric, partial(transposed_product, dtype=self.decoder.dtype))
-            gram.update(x, original, None if weights is None else weights[chunk].reshape(-1))
-        assert gram is not None
+        read = [stream.enter(self.chunks, stage) for stream in self._streams()]
+        gram = Gram(read[0].shape[-1], asymmetric, partial(transposed_product, dtype=self.decoder.dtype))
+        step = max(1, OBSERVED_TOKENS // read[0].shape[1])
+        for begin in range(0, len(read[0]), step):
+            part = slice(begin, begin + step)
+            original = rows_of(read[1][part]) if asymmetric else None
+            gram.update(rows_of(read[0][part]), original, None if weights is None else weights[part].reshape(-1))
         return gram
 
     def _stream(self, windows: Tokens, read: Callable[[str, TensorSlice], Floats]) -> _Stream:

@@ -128,6 +128,10 @@ class Grids:
         """The same grids with other levels, of the shape of those that were learned."""
         return replace(self, params=replace(self.params, table=table))
 
+    def of_rows(self, step: int) -> Grids:
+        """Those of every so many rows; levels of their own are not theirs alone."""
+        return replace(self, scale=self.scale[::step], zero_point=self.zero_point[::step])
+
     def taking(self, other: Grids, rows: npt.NDArray[np.bool_]) -> Grids:
         """The scales, and levels of their own, of `other` where `rows` (rows,) says so."""
 

@@ -29,6 +29,7 @@ Doubles = npt.NDArray[np.float64]
 
 REFITTED_SCALES = ("fp32", "fp16", "bf16")  # types whose every value can be chosen by itself
 SWEEPS = 2  # of coordinate descent over a row's multiples
+ENOUGH = 1 << 17  # weights to learn one table from; of more, every so many rows are taken
 
 
 def refitted(weights: Floats, grids: Grids, codes: Codes, gram: Floats) -> Grids:
@@ -110,7 +111,8 @@ def relearned(weights: Floats, grids: Grids, codes: Codes, gram: Floats) -> Grid
     format, table = FORMATS[grids.scheme.format], grids.params.table
     if not isinstance(format, Table) or table is None or format.learner != "kmeans" or format.learned == "group":
         return grids
-    normal, wanted = level_equations(weights, grids, codes, gram)
+    step = max(1, weights.size // ENOUGH) if len(table) == 1 else 1
+    normal, wanted = level_equations(weights[::step], grids.of_rows(step), codes[::step], gram)
     small = 1e-6 * np.einsum("tkk->tk", normal).max(axis=1)[:, None] + 1e-30  # nobody may have a level
     normal += small[..., None] * np.eye(normal.shape[1])
     wanted += small * table
