@@ -71,13 +71,10 @@ def searched(weights: Floats, grids: Grids, moments: Moments) -> tuple[Grids, Co
 
 def group_errors(weights: Floats, grids: Grids, codes: Codes, moments: Moments) -> Floats:
     """(rows, groups) sums of e_j^2."""
-    order = moments.order
+    order, columns = moments.order, grids.group_of[moments.order]
     missed = (weights - grids.values(codes))[:, order]
     squares = np.square(missed @ moments.root.astype(np.float32))
-    sums = np.zeros(grids.scale.shape, np.float32)
-    for group in range(sums.shape[1]):
-        sums[:, group] = squares[:, grids.group_of[order] == group].sum(axis=1)
-    return sums
+    return np.stack([squares[:, columns == group].sum(axis=1) for group in range(int(columns.max()) + 1)], axis=1)
 
 
 def picked(errors: list[Floats], scheme: Scheme) -> npt.NDArray[np.intp]:
