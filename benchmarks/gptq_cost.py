@@ -1,10 +1,10 @@
 """What GPTQ of a whole model costs, in seconds and peak memory, on SmolLM2-135M's twin, with and without writing its text.
 
-    python benchmarks/gptq_cost.py [--tokens 65536] [--scheme int4-g64]
+    python benchmarks/gptq_cost.py [--steps rounding,text]
 
-128 windows of 512 tokens. A first process has the model write its text, into an empty cache; a second is a `bitwright quantize`
-of its own that finds the text there: start-up, rounding of all matrices and writing included. Both are measured whole. No other
-work should run meanwhile.
+128 windows of 512 tokens, int4-g64. `rounding` is a `bitwright quantize` that reads its calibration text from a file: start-up,
+rounding of all matrices and writing included. `text` is a process in which the model writes as many tokens into an empty cache.
+Steps can be measured in runs of their own; the last of each is kept in results/. No other work should run meanwhile.
 """
 
 from __future__ import annotations
@@ -20,71 +20,71 @@ import time
 from pathlib import Path
 from typing import Any
 
-from material import twin
+from material import TEXT, twin
+from results import RESULTS, circumstances, table, verdict, write
 
+TOKENS, SCHEME = 65536, "int4-g64"
 SECONDS_BAR, BYTES_BAR = 90.0, 2e9
+STEPS = {"rounding": "quantizing, text at hand", "text": "writing the text"}
 
 
-def written(tokens: int) -> dict[str, Any]:
+def written() -> dict[str, Any]:
     """Have the model write its text, in this process."""
     import bitwright
     from bitwright.calibration.text import Source
 
     begin = time.perf_counter()
-    recipe = bitwright.Recipe.uniform("int4-g64", method="gptq")
-    shape = bitwright.quantize(bitwright.load(twin()), recipe, Source.of("self", tokens)).text.windows.shape
+    recipe = bitwright.Recipe.uniform(SCHEME, method="gptq")
+    windows = bitwright.quantize(bitwright.load(twin()), recipe, Source.of("self", TOKENS)).text.windows
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"windows": shape[0], "seconds": time.perf_counter() - begin, "peak_rss_bytes": peak}
+    return {"tokens": windows.size, "seconds": time.perf_counter() - begin, "peak_rss_bytes": peak}
 
 
-def answer(*command: object, cache: str) -> dict[str, Any]:
-    """The JSON that a process of its own prints, and the seconds it took."""
-    begin = time.perf_counter()
-    environment = os.environ | {"BITWRIGHT_CACHE": cache}
-    done = subprocess.run([sys.executable, *map(str, command)], env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found | {"seconds": time.perf_counter() - begin}
+def measured(step: str) -> dict[str, Any]:
+    """Seconds of a process of its own and what it says of itself."""
+    where = circumstances()
+    with tempfile.TemporaryDirectory() as directory:
+        command = [Path(__file__), "--write-text"]
+        if step == "rounding":
+            command = ["-m", "bitwright", "quantize", twin(), "-o", Path(directory) / "out", "--method", "gptq", "--json"]
+            command += ["--scheme", SCHEME, "--calibration", TEXT, "--calibration-tokens", TOKENS]
+        line, environment = [sys.executable, *map(str, command)], os.environ | {"BITWRIGHT_CACHE": directory}
+        begin = time.perf_counter()
+        done = subprocess.run(line, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        seconds = time.perf_counter() - begin
+    peak = json.loads(done.stdout)["peak_rss_bytes"]
+    return {"seconds": seconds, "peak_rss_bytes": peak, "circumstances": where}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Seconds and memory of GPTQ on the twin of SmolLM2-135M.")
-    parser.add_argument("--tokens", type=int, default=65536)
-    parser.add_argument("--scheme", default="int4-g64")
+    parser.add_argument("--steps", default=",".join(STEPS))
     parser.add_argument("--write-text", action="store_true", help="Only have the text written, and say what that took.")
     options = parser.parse_args()
     if options.write_text:
-        print(json.dumps(written(options.tokens)))
+        print(json.dumps(written()))
         return
-    from results import circumstances
-
-    where = circumstances()
-    with tempfile.TemporaryDirectory() as directory:
-        cache, out = str(Path(directory) / "cache"), Path(directory) / "out"
-        text = answer(Path(__file__), "--write-text", "--tokens", options.tokens, cache=cache)
-        quantize = ("-m", "bitwright", "quantize", twin(), "-o", out, "--method", "gptq", "--scheme", options.scheme)
-        rounding = answer(*quantize, "--calibration-tokens", options.tokens, "--json", cache=cache)
-    command = f"python benchmarks/gptq_cost.py --tokens {options.tokens} --scheme {options.scheme}"
-    report({"circumstances": where, "command": command, "text": text, "rounding": rounding | {"path": ""}})
+    kept = RESULTS / "gptq_cost.json"
+    steps = json.loads(kept.read_text("utf-8"))["steps"] if kept.exists() else {}
+    for step in options.steps.split(","):
+        steps[step] = measured(step)
+        report(steps)
 
 
-def report(data: dict[str, Any]) -> None:
-    from results import table, verdict, write
-
-    text, rounding = data["text"], data["rounding"]
-    both = text["seconds"] + rounding["seconds"]
-    peak = max(text["peak_rss_bytes"], rounding["peak_rss_bytes"])
+def report(steps: dict[str, Any]) -> None:
+    rows = {step: steps[step] for step in STEPS if step in steps}
     lines = [
-        ("writing the text", text["seconds"], text["peak_rss_bytes"] / 1e6),
-        ("quantizing, text at hand", rounding["seconds"], rounding["peak_rss_bytes"] / 1e6),
-        ("both", both, peak / 1e6),
+        (STEPS[step], row["seconds"], row["peak_rss_bytes"] / 1e6, row["circumstances"]["load_average"])
+        for step, row in rows.items()
     ]
-    bars = [
-        verdict("seconds of GPTQ, text at hand", rounding["seconds"], SECONDS_BAR),
-        verdict("seconds of GPTQ, its text written first", both, SECONDS_BAR),
-        verdict("peak bytes", float(peak), BYTES_BAR),
-    ]
-    header = ("step", "seconds", "peak RSS MB")
-    write("gptq_cost", f"GPTQ of SmolLM2-135M's twin, {text['windows']} windows", data, [table(header, lines), *bars])
+    seconds = [row["seconds"] for row in rows.values()]
+    bars = [verdict("seconds of GPTQ, text at hand", rows["rounding"]["seconds"], SECONDS_BAR)] if "rounding" in rows else []
+    if len(rows) == len(STEPS):
+        bars.append(verdict("seconds of GPTQ, its text written first", sum(seconds), SECONDS_BAR))
+    bars.append(verdict("peak bytes", float(max(row["peak_rss_bytes"] for row in rows.values())), BYTES_BAR))
+    data = {"circumstances": rows[next(iter(rows))]["circumstances"], "command": "python benchmarks/gptq_cost.py", "steps": steps}
+    header = ("step", "seconds", "peak RSS MB", "load before")
+    write("gptq_cost", "GPTQ of SmolLM2-135M's twin, 128 windows of 512 tokens", data, [table(header, lines), *bars])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 #include "arrays.h"
 #include "bitwright/compensate.h"
+#include "bitwright/gram.h"
 #include "init.h"
 
 namespace nb = nanobind;
@@ -73,9 +74,19 @@ auto descend(Floats2 values, Floats2 residuals, Floats2 scales, Floats2 zero_poi
   return codes;
 }
 
+auto bfloat16_gram(Array<uint16_t, 2> x) {
+  require(bitwright::has_bfloat16_tiles(), "this processor has no AMX-BF16, or BITWRIGHT_ISA forbids it");
+  auto gram = make_array<float>({x.shape(1), x.shape(1)});
+  nb::gil_scoped_release release;
+  bitwright::bfloat16_gram(x.data(), x.shape(0), x.shape(1), gram.data());
+  return gram;
+}
+
 }  // namespace
 
 void init_rounding(nb::module_& m) {
+  m.def("has_bfloat16_tiles", &bitwright::has_bfloat16_tiles);
+  m.def("bfloat16_gram", &bfloat16_gram, "x"_a);
   m.def("compensate", &compensate, "weights"_a, "scales"_a, "zero_points"_a, "group_of"_a, "low"_a, "high"_a, "factor"_a,
         "drift"_a.none(), "tables"_a.none() = nb::none());
   m.def("descend", &descend, "values"_a, "residuals"_a, "scales"_a, "zero_points"_a, "group_of"_a, "low"_a, "high"_a, "gram"_a,

@@ -216,7 +216,7 @@ def test_the_error_that_counts_is_lower_than_nearest(method: str) -> None:
         assert errors[method] < errors["nearest"], scheme
 
 
-@pytest.mark.parametrize("scheme", ["int4-g32", "int3-g48-affine", "kmeans3-g64"])
+@pytest.mark.parametrize("scheme", ["int4-g32", "int3-g48-affine", "kmeans3-g48"])
 def test_errors_of_groups_are_those_that_gptq_makes(scheme: str) -> None:
     """Against the recursion, one weight at a time: the sum over each group of the squares of what is pushed on."""
     matrix, known = weights(3, 96), moments(96)

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bitwright import _native
 from bitwright.calibration.decoder import Decoder, product_dtype, transposed_product
 from bitwright.calibration.guidance import token_weights
 from bitwright.models.architecture import LAYER_VECTORS, TensorSlice
@@ -141,8 +142,11 @@ class _Walk:
         step = max(1, OBSERVED_TOKENS // read[0].shape[1])
         for begin in range(0, len(read[0]), step):
             part = slice(begin, begin + step)
-            original = rows_of(read[1][part]) if asymmetric else None
-            gram.update(rows_of(read[0][part]), original, None if weights is None else weights[part].reshape(-1))
+            of_tokens = None if weights is None else weights[part].reshape(-1)
+            if read[0].dtype == torch.bfloat16 and not asymmetric and _native.has_bfloat16_tiles():
+                gram.take(*bfloat16_gram(read[0][part].flatten(0, 1), of_tokens))
+            else:
+                gram.update(rows_of(read[0][part]), rows_of(read[1][part]) if asymmetric else None, of_tokens)
         return gram
 
     def _stream(self, windows: Tokens, read: Callable[[str, TensorSlice], Floats]) -> _Stream:
@@ -179,6 +183,17 @@ class _Walk:
 def part_of(tensor: Floats, place: TensorSlice) -> Floats:
     """The rows of a stored tensor that play a role."""
     return tensor[place.begin : place.end if place.end >= 0 else None]
+
+
+def bfloat16_gram(rows: Tensor, weights: Floats | None) -> tuple[Floats, float]:
+    """X^T diag(s) X, on and above the diagonal, of (tokens, columns) bfloat16 rows, and the sum of s, by the matrix unit.
+
+    Its slow twin is decoder.py's `transposed_product`. Where tokens are weighed, sqrt(s) x is rounded to bfloat16 again.
+    """
+    count = float(len(rows))
+    if weights is not None:
+        rows, count = (rows * torch.from_numpy(np.sqrt(weights))[:, None]).bfloat16(), float(weights.sum(dtype=np.float64))
+    return _native.bfloat16_gram(rows.contiguous().view(torch.uint16).numpy()), count
 
 
 def rows_of(x: Tensor) -> Floats:
