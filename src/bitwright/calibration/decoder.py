@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +64,8 @@ class Decoder:
     def attended(self, h: Tensor, weights: Weights, layer: int) -> Tensor:
         """What the output projection reads: (windows, tokens, heads * head_dim)."""
         architecture = self.architecture
-        q, k, v = (self._heads(self.linear(h, weights, role)) for role in ("q", "k", "v"))
-        if architecture.qk_norm:
-            q, k = self._norm(q.float(), weights["q_norm"]), self._norm(k.float(), weights["k_norm"])
-        turns = self._turns(architecture.rope_of_layer[layer])
-        q, k = rotate(q.float(), turns).to(self.dtype), rotate(k.float(), turns).to(self.dtype)
+        q, k = (self._turned(self.linear(h, weights, role), weights.get(f"{role}_norm"), layer) for role in ("q", "k"))
+        v = self._heads(self.linear(h, weights, "v"))
         window = architecture.window_of_layer[layer]
         limited = 0 < window < self.length
         if architecture.attention_softcap:
@@ -84,7 +81,7 @@ class Decoder:
         """What the down projection reads: activation(gate) * up."""
         gate, up = self.linear(h, weights, "gate"), self.linear(h, weights, "up")
         if self.architecture.activation == "silu":
-            return functional.silu(gate) * up
+            return functional.silu(gate).mul_(up) if not torch.is_grad_enabled() else functional.silu(gate) * up
         return functional.gelu(gate, approximate="tanh") * up
 
     def added(self, x: Tensor, read: Tensor, weights: Weights, role: str) -> None:
@@ -111,10 +108,27 @@ class Decoder:
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.architecture.head_dim).transpose(1, 2)
 
-    def _turns(self, index: int) -> tuple[Tensor, Tensor]:
-        frequencies, factor = inverse_frequencies(self.architecture.ropes[index], self.length)
-        angles = torch.arange(self.length, dtype=torch.float32)[:, None] * torch.from_numpy(np.asarray(frequencies, np.float32))
-        return angles.cos() * factor, angles.sin() * factor
+    def _turned(self, x: Tensor, gain: Tensor | None, layer: int) -> Tensor:
+        """What `q` and `k` give, (windows, tokens, heads * head_dim), normed and turned: (windows, heads, tokens, head_dim)."""
+        x, dim = x.float(), self.architecture.head_dim
+        if self.architecture.qk_norm:
+            assert gain is not None
+            x = self._norm(x.view(*x.shape[:-1], -1, dim), gain).flatten(-2)
+        turns = self._turns(self.architecture.rope_of_layer[layer], x.shape[-1] // dim)
+        return self._heads(rotate(x, turns, dim).to(self.dtype))
+
+    def _turns(self, index: int, heads: int) -> Turns:
+        if (index, heads) not in self._known_turns:
+            frequencies, factor = inverse_frequencies(self.architecture.ropes[index], self.length)
+            angles = torch.arange(self.length, dtype=torch.float32)[:, None] * torch.from_numpy(
+                np.asarray(frequencies, np.float32)
+            )
+            self._known_turns[index, heads] = Turns.of(angles, factor, self.architecture.head_dim, heads)
+        return self._known_turns[index, heads]
+
+    @cached_property
+    def _known_turns(self) -> dict[tuple[int, int], Turns]:
+        return {}
 
     def _mask(self, window: int) -> Tensor:
         position = torch.arange(self.length)
@@ -129,13 +143,28 @@ class Decoder:
         return torch.softmax(scores, -1).to(self.dtype) @ v
 
 
-def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    """Channel i of the first dim / 2 turns with channel i + dim / 2; those beyond dim stay."""
-    cosine, sine = turns
-    half = cosine.shape[-1]
-    left, right, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    parts = [torch.addcmul(left * cosine, right, sine, value=-1), torch.addcmul(right * cosine, left, sine)]
-    return torch.cat(parts if rest.shape[-1] == 0 else [*parts, rest], -1)
+@dataclass(frozen=True)
+class Turns:
+    """Of all heads' channels, (tokens, heads * head_dim): what each is multiplied by, and what its partner is."""
+
+    own: Tensor
+    partner: Tensor
+    half: int
+
+    @classmethod
+    def of(cls, angles: Tensor, factor: float, dim: int, heads: int) -> Turns:
+        """`angles` (tokens, half). Channel i of a head's first `half` turns with channel i + half; those beyond both stay."""
+        cosine, sine = angles.cos() * factor, angles.sin() * factor
+        beyond = torch.ones(len(angles), dim - 2 * angles.shape[1])
+        own, partner = torch.cat([cosine, cosine, beyond], -1), torch.cat([-sine, sine, 0 * beyond], -1)
+        return cls(own.repeat(1, heads), partner.repeat(1, heads), angles.shape[1])
+
+
+def rotate(x: Tensor, turns: Turns, dim: int) -> Tensor:
+    """(windows, tokens, heads * dim), turned. Whole rows at a time: loops over a head's few channels would cost more."""
+    heads, half = x.view(*x.shape[:-1], -1, dim), turns.half
+    partners = torch.cat([heads[..., half : 2 * half], heads[..., :half], heads[..., 2 * half :]], -1).flatten(-2)
+    return torch.addcmul(x * turns.own, partners, turns.partner)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from bitwright import _native
+from bitwright.calibration.cores import Each, pieces_at_once
 from bitwright.calibration.decoder import Decoder, product_dtype, transposed_product
 from bitwright.calibration.guidance import token_weights
 from bitwright.models.architecture import LAYER_VECTORS, TensorSlice
@@ -59,46 +60,51 @@ def walk(model: LanguageModel, windows: Tokens, rounder: Rounder, progress: Prog
 
     `progress` is told (stages done, stages in all).
     """
-    with torch.inference_mode():
-        _Walk(model, windows, rounder).run(progress or (lambda done, total: None))
+    with torch.inference_mode(), pieces_at_once() as each:
+        _Walk(model, windows, rounder, each).run(progress or (lambda done, total: None))
 
 
 class _Stream:
     """Activations of all windows under one set of weights."""
 
-    def __init__(self, decoder: Decoder, x: Tensor, read: Callable[[str, TensorSlice], Floats]) -> None:
-        self.decoder, self.x, self.read = decoder, x, read  # x: (windows, tokens, hidden_size) float32
+    def __init__(self, decoder: Decoder, x: Tensor, read: Callable[[str, TensorSlice], Floats], each: Each) -> None:
+        self.decoder, self.x, self.read, self.each = decoder, x, read, each  # x: (windows, tokens, hidden_size) float32
         self.weights: dict[str, Tensor] = {}
         self.held: Tensor | None = None  # what the layers of the stage at hand read, (windows, tokens, columns)
 
     def enter(self, chunks: Sequence[slice], stage: int) -> Tensor:
         """What the layers of this stage read: norm(x), or what the stage before has left."""
         if self.held is None:
-            self.held = torch.empty(self.x.shape, dtype=self.decoder.dtype)
-            for chunk in chunks:
-                self.held[chunk] = self.decoder.normed(
-                    self.x[chunk], self.weights["attention_norm" if stage == 0 else "mlp_norm"]
-                )
+            held = self.held = torch.empty(self.x.shape, dtype=self.decoder.dtype)
+            gain = self.weights["attention_norm" if stage == 0 else "mlp_norm"]
+
+            def norm(chunk: slice) -> None:
+                held[chunk] = self.decoder.normed(self.x[chunk], gain)
+
+            self.each(norm, chunks)
         return self.held
 
     def advance(self, chunks: Sequence[slice], stage: int, layer: int) -> None:
         """Through the layers of this stage."""
         read, self.held = self.enter(chunks, stage), None
         if stage in (1, 3):
-            for chunk in chunks:
-                self.decoder.added(self.x[chunk], read[chunk], self.weights, STAGES[stage][0])
+            self.each(lambda chunk: self.decoder.added(self.x[chunk], read[chunk], self.weights, STAGES[stage][0]), chunks)
             return
-        for chunk in chunks:
+        width = self.weights["v" if stage == 0 else "gate"].shape[0]
+        if stage == 0:
+            width *= self.decoder.architecture.heads // self.decoder.architecture.kv_heads
+        held = self.held = torch.empty((*self.x.shape[:2], width), dtype=self.decoder.dtype)
+
+        def pass_on(chunk: slice) -> None:
             h = read[chunk]
-            out = self.decoder.attended(h, self.weights, layer) if stage == 0 else self.decoder.gated(h, self.weights)
-            if self.held is None:
-                self.held = torch.empty((*self.x.shape[:2], out.shape[-1]), dtype=out.dtype)
-            self.held[chunk] = out
+            held[chunk] = self.decoder.attended(h, self.weights, layer) if stage == 0 else self.decoder.gated(h, self.weights)
+
+        self.each(pass_on, chunks)
 
 
 class _Walk:
-    def __init__(self, model: LanguageModel, windows: Tokens, rounder: Rounder) -> None:
-        self.model, self.rounder, self.roles = model, rounder, model.roles()
+    def __init__(self, model: LanguageModel, windows: Tokens, rounder: Rounder, each: Each) -> None:
+        self.model, self.rounder, self.roles, self.each = model, rounder, model.roles(), each
         self.decoder = Decoder(model.architecture, windows.shape[1], product_dtype())
         step = max(1, CHUNK_TOKENS // windows.shape[1])
         self.chunks = [slice(begin, begin + step) for begin in range(0, len(windows), step)]
@@ -153,7 +159,7 @@ class _Walk:
         place = self.roles["embedding", -1]
         embedding = self.rounder.rounded(place.name, None) if read == self._known else self.model.read(place.name)
         x = torch.from_numpy(embedding)[torch.from_numpy(windows.astype(np.int64))]
-        return _Stream(self.decoder, x * self.model.architecture.embedding_scale, read)
+        return _Stream(self.decoder, x * self.model.architecture.embedding_scale, read, self.each)
 
     def _streams(self) -> Iterator[_Stream]:
         yield self.quantized
