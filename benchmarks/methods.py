@@ -84,6 +84,7 @@ CONTENDERS = (
     Contender("bitwright", "refine kmeans2-g64 unrotated", 2.25),
     Contender("bitwright", "guided kmeans2-g64 unrotated", 2.25),
     Contender("bitwright", "guided kmeans4-g64 unrotated", 4.25),
+    Contender("bitwright", "guided int4-g32-srow5 unrotated v_proj=int6-g64", 4.25),
     Contender("bitwright", "guided kmeans4-g96 unrotated v_proj=int6-g64", 4.25),
     Contender("bitwright", "guided kmeans4-g96 unrotated v_proj=int6-g64 distilled", 4.25),
     Contender("bitwright", "guided kmeans4-g64 unrotated distilled", 4.25),
