@@ -19,7 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ TABLE_BITS = 0.005  # a table of levels for each tensor, forgiven
 @dataclass(frozen=True)
 class Contender:
     """`kind` is what the worker is asked for; of ours it is a method, a scheme, and `unrotated` and `distilled` where it is that.
+    `v_proj=int6-g64` and its like give matrices of one kind a scheme of their own.
 
     `bits` is the budget, `stored` the bits a weight that the peer's own file takes, computed from its layout; 0 for ours.
     """
@@ -83,6 +84,9 @@ CONTENDERS = (
     Contender("bitwright", "refine kmeans2-g64 unrotated", 2.25),
     Contender("bitwright", "guided kmeans2-g64 unrotated", 2.25),
     Contender("bitwright", "guided kmeans4-g64 unrotated", 4.25),
+    Contender("bitwright", "guided int4-g32-srow5 unrotated v_proj=int6-g64", 4.25),
+    Contender("bitwright", "guided kmeans4-g96 unrotated v_proj=int6-g64", 4.25),
+    Contender("bitwright", "guided kmeans4-g96 unrotated v_proj=int6-g64 distilled", 4.25),
     Contender("bitwright", "guided kmeans4-g64 unrotated distilled", 4.25),
     Contender("bitwright", "refine int4-g96-affine unrotated distilled", 4.25),
     Contender("bitwright", "refine int3-g96-affine unrotated distilled", 3.25),
@@ -98,16 +102,19 @@ WORKERS: dict[str, tuple[Callable[[], Path], str]] = {
 EVERYBODY = ",".join([*WORKERS, "bitwright"])
 
 
-def recipe(scheme: str, method: str, rotate: bool, distill: int = 0) -> Recipe:
-    """The blocks by `scheme`; embedding and head at int8-channel, as in every contender."""
+def recipe(scheme: str, method: str, rotate: bool, distill: int = 0, own: Sequence[str] = ()) -> Recipe:
+    """The blocks by `scheme`, but for those with their `own`; embedding and head at int8-channel, as in every contender."""
     ends = tuple(Choice(name, Scheme.parse("int8-channel")) for name in ("model.embed_tokens.weight", "lm_head.weight"))
-    return Recipe((*ends, Choice("*", Scheme.parse(scheme), method, rotate=rotate)), distill=distill)
+    schemes = [(f"*{kind}*", spelling) for kind, _, spelling in (one.partition("=") for one in own)]
+    body = tuple(Choice(names, Scheme.parse(one), method, rotate=rotate) for names, one in (*schemes, ("*", scheme)))
+    return Recipe((*ends, *body), distill=distill)
 
 
 def made_by_us(kind: str, windows: int, out: Path) -> dict[str, Any]:
     method, scheme, *flags = kind.split()
     passes = DISTILLED if "distilled" in flags else 0
-    recipe(scheme, method, "unrotated" not in flags, passes).save(out.with_suffix(".json"))
+    own = [flag for flag in flags if "=" in flag]
+    recipe(scheme, method, "unrotated" not in flags, passes, own).save(out.with_suffix(".json"))
     tokens = ("--calibration", "self", "--calibration-tokens", windows * CONTEXT)
     made = command("quantize", twin(), "-o", out, "--recipe", out.with_suffix(".json"), *tokens)
     return {"seconds": made["seconds"], "peak_rss_bytes": made["peak_rss_bytes"]}

@@ -2,11 +2,13 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <tuple>
 
 #include "arrays.h"
+#include "bitwright/histogram.h"
 #include "bitwright/quantization.h"
 #include "bitwright/tables.h"
 #include "init.h"
@@ -120,6 +122,20 @@ auto table_error(Floats2 x, Floats1 scale, Floats2 thresholds, Floats2 levels, B
   return error;
 }
 
+// Counts (bins,), and the largest magnitude, NaN or infinite where a value is.
+auto count_in_bins(Floats1 x, int exponent, int bins) {
+  require(bins >= 2 && bins <= 1 << 20 && bins % 2 == 0, "an even number of bins, up to 2^20");
+  require(exponent >= -100 && exponent <= 128, "the range must be 2^-100 to 2^128");
+  auto counts = make_array<int64_t>({static_cast<size_t>(bins)});
+  std::fill_n(counts.data(), bins, int64_t{0});
+  float largest;
+  {
+    nb::gil_scoped_release release;
+    largest = bitwright::count_in_bins(x.data(), x.shape(0), exponent, bins, counts.data());
+  }
+  return std::make_tuple(counts, largest);
+}
+
 }  // namespace
 
 void init_quantization(nb::module_& m) {
@@ -129,6 +145,7 @@ void init_quantization(nb::module_& m) {
   m.def("squared_error", &squared_error, "groups"_a, "scale"_a, "zero_point"_a, "low"_a, "high"_a);
   m.def("encode_tables", &encode_tables, "groups"_a, "scale"_a, "thresholds"_a, "levels"_a, "codes"_a);
   m.def("table_error", &table_error, "groups"_a, "scale"_a, "thresholds"_a, "levels"_a, "codes"_a, "importance"_a.none());
+  m.def("count_in_bins", &count_in_bins, "values"_a, "exponent"_a, "bins"_a);
   m.def("fit_mse", &fit_mse, "groups"_a, "shrink"_a, "refits"_a, "low"_a, "high"_a, "affine"_a, "scale_type"_a);
   m.def("refit_scale", &refit_scale, "groups"_a, "scale"_a, "zero_point"_a, "low"_a, "high"_a);
 }

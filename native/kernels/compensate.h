@@ -4,23 +4,68 @@
 // the slow twins in src/bitwright/rounding, so that codes are equal bit for bit.
 #pragma once
 
+#include <algorithm>
+
 #include "bitwright/kernels.h"
 
 namespace {
 
 using bitwright::kPanelRows;
 using bitwright::RoundingPanel;
+using bitwright::RoundingTables;
 
-// The level of 16 weights on the grids of column `column`, and the weights that those levels stand for.
+// Places among up to so many levels are counted, among more they are searched for by halves.
+constexpr int kCountedLevels = 16;
+
+// For each lane, how many of its thresholds are below its value.
+inline void count_below(const float* values, const float* thresholds, int count, int32_t* below) {
+  std::fill(below, below + kPanelRows, 0);
+  if (count < kCountedLevels) {
+    for (int k = 0; k < count; k++)
+      for (int lane = 0; lane < kPanelRows; lane++) below[lane] += values[lane] > thresholds[k * kPanelRows + lane];
+    return;
+  }
+  for (int lane = 0; lane < kPanelRows; lane++)
+    for (int left = count; left > 0;) {
+      const int half = left / 2, middle = below[lane] + half;
+      const bool above = values[lane] > thresholds[middle * kPanelRows + lane];
+      below[lane] = above ? middle + 1 : below[lane];
+      left = above ? left - half - 1 : half;
+    }
+}
+
+// The level of 16 weights on the grids of column `column` (of a table, its code), and the weights that those stand for.
 template <class Isa>
 struct Rounded {
   typename Isa::F level, value;
   Rounded(const RoundingPanel& panel, int column, typename Isa::F w) {
-    const size_t group = static_cast<size_t>(panel.group_of[column]) * kPanelRows;
-    const auto scale = Isa::load(panel.scales + group), zero_point = Isa::load(panel.zero_points + group);
+    const size_t group = static_cast<size_t>(panel.group_of[column]);
+    const auto scale = Isa::load(panel.scales + group * kPanelRows);
+    const auto scaled = Isa::div(w, scale);
+    if (panel.tables.levels > 0) {
+      look_up(panel.tables, panel.tables.by_group ? group : 0, scaled);
+      value = Isa::mul(value, scale);
+      return;
+    }
+    const auto zero_point = Isa::load(panel.zero_points + group * kPanelRows);
     const auto low = Isa::set1(static_cast<float>(panel.low)), high = Isa::set1(static_cast<float>(panel.high));
-    level = Isa::max(Isa::min(Isa::add(Isa::round(Isa::div(w, scale)), zero_point), high), low);
+    level = Isa::max(Isa::min(Isa::add(Isa::round(scaled), zero_point), high), low);
     value = Isa::mul(Isa::sub(level, zero_point), scale);
+  }
+
+ private:
+  void look_up(const RoundingTables& tables, size_t table, typename Isa::F scaled) {
+    float lanes[kPanelRows], values[kPanelRows], codes[kPanelRows];
+    int32_t places[kPanelRows];
+    const size_t first = table * tables.levels * kPanelRows;
+    Isa::store(lanes, scaled);
+    count_below(lanes, tables.thresholds + table * (tables.levels - 1) * kPanelRows, tables.levels - 1, places);
+    for (int lane = 0; lane < kPanelRows; lane++) {
+      values[lane] = tables.values[first + places[lane] * kPanelRows + lane];
+      codes[lane] = tables.codes[first + places[lane] * kPanelRows + lane];
+    }
+    value = Isa::load(values);
+    level = Isa::load(codes);
   }
 };
 

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch", exc_type=ImportError)
 
 import tiny
+from bitwright import _native
 from bitwright.calibration import sequential
 from bitwright.calibration.decoder import transposed_product
 from bitwright.engine import reference
@@ -87,8 +88,48 @@ def test_moments_are_those_of_the_inputs(
 @pytest.mark.parametrize("columns", [5, 384, 400, 1000])
 def test_products_are_numpys(columns: int) -> None:
     a, b = np.random.default_rng(1).standard_normal((2, 33, columns)).astype(np.float32)
-    assert np.allclose(transposed_product(a, a), a.T @ a, rtol=1e-5, atol=1e-4)
+    assert np.allclose(np.triu(transposed_product(a, a)), np.triu(a.T @ a), rtol=1e-5, atol=1e-4)
     assert np.allclose(transposed_product(a, b), a.T @ b, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("columns", [5, 400])
+def test_bfloat16_products_sum_in_float32_and_leave_the_setting(columns: int) -> None:
+    """Factors that are bfloat16 lose nothing; others as much as rounding them first, at most 2^-8 of sum |a| |b|."""
+    import torch
+
+    a, b = np.random.default_rng(1).standard_normal((2, 3000, columns)).astype(np.float32)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    for left, right in ((a, a), (a, b)):
+        found, bound = transposed_product(left, right, torch.bfloat16), np.abs(left).T @ np.abs(right) / 256
+        part = np.triu if left is right else np.asarray  # what is below the diagonal is not looked at
+        assert (np.abs(part(found - left.T @ right)) <= bound).all()
+        short = [torch.from_numpy(x).bfloat16().float().numpy() for x in (left, right)]
+        rounded = [short[0], short[0] if left is right else short[1]]
+        exact = rounded[0].astype(np.float64).T @ rounded[1]
+        assert np.allclose(part(transposed_product(*rounded, torch.bfloat16)), part(exact), rtol=1e-5, atol=1e-2)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+@pytest.mark.parametrize("columns", [1, 16, 33, 96, 200])
+@pytest.mark.parametrize("tokens", [1, 31, 512, 1100, 3000])
+def test_the_matrix_unit_multiplies_as_its_slow_twin(tokens: int, columns: int) -> None:
+    """Sums in float32 of exact products: as far from the sums in double as float32 rounds, at any shape, on one core or more."""
+    import torch
+
+    if not _native.has_bfloat16_tiles():
+        pytest.skip("this machine has no AMX-BF16")
+    random = torch.Generator().manual_seed(tokens)
+    x = (torch.randn(tokens, columns, generator=random) * torch.rand(columns, generator=random) * 9).bfloat16()
+    weights = torch.rand(tokens, generator=random).numpy()
+    for of_tokens in (None, weights):
+        found, count = sequential.bfloat16_gram(x, of_tokens)
+        seen = x if of_tokens is None else (x * torch.from_numpy(np.sqrt(weights))[:, None]).bfloat16()
+        exact = (seen.double().T @ seen.double()).numpy()
+        bound = 1e-6 * np.sqrt(np.outer(exact.diagonal(), exact.diagonal())) + 1e-12
+        assert (np.abs(np.triu(found - exact)) <= bound).all() and not np.tril(found, -1).any()
+        assert count == pytest.approx(tokens if of_tokens is None else weights.sum(), rel=1e-5)
+        twin = transposed_product(seen.float().numpy(), seen.float().numpy(), torch.bfloat16)
+        assert (np.abs(np.triu(found - twin)) <= 20 * bound).all()
 
 
 def test_drift_is_the_difference_of_two_walks(tiny_directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bitwright.core import Observer
 from bitwright.errors import NonFiniteError
-from bitwright.observers.histogram import BINS, Histogram
+from bitwright.observers.histogram import BINS, Histogram, counts_reference
 from bitwright.observers.minmax import MinMax
 from bitwright.observers.moments import ColumnMoments
 from bitwright.observers.moving_average import MovingAverage
@@ -115,6 +115,21 @@ def test_a_histogram_is_that_of_all_values(seed: int) -> None:
         bound = histogram.bound(share)
         assert np.mean(np.abs(values) < bound) >= share or np.mean(np.abs(values) <= bound) >= share
         assert np.mean(np.abs(values) < bound - histogram.width) < share
+
+
+@pytest.mark.parametrize("count", [1, 3, 255, 256, 257, 70001])
+def test_a_histogram_counts_as_its_slow_twin(count: int) -> None:
+    """At lengths around the native loop's, on one core and several, with zeros of both signs and values at the edges of bins."""
+    random, histogram = np.random.default_rng(count), Histogram()
+    x = random.standard_normal(count).astype(np.float32)
+    x[::5] = (np.rint(x[::5] * 100) / 128).astype(np.float32)
+    x[1::7], x[2::7], x[3::11] = 0.0, -0.0, -1e-30
+    histogram.update(x)
+    assert np.array_equal(histogram.counts, counts_reference(x, histogram.exponent))
+    before = histogram.counts.copy()
+    with pytest.raises(NonFiniteError):
+        histogram.update(np.append(x, np.float32(np.inf)))
+    assert np.array_equal(histogram.counts, before)
 
 
 def test_an_average_forgets_and_is_not_pulled_to_zero() -> None:

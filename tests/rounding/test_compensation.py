@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -16,9 +18,11 @@ from bitwright.formats.uniform import Uniform
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.gptq import compensate, compensate_reference
 from bitwright.rounding.grids import Grids
-from bitwright.rounding.moments import Moments, inverse_upper
+from bitwright.rounding.moments import Moments, cholesky, inverse_upper
 from bitwright.rounding.nearest import nearest
-from bitwright.rounding.refine import descend, descend_reference, refined, refitted, row_errors
+from bitwright.rounding.refine import descend, descend_reference, refined, row_errors
+from bitwright.rounding.refit import REFITTED_SCALES, equations, refitted, relearned
+from bitwright.rounding.scale_search import group_errors, searched
 from laws.strategies import matrices
 
 Floats = npt.NDArray[np.float32]
@@ -43,6 +47,7 @@ SCHEMES = [
         "fp8e4m3-channel",
     )
 ]
+TABLES = tuple(map(Scheme.parse, ("kmeans4-g16", "any3-g8", "local2-g16", "nf4-channel", "pwl6-g16", "fp8e4m3-channel")))
 CALIBRATED = [name for name, method in ROUNDING.items() if method.needs]
 
 
@@ -128,7 +133,7 @@ def test_equals_the_textbook_code_for_code(method: str, scheme: Scheme) -> None:
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 50])
 def test_native_compensation_equals_its_twin(rows: int, columns: int) -> None:
     matrix, known = weights(rows, columns), moments(columns)
-    for scheme in (Scheme("int4", 16), Scheme("int2", 0, affine=True)):
+    for scheme in (Scheme("int4", 16), Scheme("int2", 0, affine=True), *TABLES):
         grids = Grids.fitted(matrix, scheme, FIT)
         for drift in (None, known.drift):
             native = compensate(matrix, grids, known, drift)
@@ -139,7 +144,7 @@ def test_native_compensation_equals_its_twin(rows: int, columns: int) -> None:
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 50])
 def test_native_descent_equals_its_twin(rows: int, columns: int) -> None:
     matrix, gram = weights(rows, columns), moments(columns).damped.astype(np.float32)
-    for scheme in (Scheme("int4", 16), Scheme("int2", 0, affine=True)):
+    for scheme in (Scheme("int4", 16), Scheme("int2", 0, affine=True), *TABLES):
         grids = Grids.fitted(matrix, scheme, FIT)
         codes = nearest(matrix, scheme, FIT).codes
         values = grids.values(codes)
@@ -193,8 +198,8 @@ def test_refinement_never_raises_the_error(scheme: Scheme) -> None:
     tensor = refined(matrix, grids, codes, known)
     change = tensor.dequantize() - matrix
     after = np.einsum("ij,ij->i", change @ gram, change)
-    if scheme.group == -1:
-        assert after.sum() <= before.sum() * (1 + 1e-5)
+    if scheme.group == -1 or grids.params.table is not None and len(grids.params.table) == 1:
+        assert after.sum() <= before.sum() * (1 + 1e-5)  # rows share a grid, or its levels
     else:
         assert (after <= before * (1 + 1e-5)).all()
         assert after.sum() < before.sum()
@@ -211,10 +216,53 @@ def test_the_error_that_counts_is_lower_than_nearest(method: str) -> None:
         assert errors[method] < errors["nearest"], scheme
 
 
+@pytest.mark.parametrize("scheme", ["int4-g32", "int3-g48-affine", "kmeans3-g48"])
+def test_errors_of_groups_are_those_that_gptq_makes(scheme: str) -> None:
+    """Against the recursion, one weight at a time: the sum over each group of the squares of what is pushed on."""
+    matrix, known = weights(3, 96), moments(96)
+    grids = Grids.fitted(matrix, Scheme.parse(scheme), FIT)
+    codes = compensate(matrix, grids, known)
+    expected = np.zeros(grids.scale.shape)
+    rounded, order, factor = grids.values(codes).astype(np.float64), known.order, known.factor.astype(np.float64)
+    for r in range(3):
+        row = matrix[r, order].astype(np.float64)
+        for j, column in enumerate(order):
+            error = (row[j] - rounded[r, column]) / factor[j, j]
+            row[j + 1 :] -= error * factor[j, j + 1 :]
+            expected[r, grids.group_of[column]] += error**2
+    np.testing.assert_allclose(group_errors(matrix, grids, codes, known), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_searched_scales_never_raise_the_error(scheme: Scheme) -> None:
+    matrix, known = weights(20, 192), moments(192)
+    gram = known.damped.astype(np.float32)
+    grids = Grids.fitted(matrix, scheme, FIT)
+    codes = compensate(matrix, grids, known)
+    before = row_errors(matrix, grids, codes, gram)
+    found, found_codes = searched(matrix, grids, known)
+    after = row_errors(matrix, found, found_codes, gram)
+    if scheme.scale not in REFITTED_SCALES:
+        assert found is grids and np.array_equal(found_codes, codes)
+    elif scheme.group == -1:
+        assert after.sum() <= before.sum() * (1 + 1e-4)
+    else:
+        assert (after <= before * (1 + 1e-3)).all()
+        assert after.sum() < 0.99 * before.sum()
+
+
 @pytest.mark.parametrize("columns", [1, 5, 96, 97, 300])
 def test_a_triangle_times_its_inverse_is_one(columns: int) -> None:
     triangle = np.triu(np.random.default_rng(1).standard_normal((columns, columns))) + 10 * np.eye(columns)
     assert np.allclose(triangle @ inverse_upper(triangle), np.eye(columns), atol=1e-10)
+
+
+def test_both_libraries_find_the_same_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    damped = moments(192).damped
+    by_torch = cholesky(damped)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    np.testing.assert_allclose(cholesky(damped), by_torch, rtol=1e-9, atol=1e-9 * by_torch.max())
+    np.testing.assert_allclose(by_torch @ by_torch.T, damped, rtol=1e-9, atol=1e-9 * damped.max())
 
 
 def test_inputs_that_are_always_zero_do_no_harm() -> None:
@@ -226,14 +274,66 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
 
 @pytest.mark.parametrize("spelling", ["int4-g32-srow5", "nvfp4"])
 def test_scales_stay_multiples_of_the_shared_one(spelling: str) -> None:
-    """Refinement gives back the fitted scales, which alone can be stored."""
+    """After refinement, too, since nothing else can be stored; where it cannot choose them it gives back the fitted ones."""
     scheme, matrix, known = Scheme.parse(spelling), weights(20, 192), moments(192)
     fitted, tensor = FIT(matrix, scheme), ROUNDING["refine"](matrix, scheme, FIT, known)
     assert tensor.params is not None and tensor.params.row_scale is not None and fitted.row_scale is not None
-    assert np.array_equal(tensor.params.scale, fitted.scale) and np.array_equal(tensor.params.row_scale, fitted.row_scale)
     by_row, shared = tensor.params.scale.reshape(20, -1), tensor.params.row_scale
+    assert np.array_equal(by_row, fitted.scale.reshape(20, -1)) == (scheme.scale == "e4m3")
     stored = store_multiples(by_row, shared, scheme.scale)
     assert np.array_equal(group_scales(shared, stored, scheme.scale, by_row.shape[1]), tensor.params.scale)
+
+
+def test_refitted_multiples_are_the_best_that_one_change_reaches() -> None:
+    """Against brute force: no other multiple of one group, at the row's scale, lowers the row's error."""
+    scheme, matrix, known = Scheme.parse("int4-g32-srow5"), weights(9, 128), moments(128)
+    gram = known.damped.astype(np.float32)
+    grids = Grids.fitted(matrix, scheme, FIT)
+    codes = compensate(matrix, grids, known)
+    found = refitted(matrix, grids, codes, gram)
+    before, after = row_errors(matrix, grids, codes, gram), row_errors(matrix, found, codes, gram)
+    assert (after <= before * (1 + 1e-5)).all() and after.sum() < 0.99 * before.sum()
+    assert found.params.row_scale is not None
+    for group in range(4):
+        for multiple in (*range(-15, 0), *range(1, 16)):
+            scale = found.scale.copy()
+            scale[:, group] = multiple * found.params.row_scale
+            assert (row_errors(matrix, found.with_scale(scale), codes, gram) >= after * (1 - 1e-4)).all()
+
+
+@pytest.mark.parametrize("spelling", ["kmeans4-g32", "any3-g64", "kmeans2-g32"])
+def test_relearned_levels_are_those_of_least_error(spelling: str) -> None:
+    """Against a dense least-squares solution through the inputs' square root, up to how levels are stored."""
+    scheme, matrix, known = Scheme.parse(spelling), weights(6, 192), moments(192)
+    gram, root = known.damped.astype(np.float32), np.linalg.cholesky(known.damped)
+    grids = Grids.fitted(matrix, scheme, FIT)
+    codes = compensate(matrix, grids, known)
+    found = relearned(matrix, grids, codes, gram)
+    assert grids.params.table is not None and found.params.table is not None
+    tables, count = grids.params.table.shape
+    scale = grids.scale[:, grids.group_of].astype(np.float64)
+    for t, rows in enumerate(np.split(np.arange(6), tables)):
+        design = np.stack([(scale[rows] * (codes[rows] == k)) @ root for k in range(count)], axis=-1).reshape(-1, count)
+        used = (grids.params.table[t] != 0) & np.array([(codes[rows] == k).any() for k in range(count)])
+        expected = np.linalg.lstsq(design[:, used], (matrix[rows] @ root).ravel(), rcond=None)[0]
+        if (np.diff(expected) <= 0).any():
+            continue  # what is no ascending table is not taken
+        assert np.allclose(found.params.table[t, used], np.clip(expected, -127, 127), rtol=1e-3, atol=0.51)
+        assert (found.params.table[t] == 0).sum() == 1
+    before, after = row_errors(matrix, grids, codes, gram), row_errors(matrix, found, codes, gram)
+    assert after.sum() < before.sum()
+
+
+def test_the_equations_of_a_refit_are_the_error_itself() -> None:
+    matrix, known = weights(3, 96), moments(96)
+    gram = known.damped.astype(np.float32)
+    grids = Grids.fitted(matrix, Scheme("int4", 32), FIT)
+    codes = nearest(matrix, grids.scheme, FIT).codes
+    normal, wanted = equations(matrix, grids, codes, gram)
+    for r, s in enumerate(grids.scale.astype(np.float64)):
+        constant = matrix[r].astype(np.float64) @ known.damped @ matrix[r]
+        expected = row_errors(matrix, grids, codes, gram)[r]
+        assert np.isclose(s @ normal[r] @ s - 2 * wanted[r] @ s + constant, expected, rtol=1e-3, atol=1e-5 * constant)
 
 
 @pytest.mark.parametrize("method", CALIBRATED)

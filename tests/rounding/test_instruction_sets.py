@@ -28,6 +28,12 @@ digest = 0
 for drift in (None, np.triu(gram / 500, 1).astype(np.float32)):
     digest = zlib.crc32(_native.compensate(weights, *grids, factor, drift), digest)
 digest = zlib.crc32(_native.descend(weights, levels, *grids, gram.astype(np.float32), 3), digest)
+for count, size in ((1, 16), (rows, 8), (rows * groups, 4), (1, 200)):
+    values = np.sort(random.standard_normal((count, size)).astype(np.float32), axis=1)
+    middles = np.ascontiguousarray((values[:, 1:] + values[:, :-1]) / 2)
+    tables = (middles, values, np.tile(np.arange(size, dtype=np.uint8), (count, 1)))
+    digest = zlib.crc32(_native.compensate(weights, *grids, factor, None, tables), digest)
+    digest = zlib.crc32(_native.descend(weights, levels, *grids, gram.astype(np.float32), 3, tables), digest)
 print(_native.isa(), digest)
 """
 

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "bitwright/tables.h"
+
 namespace bitwright {
 
 // One grid for each row and group: level = clip(rint(w / scale) + zero_point, low, high).
@@ -13,6 +15,7 @@ struct RowGrids {
   const int32_t* group_of;   // (columns,)
   size_t groups;
   int low, high;
+  const Tables* tables = nullptr;  // one, one for each row, or for each row and group: codes are theirs then, not level - low
 };
 
 // GPTQ, or GPTAQ with `drift`: weights (rows, columns) to codes, level - low. `factor`, `drift`: (columns, columns).

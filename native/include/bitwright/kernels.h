@@ -166,14 +166,25 @@ struct PanelRange {
   int begin, end;
 };
 
+// Levels in ascending order that 16 rows are rounded to, where they are no even grid; see formats/table.py. A weight over its
+// scale takes the place that counts the thresholds below it. One table a row, or one for each of a row's groups.
+struct RoundingTables {
+  int levels;               // 0: an even grid
+  bool by_group;            // entries below stand behind each other for all groups
+  const float* thresholds;  // [levels - 1][16]
+  const float* values;      // [levels][16]
+  const float* codes;       // [levels][16]
+};
+
 // 16 rows of weights that are being rounded, [column][16], columns in the order of rounding. Each column has one grid a row:
-// level = clip(rint(w / scale) + zero_point, low, high), those of group_of[column], [group][16].
+// level = clip(rint(w / scale) + zero_point, low, high), those of group_of[column], [group][16]; or its code in `tables`.
 struct RoundingPanel {
   int columns;
   const int32_t* group_of;
   const float* scales;
   const float* zero_points;
   int low, high;
+  RoundingTables tables;
 };
 
 struct Kernels {

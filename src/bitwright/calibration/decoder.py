@@ -8,8 +8,10 @@ where this processor multiplies it natively, which is two to three times faster,
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,13 @@ from bitwright.models.architecture import Architecture
 from bitwright.models.rope import inverse_frequencies
 
 Read = Callable[[str, int], npt.NDArray[np.float32] | None]  # (role, layer) -> tensor, None where the model has none
+Floats = npt.NDArray[np.float32]
 Weights = Mapping[str, Tensor]  # by role; matrices in the dtype of products, vectors in float32
 
 PRODUCT_BLOCK = 384  # columns
 
 
+@cache
 def product_dtype() -> torch.dtype:
     """bfloat16 where the processor has instructions for it."""
     if platform.machine() in ("x86_64", "AMD64") and Path("/proc/cpuinfo").exists():
@@ -60,11 +64,8 @@ class Decoder:
     def attended(self, h: Tensor, weights: Weights, layer: int) -> Tensor:
         """What the output projection reads: (windows, tokens, heads * head_dim)."""
         architecture = self.architecture
-        q, k, v = (self._heads(self.linear(h, weights, role)) for role in ("q", "k", "v"))
-        if architecture.qk_norm:
-            q, k = self._norm(q.float(), weights["q_norm"]), self._norm(k.float(), weights["k_norm"])
-        turns = self._turns(architecture.rope_of_layer[layer])
-        q, k = rotate(q.float(), turns).to(self.dtype), rotate(k.float(), turns).to(self.dtype)
+        q, k = (self._turned(self.linear(h, weights, role), weights.get(f"{role}_norm"), layer) for role in ("q", "k"))
+        v = self._heads(self.linear(h, weights, "v"))
         window = architecture.window_of_layer[layer]
         limited = 0 < window < self.length
         if architecture.attention_softcap:
@@ -80,7 +81,7 @@ class Decoder:
         """What the down projection reads: activation(gate) * up."""
         gate, up = self.linear(h, weights, "gate"), self.linear(h, weights, "up")
         if self.architecture.activation == "silu":
-            return functional.silu(gate) * up
+            return functional.silu(gate).mul_(up) if not torch.is_grad_enabled() else functional.silu(gate) * up
         return functional.gelu(gate, approximate="tanh") * up
 
     def added(self, x: Tensor, read: Tensor, weights: Weights, role: str) -> None:
@@ -100,16 +101,34 @@ class Decoder:
         return y if gain is None else self._norm(y, gain)
 
     def _norm(self, x: Tensor, gain: Tensor) -> Tensor:
-        root = torch.sqrt(x.square().mean(-1, keepdim=True) + self.architecture.norm_epsilon)
-        return x / root * (self.architecture.norm_offset + gain)
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        over = torch.rsqrt(size * size / x.shape[-1] + self.architecture.norm_epsilon)
+        return x * over * (self.architecture.norm_offset + gain)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.architecture.head_dim).transpose(1, 2)
 
-    def _turns(self, index: int) -> tuple[Tensor, Tensor]:
-        frequencies, factor = inverse_frequencies(self.architecture.ropes[index], self.length)
-        angles = torch.arange(self.length, dtype=torch.float32)[:, None] * torch.from_numpy(np.asarray(frequencies, np.float32))
-        return angles.cos() * factor, angles.sin() * factor
+    def _turned(self, x: Tensor, gain: Tensor | None, layer: int) -> Tensor:
+        """What `q` and `k` give, (windows, tokens, heads * head_dim), normed and turned: (windows, heads, tokens, head_dim)."""
+        x, dim = x.float(), self.architecture.head_dim
+        if self.architecture.qk_norm:
+            assert gain is not None
+            x = self._norm(x.view(*x.shape[:-1], -1, dim), gain).flatten(-2)
+        turns = self._turns(self.architecture.rope_of_layer[layer], x.shape[-1] // dim)
+        return self._heads(rotate(x, turns, dim).to(self.dtype))
+
+    def _turns(self, index: int, heads: int) -> Turns:
+        if (index, heads) not in self._known_turns:
+            frequencies, factor = inverse_frequencies(self.architecture.ropes[index], self.length)
+            angles = torch.arange(self.length, dtype=torch.float32)[:, None] * torch.from_numpy(
+                np.asarray(frequencies, np.float32)
+            )
+            self._known_turns[index, heads] = Turns.of(angles, factor, self.architecture.head_dim, heads)
+        return self._known_turns[index, heads]
+
+    @cached_property
+    def _known_turns(self) -> dict[tuple[int, int], Turns]:
+        return {}
 
     def _mask(self, window: int) -> Tensor:
         position = torch.arange(self.length)
@@ -124,25 +143,55 @@ class Decoder:
         return torch.softmax(scores, -1).to(self.dtype) @ v
 
 
-def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    """Channel i of the first dim / 2 turns with channel i + dim / 2; those beyond dim stay."""
-    cosine, sine = turns
-    half = cosine.shape[-1]
-    left, right, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    return torch.cat([left * cosine - right * sine, right * cosine + left * sine, rest], -1)
+@dataclass(frozen=True)
+class Turns:
+    """Of all heads' channels, (tokens, heads * head_dim): what each is multiplied by, and what its partner is."""
+
+    own: Tensor
+    partner: Tensor
+    half: int
+
+    @classmethod
+    def of(cls, angles: Tensor, factor: float, dim: int, heads: int) -> Turns:
+        """`angles` (tokens, half). Channel i of a head's first `half` turns with channel i + half; those beyond both stay."""
+        cosine, sine = angles.cos() * factor, angles.sin() * factor
+        beyond = torch.ones(len(angles), dim - 2 * angles.shape[1])
+        own, partner = torch.cat([cosine, cosine, beyond], -1), torch.cat([-sine, sine, 0 * beyond], -1)
+        return cls(own.repeat(1, heads), partner.repeat(1, heads), angles.shape[1])
 
 
-def transposed_product(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def rotate(x: Tensor, turns: Turns, dim: int) -> Tensor:
+    """(windows, tokens, heads * dim), turned. Whole rows at a time: loops over a head's few channels would cost more."""
+    heads, half = x.view(*x.shape[:-1], -1, dim), turns.half
+    partners = torch.cat([heads[..., half : 2 * half], heads[..., :half], heads[..., 2 * half :]], -1).flatten(-2)
+    return torch.addcmul(x * turns.own, partners, turns.partner)
+
+
+@contextmanager
+def bfloat16_products() -> Iterator[None]:
+    """Products of float32 matrices take their factors in bfloat16 meanwhile; sums stay float32."""
+    setting = torch.backends.mkldnn.matmul  # type: ignore[attr-defined, unused-ignore]
+    before = setting.fp32_precision
+    setting.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        setting.fp32_precision = before
+
+
+def transposed_product(a: Floats, b: Floats, dtype: torch.dtype = torch.float32) -> Floats:
     """A^T B of (tokens, columns) matrices, by torch: numpy's threads would keep spinning into torch's next product.
 
-    Of a matrix with itself only the blocks on and above the diagonal are multiplied.
+    Factors are taken in `dtype`, of which bfloat16 is off by up to 2^-8 of each; layers' inputs are bfloat16 anyway where
+    that is the dtype of products, and tokens are not weighed. Sums are float32. Of a matrix with itself only the blocks on
+    and above the diagonal are multiplied; the others stay zero.
     """
     left, right = torch.from_numpy(a), torch.from_numpy(b)
-    if a is not b:
-        return (left.T @ right).numpy()
-    result = torch.zeros(a.shape[1], a.shape[1])
-    for begin in range(0, a.shape[1], PRODUCT_BLOCK):
-        part = slice(begin, begin + PRODUCT_BLOCK)
-        torch.mm(left[:, part].T, left[:, begin:], out=result[part, begin:])
-    upper = result.triu()
-    return (upper + upper.triu(1).T).numpy()
+    with bfloat16_products() if dtype == torch.bfloat16 else nullcontext():
+        if a is not b:
+            return (left.T @ right).numpy()
+        result = torch.zeros(a.shape[1], a.shape[1])
+        for begin in range(0, a.shape[1], PRODUCT_BLOCK):
+            part = slice(begin, begin + PRODUCT_BLOCK)
+            torch.mm(left[:, part].T, left[:, begin:], out=result[part, begin:])
+    return result.numpy()

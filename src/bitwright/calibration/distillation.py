@@ -4,9 +4,10 @@
     W = (levels - zero point) * scale,       d loss / d scale = sum over the group of (levels - zero point) * d loss / dW
 
 Codes and zero points stay as they were rounded, so that nothing grows: of a group one number is trained, of a vector (norms,
-biases) each. Steps are Adam's (Kingma and Ba 2015, arXiv:1412.6980), relative to the size of what they change. Text that the
-model wrote is enough, as in LLM-QAT (Liu et al. 2023, arXiv:2305.17888); scales alone are what EfficientQAT trains in the end
-(Chen et al. 2024, arXiv:2407.11062), there to say the text's next token.
+biases) each; where the scales of groups are multiples of one for their row, that one. Steps are Adam's (Kingma and Ba 2015,
+arXiv:1412.6980), relative to the size of what they change. Text that the model wrote is enough, as in LLM-QAT (Liu et al.
+2023, arXiv:2305.17888); scales alone are what EfficientQAT trains in the end (Chen et al. 2024, arXiv:2407.11062), there to
+say the text's next token.
 
 Blocks are gone through forwards once without gradients, then backwards with them, recomputing each. Memory holds all levels
 in float16, the original's last activations for all windows, and one block's weights and activations.
@@ -43,7 +44,7 @@ MOMENTUM, SPREAD = 0.9, 0.99  # how much of the past Adam's means of gradients a
 STEP_TOKENS = 2048
 HEAD_TOKENS = 256  # whose logits are held at a time
 KEPT_EVERY = 8  # steps
-TRAINED_SCALES = ("fp16", "bf16", "fp32")  # numbers of their own; others are multiples of one, or powers of two
+TRAINED_SCALES = ("fp16", "bf16", "fp32", "row5")  # of row5 the one of each row; others are powers of two, or multiples of one
 
 
 class Student(Protocol):
@@ -64,8 +65,10 @@ class Trained:
         if isinstance(tensor, Packed):
             quantized = tensor.qtensor()
             assert quantized.params is not None
-            self.values = torch.from_numpy(quantized.params.scale.astype(np.float32)).view(-1, 1)
-            ones = replace(quantized.params, scale=np.ones_like(quantized.params.scale))
+            scale, shared = quantized.params.scale, quantized.params.row_scale
+            trained = scale if shared is None else shared
+            self.values = torch.from_numpy(trained.astype(np.float32)).view(-1, 1)
+            ones = replace(quantized.params, scale=(scale.reshape(len(trained), -1) / trained[:, None]).reshape(-1))
             levels = replace(quantized, params=ones, rotation=0).dequantize()
             self.levels = torch.from_numpy(levels).view(len(self.values), -1).half()
             self.size = self.values.abs()

@@ -23,7 +23,7 @@ from bitwright.models.architecture import LAYER_MATRICES
 from bitwright.models.base import LanguageModel
 
 BASE_BYTES = 450_000_000  # Python, torch and their working memory
-PASSES = {"gptq": 1.0, "gptaq": 2.0, "refine": 12.0, "guided": 12.0}  # multiply-adds over those of GPTQ
+PASSES = {"gptq": 1.0, "gptaq": 2.0, "gptq-scales": 20.0, "refine": 12.0, "guided": 12.0}  # multiply-adds over those of GPTQ
 PROBE_TOKENS = 2048
 STEP_TOKENS, HEAD_TOKENS = 2048, 256  # of distillation, whose module needs torch
 
@@ -89,7 +89,7 @@ def _input_widths(model: LanguageModel) -> list[int]:
 def _peak_bytes(model: LanguageModel, tokens: int, streams: int) -> int:
     architecture = model.architecture
     widest = max(architecture.intermediate_size, architecture.heads * architecture.head_dim)
-    stream = tokens * (4 * architecture.hidden_size + 2 * widest)
+    stream = tokens * (6 * architecture.hidden_size + 2 * widest)
     return BASE_BYTES + streams * stream + 3 * _largest_bytes(model) + 6 * 8 * widest**2
 
 
@@ -110,13 +110,16 @@ def _paces(model: LanguageModel) -> tuple[float, float, float]:
     """Operations a second: products of activations and weights, symmetric products, GPTQ's steps."""
     import torch
 
-    from bitwright.calibration.decoder import product_dtype
+    from bitwright.calibration.decoder import product_dtype, transposed_product
+    from bitwright.calibration.sequential import bfloat16_gram
 
     n = min(model.architecture.hidden_size, 1024)
     x, w = torch.randn(PROBE_TOKENS, n).to(product_dtype()), torch.randn(n, n).to(product_dtype())
     plain = x.float().numpy()
     product = 2 * PROBE_TOKENS * n * n / _seconds(lambda: torch.nn.functional.linear(x, w))
-    moment = PROBE_TOKENS * n * n / _seconds(lambda: plain.T @ plain)
+    tiles = product_dtype() == torch.bfloat16 and _native.has_bfloat16_tiles()
+    observed = _seconds(lambda: bfloat16_gram(x, None) if tiles else transposed_product(plain, plain, product_dtype()))
+    moment = PROBE_TOKENS * n * n / observed
     scale, group_of, rows = np.ones((512, 1), np.float32), np.zeros(n, np.int32), np.ascontiguousarray(plain[:512])
     factor = np.eye(n, dtype=np.float32)
     steps = _seconds(lambda: _native.compensate(rows, scale, 0 * scale, group_of, -8, 7, factor, None))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +81,7 @@ class _Sums:
     """What is summed up of one input."""
 
     def __init__(self, columns: int) -> None:
-        self.gram = Gram(columns, product=transposed_product)
+        self.gram = Gram(columns, product=partial(transposed_product, dtype=product_dtype()))
         self.total, self.magnitude, self.largest = (np.zeros(columns) for _ in range(3))
 
     def update(self, rows: npt.NDArray[np.float32]) -> None:

@@ -18,6 +18,7 @@ interrupted run catches up by walking alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +26,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bitwright import _native
+from bitwright.calibration.cores import Each, pieces_at_once
 from bitwright.calibration.decoder import Decoder, product_dtype, transposed_product
 from bitwright.calibration.guidance import token_weights
 from bitwright.models.architecture import LAYER_VECTORS, TensorSlice
@@ -36,7 +39,8 @@ Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
 STAGES = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # layers that read the same input
-CHUNK_TOKENS = 4096  # that are computed at a time
+CHUNK_TOKENS = 1024  # that are computed at a time: their activations stay in a core's cache
+OBSERVED_TOKENS = 8192  # whose products are summed up at a time
 
 
 class Rounder(Protocol):
@@ -56,44 +60,51 @@ def walk(model: LanguageModel, windows: Tokens, rounder: Rounder, progress: Prog
 
     `progress` is told (stages done, stages in all).
     """
-    with torch.inference_mode():
-        _Walk(model, windows, rounder).run(progress or (lambda done, total: None))
+    with torch.inference_mode(), pieces_at_once() as each:
+        _Walk(model, windows, rounder, each).run(progress or (lambda done, total: None))
 
 
 class _Stream:
     """Activations of all windows under one set of weights."""
 
-    def __init__(self, decoder: Decoder, x: Tensor, read: Callable[[str, TensorSlice], Floats]) -> None:
-        self.decoder, self.x, self.read = decoder, x, read  # x: (windows, tokens, hidden_size) float32
+    def __init__(self, decoder: Decoder, x: Tensor, read: Callable[[str, TensorSlice], Floats], each: Each) -> None:
+        self.decoder, self.x, self.read, self.each = decoder, x, read, each  # x: (windows, tokens, hidden_size) float32
         self.weights: dict[str, Tensor] = {}
-        self.held: Tensor | None = None  # what the next projection reads, where that is not norm(x)
+        self.held: Tensor | None = None  # what the layers of the stage at hand read, (windows, tokens, columns)
 
-    def inputs(self, chunk: slice, stage: int) -> Tensor:
-        """What the layers of this stage read, (windows, tokens, columns)."""
-        if self.held is not None:
-            return self.held[chunk]
-        return self.decoder.normed(self.x[chunk], self.weights["attention_norm" if stage == 0 else "mlp_norm"])
+    def enter(self, chunks: Sequence[slice], stage: int) -> Tensor:
+        """What the layers of this stage read: norm(x), or what the stage before has left."""
+        if self.held is None:
+            held = self.held = torch.empty(self.x.shape, dtype=self.decoder.dtype)
+            gain = self.weights["attention_norm" if stage == 0 else "mlp_norm"]
+
+            def norm(chunk: slice) -> None:
+                held[chunk] = self.decoder.normed(self.x[chunk], gain)
+
+            self.each(norm, chunks)
+        return self.held
 
     def advance(self, chunks: Sequence[slice], stage: int, layer: int) -> None:
         """Through the layers of this stage."""
+        read, self.held = self.enter(chunks, stage), None
         if stage in (1, 3):
-            for chunk in chunks:
-                self.decoder.added(self.x[chunk], self.inputs(chunk, stage), self.weights, STAGES[stage][0])
-            self.held = None
+            self.each(lambda chunk: self.decoder.added(self.x[chunk], read[chunk], self.weights, STAGES[stage][0]), chunks)
             return
-        held = None
-        for chunk in chunks:
-            h = self.inputs(chunk, stage)
-            out = self.decoder.attended(h, self.weights, layer) if stage == 0 else self.decoder.gated(h, self.weights)
-            if held is None:
-                held = torch.empty((*self.x.shape[:2], out.shape[-1]), dtype=out.dtype)
-            held[chunk] = out
-        self.held = held
+        width = self.weights["v" if stage == 0 else "gate"].shape[0]
+        if stage == 0:
+            width *= self.decoder.architecture.heads // self.decoder.architecture.kv_heads
+        held = self.held = torch.empty((*self.x.shape[:2], width), dtype=self.decoder.dtype)
+
+        def pass_on(chunk: slice) -> None:
+            h = read[chunk]
+            held[chunk] = self.decoder.attended(h, self.weights, layer) if stage == 0 else self.decoder.gated(h, self.weights)
+
+        self.each(pass_on, chunks)
 
 
 class _Walk:
-    def __init__(self, model: LanguageModel, windows: Tokens, rounder: Rounder) -> None:
-        self.model, self.rounder, self.roles = model, rounder, model.roles()
+    def __init__(self, model: LanguageModel, windows: Tokens, rounder: Rounder, each: Each) -> None:
+        self.model, self.rounder, self.roles, self.each = model, rounder, model.roles(), each
         self.decoder = Decoder(model.architecture, windows.shape[1], product_dtype())
         step = max(1, CHUNK_TOKENS // windows.shape[1])
         self.chunks = [slice(begin, begin + step) for begin in range(0, len(windows), step)]
@@ -132,22 +143,23 @@ class _Walk:
         self.known = {name: self.rounder.rounded(name, seen.get(needs[name] == "guided")) for name in needs}
 
     def _observed(self, stage: int, asymmetric: bool, weights: Floats | None) -> Gram:
-        gram: Gram | None = None
-        for chunk in self.chunks:
-            x = rows_of(self.quantized.inputs(chunk, stage))
-            original = None
-            if asymmetric and self.original is not None:
-                original = rows_of(self.original.inputs(chunk, stage))
-            gram = gram or Gram(x.shape[1], asymmetric, transposed_product)
-            gram.update(x, original, None if weights is None else weights[chunk].reshape(-1))
-        assert gram is not None
+        read = [stream.enter(self.chunks, stage) for stream in self._streams()]
+        gram = Gram(read[0].shape[-1], asymmetric, partial(transposed_product, dtype=self.decoder.dtype))
+        step = max(1, OBSERVED_TOKENS // read[0].shape[1])
+        for begin in range(0, len(read[0]), step):
+            part = slice(begin, begin + step)
+            of_tokens = None if weights is None else weights[part].reshape(-1)
+            if read[0].dtype == torch.bfloat16 and not asymmetric and _native.has_bfloat16_tiles():
+                gram.take(*bfloat16_gram(read[0][part].flatten(0, 1), of_tokens))
+            else:
+                gram.update(rows_of(read[0][part]), rows_of(read[1][part]) if asymmetric else None, of_tokens)
         return gram
 
     def _stream(self, windows: Tokens, read: Callable[[str, TensorSlice], Floats]) -> _Stream:
         place = self.roles["embedding", -1]
         embedding = self.rounder.rounded(place.name, None) if read == self._known else self.model.read(place.name)
         x = torch.from_numpy(embedding)[torch.from_numpy(windows.astype(np.int64))]
-        return _Stream(self.decoder, x * self.model.architecture.embedding_scale, read)
+        return _Stream(self.decoder, x * self.model.architecture.embedding_scale, read, self.each)
 
     def _streams(self) -> Iterator[_Stream]:
         yield self.quantized
@@ -177,6 +189,17 @@ class _Walk:
 def part_of(tensor: Floats, place: TensorSlice) -> Floats:
     """The rows of a stored tensor that play a role."""
     return tensor[place.begin : place.end if place.end >= 0 else None]
+
+
+def bfloat16_gram(rows: Tensor, weights: Floats | None) -> tuple[Floats, float]:
+    """X^T diag(s) X, on and above the diagonal, of (tokens, columns) bfloat16 rows, and the sum of s, by the matrix unit.
+
+    Its slow twin is decoder.py's `transposed_product`. Where tokens are weighed, sqrt(s) x is rounded to bfloat16 again.
+    """
+    count = float(len(rows))
+    if weights is not None:
+        rows, count = (rows * torch.from_numpy(np.sqrt(weights))[:, None]).bfloat16(), float(weights.sum(dtype=np.float64))
+    return _native.bfloat16_gram(rows.contiguous().view(torch.uint16).numpy()), count
 
 
 def rows_of(x: Tensor) -> Floats:

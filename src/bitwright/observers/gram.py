@@ -30,7 +30,10 @@ CHUNK = 8192  # tokens whose products are summed in float32
 
 
 def transposed_product(a: Floats, b: Floats) -> Floats:
-    """A^T B of (tokens, columns) matrices; numpy sees where they are the same one and does half the work."""
+    """A^T B of (tokens, columns) matrices; numpy sees where they are the same one and does half the work.
+
+    Of a matrix with itself only what is on and above the diagonal is looked at.
+    """
     product: Floats = a.T @ b
     return product
 
@@ -60,14 +63,25 @@ class Gram:
 
     def _add(self, x: Floats, original: Floats | None, weights: Floats | None) -> None:
         scaled = x if weights is None else x * np.sqrt(weights)[:, None]
-        product = self.product(scaled, scaled)
-        if not np.isfinite(product.diagonal()).all():
-            raise NonFiniteError("a layer's inputs are NaN or infinite on the calibration text; mend the model")
-        self._gram += product
+        self._take(self.product(scaled, scaled))
         if self._cross is not None and original is not None:
             drift = original - x if weights is None else (original - x) * weights[:, None]
             self._cross += self.product(drift, x)
         self.count += float(len(x) if weights is None else weights.sum(dtype=np.float64))
+
+    def take(self, product: Floats, count: float) -> None:
+        """Take in a sum of s_t x_t x_t^T, of which what is on and above the diagonal is looked at; `count` is the sum of s_t.
+
+        Raises `NonFiniteError` as `update` does.
+        """
+        assert not self.asymmetric
+        self._take(product)
+        self.count += count
+
+    def _take(self, product: Floats) -> None:
+        if not np.isfinite(product.diagonal()).all():
+            raise NonFiniteError("a layer's inputs are NaN or infinite on the calibration text; mend the model")
+        self._gram += product
 
     def __add__(self, other: Self) -> Self:
         """What one observer would hold that had seen both."""
@@ -82,7 +96,8 @@ class Gram:
     @property
     def gram(self) -> Doubles:
         """H, (columns, columns), exactly symmetric."""
-        return (self._gram + self._gram.T) / (2 * max(self.count, np.finfo(np.float64).tiny))
+        upper = np.triu(self._gram) / max(self.count, np.finfo(np.float64).tiny)
+        return upper + np.triu(upper, 1).T
 
     @property
     def cross(self) -> Doubles | None:

@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from bitwright import _native
 from bitwright.formats.checks import require_finite
 
 BINS = 4096
@@ -32,13 +33,17 @@ class Histogram:
 
     def update(self, x: npt.NDArray[np.float32]) -> None:
         """Take in values of any shape. Raises `NonFiniteError`."""
-        values = require_finite(x).reshape(-1).astype(np.float64)
+        values = np.ascontiguousarray(x, np.float32).reshape(-1)
         if not values.size:
             return
-        _, exponent = np.frexp(np.abs(values).max())  # |x| < 2^exponent
-        self._widen(int(exponent))
-        places = np.floor((values * 2.0**-self.exponent + 1) * (BINS / 2)).astype(np.int64)
-        self.counts = self.counts + np.bincount(places, minlength=BINS)
+        counts, largest = _native.count_in_bins(values, self.exponent, BINS)
+        if not np.isfinite(largest):
+            require_finite(values)
+        _, exponent = np.frexp(largest)  # |x| < 2^exponent
+        if exponent > self.exponent:
+            self._widen(int(exponent))
+            counts, _ = _native.count_in_bins(values, self.exponent, BINS)
+        self.counts = self.counts + counts
 
     def _widen(self, exponent: int) -> None:
         quarter = BINS // 4
@@ -74,3 +79,11 @@ class Histogram:
         """The least bin edge that at least `share` of all |x| lie below."""
         running = np.cumsum(self.magnitudes())
         return float((np.searchsorted(running, share * running[-1]) + 1) * self.width) if running[-1] else 0.0
+
+
+def counts_reference(values: npt.NDArray[np.float32], exponent: int) -> Counts:
+    """The slow twin of what is counted: of values within [-2^exponent, 2^exponent), one by one."""
+    counts = np.zeros(BINS, np.int64)
+    for value in values.reshape(-1).astype(np.float64):
+        counts[int(np.floor(value * 2.0**-exponent * (BINS // 2))) + BINS // 2] += 1
+    return counts

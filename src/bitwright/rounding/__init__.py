@@ -17,6 +17,7 @@ from bitwright.rounding.guided import guided
 from bitwright.rounding.moments import Moments
 from bitwright.rounding.nearest import nearest
 from bitwright.rounding.refine import refine
+from bitwright.rounding.scale_search import gptq_scales
 from bitwright.rounding.signround import signround
 from bitwright.rounding.stochastic import stochastic
 
@@ -53,6 +54,7 @@ ROUNDING: dict[str, Plain | Calibrated] = {
     "stochastic": Plain(stochastic),
     "gptq": Calibrated(gptq),
     "gptaq": Calibrated(gptaq, needs="cross"),
+    "gptq-scales": Calibrated(gptq_scales),
     "refine": Calibrated(refine),
     "guided": Calibrated(guided, needs="guided"),
     "adaround": Calibrated(adaround, even_steps=True),

@@ -37,25 +37,24 @@ def gptq(weights: Floats, scheme: Scheme, fit: Fit, moments: Moments) -> QTensor
 
 def compensate(weights: Floats, grids: Grids, moments: Moments, drift: Floats | None = None) -> Codes:
     """(rows, columns) codes on the given grids."""
-    if grids.uniform is None:
-        return compensate_reference(weights, grids, moments, drift)
-    order = moments.order
+    order, (tables, low, high) = moments.order, grids.native
     codes = np.empty(weights.shape, np.uint8)
     codes[:, order] = _native.compensate(
         np.ascontiguousarray(weights[:, order]),
         grids.scale,
         grids.zero_point,
         np.ascontiguousarray(grids.group_of[order]),
-        grids.uniform.lowest,
-        grids.uniform.highest,
+        low,
+        high,
         moments.factor,
         drift,
+        tables,
     )
     return codes
 
 
 def compensate_reference(weights: Floats, grids: Grids, moments: Moments, drift: Floats | None = None) -> Codes:
-    """The slow twin of `compensate`: the textbook's loop. It serves the formats that have no even grid."""
+    """The slow twin of `compensate`: the textbook's loop."""
     order, factor = moments.order, moments.factor
     left = weights[:, order].copy()  # what is still to be rounded, errors made up for
     codes = np.empty(weights.shape, np.uint8)

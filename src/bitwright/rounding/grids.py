@@ -17,6 +17,7 @@ from bitwright.formats.uniform import Uniform
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
+Sorted = tuple[Floats, Floats, Codes]  # thresholds (tables, n - 1), levels and codes (tables, n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Grids:
 
     @property
     def uniform(self) -> Uniform | None:
-        """The even grid, for which there is native code; None for other formats."""
+        """The even grid; None for formats given by a table."""
         grid = FORMATS[self.scheme.format]
         return grid if isinstance(grid, Uniform) else None
 
@@ -67,6 +68,13 @@ class Grids:
         """The tables in ascending order."""
         assert self.tables is not None
         return Ordering.of(self.tables)
+
+    @property
+    def native(self) -> tuple[Sorted | None, int, int]:
+        """What native code is told of the levels: sorted tables or None, and the ends of an even grid."""
+        if self.uniform is not None:
+            return None, self.uniform.lowest, self.uniform.highest
+        return (self.ordering.thresholds, self.ordering.levels, np.ascontiguousarray(self.ordering.codes)), 0, 0
 
     def serving(self, column: int, count: int) -> slice:
         """Which of `count` tables serve the rows of this column: the one there is, or one for each row."""
@@ -107,10 +115,36 @@ class Grids:
         values: Floats = self.levels(codes) * self.scale[:, self.group_of]
         return values
 
-    def with_scale(self, scale: Floats) -> Grids:
-        """The same grids at other scales, (rows, groups); for a whole tensor's grid they must all be equal."""
-        flat = scale.reshape(-1)[: len(self.params.scale)]
-        return replace(self, params=replace(self.params, scale=flat), scale=np.ascontiguousarray(scale))
+    def with_scale(self, scale: Floats, row_scale: Floats | None = None) -> Grids:
+        """The same grids at other scales, (rows, groups); for a whole tensor's grid they must all be equal.
+
+        `row_scale` (rows,) is what they are multiples of, where it changes, too.
+        """
+        row_scale = self.params.row_scale if row_scale is None else row_scale
+        params = replace(self.params, scale=scale.reshape(-1)[: len(self.params.scale)], row_scale=row_scale)
+        return replace(self, params=params, scale=np.ascontiguousarray(scale))
+
+    def with_table(self, table: Floats) -> Grids:
+        """The same grids with other levels, of the shape of those that were learned."""
+        return replace(self, params=replace(self.params, table=table))
+
+    def of_rows(self, step: int) -> Grids:
+        """Those of every so many rows; levels of their own are not theirs alone."""
+        return replace(self, scale=self.scale[::step], zero_point=self.zero_point[::step])
+
+    def taking(self, other: Grids, rows: npt.NDArray[np.bool_]) -> Grids:
+        """The scales, and levels of their own, of `other` where `rows` (rows,) says so."""
+
+        def merged(own: Floats | None, new: Floats | None) -> Floats | None:
+            return own if own is None or new is None or len(own) != len(rows) else np.where(mask_of(own), new, own)
+
+        def mask_of(x: Floats) -> npt.NDArray[np.bool_]:
+            return rows.reshape(-1, *[1] * (x.ndim - 1))
+
+        taken = self.with_scale(np.where(mask_of(self.scale), other.scale, self.scale))
+        shared = merged(self.params.row_scale, other.params.row_scale)
+        table = merged(self.params.table, other.params.table)
+        return replace(taken, params=replace(taken.params, row_scale=shared, table=table))
 
     def tensor(self, codes: Codes) -> QTensor:
         return QTensor(codes, self.params, self.scheme)

@@ -20,7 +20,7 @@ from bitwright.formats.scales import round_scale
 from bitwright.rounding.even_steps import learned
 from bitwright.rounding.grids import Grids
 from bitwright.rounding.moments import Moments
-from bitwright.rounding.refine import REFITTED_SCALES
+from bitwright.rounding.refit import REFITTED_SCALES
 
 Floats = npt.NDArray[np.float32]
 
