@@ -15,6 +15,7 @@ from pathlib import Path
 from peers import environment
 
 VERSION = "0.3.36"
+READERS = ["gguf==0.19.0", "safetensors==0.8.0"]  # for what methods.py asks of it
 NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 AVX2 = " ".join(f"-DGGML_{name}=ON" for name in ("SSE42", "AVX", "AVX2", "FMA", "F16C", "BMI2"))
 BUILDS: dict[str, dict[str, str]] = {
@@ -28,7 +29,7 @@ def interpreter(build: str = "native") -> Path:
     name = f"llama-cpp-python-{VERSION}" + ("" if build == "native" else f"-{build}")
     source = os.environ.get("BITWRIGHT_LLAMA_CPP_SDIST", f"llama-cpp-python=={VERSION}")
     jobs = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}
-    return environment(name, [["--no-binary", "llama-cpp-python", source]], jobs | BUILDS[build])
+    return environment(name, [["--no-binary", "llama-cpp-python", source], READERS], jobs | BUILDS[build])
 
 
 if __name__ == "__main__":
