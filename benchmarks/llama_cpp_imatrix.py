@@ -58,5 +58,5 @@ def importance(path: str, windows: npt.NDArray[np.int64]) -> Importance:
 
     model = LlamaCpp(path, 2, windows.shape[1], look)
     for window in windows:
-        model.prefill(window.tolist())
+        model.logits(window.tolist())  # of all tokens: else the last block would see one of them
     return {name: (total / windows.size).astype(np.float32) for name, total in sums.items()}
