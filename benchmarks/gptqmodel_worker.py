@@ -8,14 +8,26 @@ weights are read back from the file that it writes, as its own layers dequantize
 
 from __future__ import annotations
 
+import os
 import tempfile
 from typing import Any
 
 from export import calibration, load_tensors, save_model
 from worker import serve
 
+# On two cores it would start one worker and then ask for two, which it refuses.
+os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
+
 
 def quantize(source: str, target: str, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        os.chdir(directory)  # it keeps a log where it is started
+        found = dequantized(source, kind, directory)
+    save_model(source, target, load_tensors(source) | found)
+
+
+def dequantized(source: str, kind: str, directory: str) -> dict[str, Any]:
+    """The matrices of the blocks. GPTQModel's file is written to `directory`."""
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
     from gptqmodel.nn_modules.qlinear.torch import TorchLinear
     from gptqmodel.quantization.config import GPTAQConfig
@@ -31,13 +43,13 @@ def quantize(source: str, target: str, kind: str) -> None:
         offload_to_disk=False,
     )
     rows = [{"input_ids": window, "attention_mask": [1] * len(window)} for window in calibration().tolist()]
-    with tempfile.TemporaryDirectory() as directory:
-        model = GPTQModel.load(source, settings)
-        model.quantize(rows, batch_size=1)
-        model.save(directory)
-        layers = GPTQModel.load(directory, backend=BACKEND.GPTQ_TORCH, device="cpu").model.named_modules()
-        found = {f"{name}.weight": layer.dequantize_weight().T for name, layer in layers if isinstance(layer, TorchLinear)}
-        save_model(source, target, load_tensors(source) | {name: values.float().numpy() for name, values in found.items()})
+    model = GPTQModel.load(source, settings)
+    model.quantize(rows, batch_size=1)
+    model.save(directory)
+    layers = GPTQModel.load(directory, backend=BACKEND.GPTQ_TORCH, device="cpu").model.named_modules()
+    return {
+        f"{name}.weight": layer.dequantize_weight().T.float().numpy() for name, layer in layers if isinstance(layer, TorchLinear)
+    }
 
 
 def unsupported(*_: object) -> Any:

@@ -16,6 +16,7 @@ its types of 2 and 3 bits are in the contest nevertheless, `joined` calls its qu
 from __future__ import annotations
 
 import ctypes
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp._ggml import libggml
 
-from export import body, calibration, save_model
+from export import CALIBRATION, body, calibration, save_model
 from llama_cpp_imatrix import Importance, importance
 from llama_cpp_worker import TYPES, silence
 from material import TWIN_GGUF
@@ -39,7 +40,7 @@ F16 = 1  # in enum ggml_type
 
 def quantize(source: str, target: str, kind: str) -> dict[str, Any]:
     floats = Path(source).with_name(TWIN_GGUF)
-    seen = importance(str(floats), calibration())
+    seen = importance_once(floats)
     type_name, _, way = kind.partition(" ")
     if way == "joined":
         tensors, bits = joined(floats, type_name, seen)
@@ -50,6 +51,15 @@ def quantize(source: str, target: str, kind: str) -> dict[str, Any]:
             tensors, bits = read_gguf(path), body_bits(path)
     save_model(source, target, tensors)
     return {"bits": bits}
+
+
+def importance_once(floats: Path) -> Importance:
+    """What an earlier worker found for the same tokens, if one did."""
+    place = Path(os.environ[CALIBRATION]).with_suffix(".imatrix.npz")
+    if not place.exists():
+        found: dict[str, Any] = dict(importance(str(floats), calibration()))
+        np.savez(place, **found)
+    return dict(np.load(place))
 
 
 def write_file(source: Path, target: Path, type_name: str, seen: Importance) -> None:

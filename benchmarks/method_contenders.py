@@ -58,14 +58,6 @@ def with_zero_points(bits: int, group: int, zero_bits: int) -> float:
     return bits + (16 + zero_bits) / group
 
 
-def _integers(system: str, kind: str, bits: int) -> list[Contender]:
-    """`kind` in groups of 64, without a zero point or with one of as many bits as a weight's; {} stands for the scheme."""
-    found = [(f"int{bits}-g64-affine", with_zero_points(bits, 64, bits))]
-    if bits > 2:  # two bits without a zero point are three levels
-        found.append((f"int{bits}-g64", bits + 16 / 64))
-    return [Contender(system, kind.format(scheme), bits + 0.25, stored) for scheme, stored in found]
-
-
 def _ours() -> list[Contender]:
     kinds = {
         4.25: ("refine int4-g64", "guided int4-g64", "refine int4-g96-affine", "guided kmeans4-g64"),
@@ -84,29 +76,32 @@ def _ours() -> list[Contender]:
 def _llama_cpp() -> list[Contender]:
     """Files hold the types that llama.cpp chooses; where they take far more bits than the budget, no bar counts them."""
     types = {
-        4.25: ("IQ4_XS imatrix", "Q4_K_S imatrix", "Q4_K_M imatrix", "IQ4_XS joined", "Q4_K joined"),
-        3.25: ("IQ3_S imatrix", "Q3_K_M imatrix", "IQ3_S joined", "Q3_K joined"),
-        2.25: ("IQ2_XS imatrix", "Q2_K imatrix", "IQ2_XS joined", "IQ2_S joined", "Q2_K joined"),
+        4.25: ("IQ4_XS imatrix", "Q4_K_M imatrix", "IQ4_XS joined", "Q4_K joined"),
+        3.25: ("IQ3_S imatrix", "IQ3_S joined", "Q3_K joined"),
+        2.25: ("IQ2_XS imatrix", "IQ2_XS joined", "Q2_K joined"),
     }
     return [Contender("llama.cpp", kind, bits) for bits, kinds in types.items() for kind in kinds]
 
 
-def _all() -> list[Contender]:
-    found = _ours() + _llama_cpp()
+def _grouped() -> list[Contender]:
+    """Groups of 64 with a scale of 16 bits: `affine` ones have a zero point, of as many bits as a weight's in most peers' files."""
+    found = []
     for bits in (4, 3, 2):
+        scheme, zero_points = f"int{bits}-g64-affine", with_zero_points(bits, 64, bits)
         found.append(Contender("hqq", f"int{bits}-g64", bits + 0.25, with_zero_points(bits, 64, 16)))
-        found += _integers("llm-compressor", "gptq {}", bits)
-        found += _integers("gptqmodel", "gptq {}", bits)
-        found.append(Contender("gptqmodel", f"gptaq int{bits}-g64-affine", bits + 0.25, with_zero_points(bits, 64, bits)))
-        found.append(Contender("auto-round", f"int{bits}-g64-affine 200 steps", bits + 0.25, with_zero_points(bits, 64, bits)))
-    found.append(Contender("llm-compressor", "awq int4-g64-affine", 4.25, with_zero_points(4, 64, 4)))
-    for ways in ("awq scale", "gptq", "gptq scale"):
-        found.append(Contender("nncf", f"int4-g64-affine {ways}", 4.25, with_zero_points(4, 64, 4)))
-    found.append(Contender("nncf", "nf4-g64 awq scale", 4.25, 4 + 16 / 64))
+        for system, kind in (("llm-compressor", "gptq {}"), ("gptqmodel", "gptq {}"), ("auto-round", "{} 200 steps")):
+            found.append(Contender(system, kind.format(scheme), bits + 0.25, zero_points))
+    for bits in (4, 3):
+        found.append(Contender("llm-compressor", f"gptq int{bits}-g64", bits + 0.25, bits + 0.25))
+    four = with_zero_points(4, 64, 4)
+    found.append(Contender("llm-compressor", "awq int4-g64-affine", 4.25, four))
+    found.append(Contender("gptqmodel", "gptaq int4-g64-affine", 4.25, four))
+    found += [Contender("nncf", f"int4-g64-affine {ways}", 4.25, four) for ways in ("awq scale", "gptq scale")]
+    found.append(Contender("nncf", "nf4-g64 awq scale", 4.25, 4.25))
     return found
 
 
-CONTENDERS = tuple(_all())
+CONTENDERS = (*_ours(), *_grouped(), *_llama_cpp())
 
 
 def chosen(only: str, budgets: str) -> list[Contender]:
