@@ -2,8 +2,8 @@
 
     python benchmarks/auto_round_worker.py      answers requests from stdin
 
-A kind is a scheme and a number of steps a block, such as `int3-g64-affine 200 steps`, which is auto-round's own default.
-The output head stays as it is.
+A kind is a scheme and a number of steps a block, such as `int3-g64-affine 50 steps`: its own default is 200, its
+`light` recipe 50. The output head stays as it is.
 """
 
 from __future__ import annotations

@@ -84,12 +84,12 @@ def _llama_cpp() -> list[Contender]:
 
 
 def _grouped() -> list[Contender]:
-    """Groups of 64 with a scale of 16 bits: `affine` ones have a zero point, of as many bits as a weight's in most peers' files."""
+    """Groups of 64 with a scale of 16 bits. `affine` ones have a zero point, of as many bits as a weight's in most files."""
     found = []
     for bits in (4, 3, 2):
         scheme, zero_points = f"int{bits}-g64-affine", with_zero_points(bits, 64, bits)
         found.append(Contender("hqq", f"int{bits}-g64", bits + 0.25, with_zero_points(bits, 64, 16)))
-        for system, kind in (("llm-compressor", "gptq {}"), ("gptqmodel", "gptq {}"), ("auto-round", "{} 200 steps")):
+        for system, kind in (("llm-compressor", "gptq {}"), ("gptqmodel", "gptq {}"), ("auto-round", "{} 50 steps")):
             found.append(Contender(system, kind.format(scheme), bits + 0.25, zero_points))
     for bits in (4, 3):
         found.append(Contender("llm-compressor", f"gptq int{bits}-g64", bits + 0.25, bits + 0.25))
