@@ -19,6 +19,7 @@ from pathlib import Path
 from peers import environment
 
 VERSION = "0.3.36"
+READERS = ["gguf==0.19.0", "safetensors==0.8.0"]  # for what methods.py asks of it
 NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 AVX2 = " ".join(f"-DGGML_{name}=ON" for name in ("SSE42", "AVX", "AVX2", "FMA", "F16C", "BMI2"))
 BUILDS: dict[str, dict[str, str]] = {
@@ -39,9 +40,9 @@ def interpreter(build: str = "native") -> Path:
     source = os.environ.get("BITWRIGHT_LLAMA_CPP_SDIST", f"llama-cpp-python=={VERSION}")
     variables = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)} | BUILDS[build]
     if build != "amx":
-        return environment(name, [["--no-binary", "llama-cpp-python", source]], variables)
+        return environment(name, [["--no-binary", "llama-cpp-python", source], READERS], variables)
     with tempfile.TemporaryDirectory() as directory:
-        return environment(name, lambda: [[str(mended(source, Path(directory)))]], variables)
+        return environment(name, lambda: [[str(mended(source, Path(directory)))], READERS], variables)
 
 
 def best() -> str:
@@ -55,20 +56,8 @@ def mended(source: str, directory: Path) -> Path:
     """The source distribution unpacked under `directory`, its tile configuration safe from the compiler."""
     archive = Path(source)
     if not archive.is_file():
-        download = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--no-binary",
-            ":all:",
-            "-d",
-            str(directory),
-            source,
-        ]
-        subprocess.run(download, check=True)
+        options = ["-q", "--no-deps", "--no-binary", ":all:", "-d", str(directory)]
+        subprocess.run([sys.executable, "-m", "pip", "download", *options, source], check=True)
         archive = next(directory.glob("*.tar.gz"))
     with tarfile.open(archive) as packed:
         packed.extractall(directory, filter="data")

@@ -7,6 +7,7 @@ look at the logits, as it is for the other engine.
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import llama_cpp as api
 import numpy as np
@@ -25,13 +26,15 @@ def _silent(level: int, text: bytes, data: object) -> None:
 
 
 class LlamaCpp:
-    """One loaded GGUF with one context. All sizes are tokens."""
+    """One loaded GGUF with one context. All sizes are tokens. `look`, a C callback, is shown each step of the computation."""
 
-    def __init__(self, path: str, threads: int, context: int) -> None:
+    def __init__(self, path: str, threads: int, context: int, look: Any = None) -> None:
         self.model = api.llama_model_load_from_file(path.encode(), api.llama_model_default_params())
         settings = api.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = context
         settings.n_threads = settings.n_threads_batch = threads
+        if look is not None:
+            settings.cb_eval = look
         self.context = api.llama_init_from_model(self.model, settings)
         if not self.context:
             raise SystemExit(f"llama.cpp cannot load {path}")
@@ -75,7 +78,12 @@ def quantize(source: str, target: str, kind: str) -> None:
         raise SystemExit(f"llama.cpp cannot quantize {source} to {kind}")
 
 
-if __name__ == "__main__":
+def silence() -> None:
+    """Starts llama.cpp, without its log."""
     api.llama_log_set(_silent, ctypes.c_void_p(0))
     api.llama_backend_init()
+
+
+if __name__ == "__main__":
+    silence()
     serve(lambda model, threads, context, _: LlamaCpp(model, threads, context), quantize, api.llama_print_system_info().decode())

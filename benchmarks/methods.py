@@ -1,14 +1,15 @@
 """Quality of our methods beside peers' own code, at equal bits: KL divergence of one model, quantized by each.
 
-    python benchmarks/methods.py [--windows 32] [--tokens 4096] [--only llm-compressor,bitwright] [--budgets 4.25]
+    python benchmarks/methods.py [--windows 32] [--tokens 4096] [--only hqq,"nncf nf4-g64 awq scale"] [--budgets 4.25]
 
 On the twin of SmolLM2, over windows of 512 tokens of WikiText-2 validation. All see the same calibration tokens, which the
 model has written itself. Only the weights of the blocks are compared: each peer quantizes them by its own code and hands
 back the dequantized model, which one piece of code scores; embedding and head are int8-channel, by us, in all, and
 activations are fp32. Bits are of the blocks' weights as they are stored, scales and zero points counted.
 
-A budget is won by the best of ours at no more bits against the best peer at no fewer. What each contender gave is kept
-in ~/.cache/bitwright-benchmarks/methods by calibration and text, so that an interrupted run goes on.
+A budget is won by the best of ours at no more bits against the best peer at no fewer. What each contender gave is kept in
+~/.cache/bitwright-benchmarks/methods by its version, calibration and text, so that an interrupted run goes on. Rows that
+`--only` leaves out stay in the results as an earlier run wrote them, where its calibration and text were the same.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ from bitwright.models import load
 from calibration import command
 from export import CALIBRATION, body
 from material import TEXT, home, twin
-from peers import hqq_interpreter, llm_compressor_interpreter
-from results import circumstances, table, verdict, write
+from method_contenders import CONTENDERS, OURS, PEERS, Contender, chosen, version
+from results import RESULTS, circumstances, table, verdict, write
 from worker import Worker
 
 CONTEXT = 512
@@ -43,63 +44,7 @@ DISTILLED = 2  # passes
 PEER_BITS = 0.5  # that a peer may take beyond the budget and still be the one to beat
 TABLE_BITS = 0.005  # a table of levels for each tensor, forgiven
 
-
-@dataclass(frozen=True)
-class Contender:
-    """`kind` is what the worker is asked for; of ours it is a method, a scheme, and `unrotated` and `distilled` where it is that.
-    `v_proj=int6-g64` and its like give matrices of one kind a scheme of their own.
-
-    `bits` is the budget, `stored` the bits a weight that the peer's own file takes, computed from its layout; 0 for ours.
-    """
-
-    system: str
-    kind: str
-    bits: float
-    stored: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return f"{self.system} {self.kind}"
-
-
-def with_zero_points(bits: int, group: int, zero_bits: int) -> float:
-    """Bits a weight with an fp16 scale and a zero point a group."""
-    return bits + (16 + zero_bits) / group
-
-
-CONTENDERS = (
-    Contender("llm-compressor", "gptq int4-g64", 4.25, 4.25),
-    Contender("bitwright", "refine int4-g64 unrotated", 4.25),
-    Contender("llm-compressor", "gptq int3-g64", 3.25, 3.25),
-    Contender("bitwright", "refine kmeans3-g64 unrotated", 3.25),
-    Contender("hqq", "int4-g64", 4.25, with_zero_points(4, 64, 16)),
-    Contender("hqq", "int3-g64", 3.25, with_zero_points(3, 64, 16)),
-    Contender("llm-compressor", "gptq int4-g64-affine", 4.25, with_zero_points(4, 64, 4)),
-    Contender("llm-compressor", "gptq int3-g64-affine", 3.25, with_zero_points(3, 64, 3)),
-    Contender("llm-compressor", "gptq int2-g64-affine", 2.25, with_zero_points(2, 64, 2)),
-    Contender("bitwright", "guided int4-g64 unrotated", 4.25),
-    Contender("bitwright", "refine int4-g96-affine unrotated", 4.25),
-    Contender("bitwright", "guided kmeans3-g64 unrotated", 3.25),
-    Contender("bitwright", "refine int3-g96-affine unrotated", 3.25),
-    Contender("bitwright", "refine kmeans2-g64 unrotated", 2.25),
-    Contender("bitwright", "guided kmeans2-g64 unrotated", 2.25),
-    Contender("bitwright", "guided kmeans4-g64 unrotated", 4.25),
-    Contender("bitwright", "guided int4-g32-srow5 unrotated v_proj=int6-g64", 4.25),
-    Contender("bitwright", "guided kmeans4-g96 unrotated v_proj=int6-g64", 4.25),
-    Contender("bitwright", "guided kmeans4-g96 unrotated v_proj=int6-g64 distilled", 4.25),
-    Contender("bitwright", "guided kmeans4-g64 unrotated distilled", 4.25),
-    Contender("bitwright", "refine int4-g96-affine unrotated distilled", 4.25),
-    Contender("bitwright", "refine int3-g96-affine unrotated distilled", 3.25),
-    Contender("bitwright", "refine kmeans2-g64 unrotated distilled", 2.25),
-    Contender("llm-compressor", "awq int4-g64-affine", 4.25, with_zero_points(4, 64, 4)),
-    Contender("hqq", "int2-g64", 2.25, with_zero_points(2, 64, 16)),
-)
-WORKERS: dict[str, tuple[Callable[[], Path], str]] = {
-    "llm-compressor": (llm_compressor_interpreter, "llm_compressor_worker.py"),
-    "hqq": (hqq_interpreter, "hqq_worker.py"),
-}
-
-EVERYBODY = ",".join([*WORKERS, "bitwright"])
+Row = dict[str, Any]
 
 
 def recipe(scheme: str, method: str, rotate: bool, distill: int = 0, own: Sequence[str] = ()) -> Recipe:
@@ -110,24 +55,31 @@ def recipe(scheme: str, method: str, rotate: bool, distill: int = 0, own: Sequen
     return Recipe((*ends, *body), distill=distill)
 
 
-def made_by_us(kind: str, windows: int, out: Path) -> dict[str, Any]:
+def made_by_us(kind: str, windows: int, out: Path) -> Row:
     method, scheme, *flags = kind.split()
     passes = DISTILLED if "distilled" in flags else 0
     own = [flag for flag in flags if "=" in flag]
     recipe(scheme, method, "unrotated" not in flags, passes, own).save(out.with_suffix(".json"))
     tokens = ("--calibration", "self", "--calibration-tokens", windows * CONTEXT)
     made = command("quantize", twin(), "-o", out, "--recipe", out.with_suffix(".json"), *tokens)
-    return {"seconds": made["seconds"], "peak_rss_bytes": made["peak_rss_bytes"]}
+    return {"bits": body_bits(out), "seconds": made["seconds"], "peak_rss_bytes": made["peak_rss_bytes"]}
 
 
-def made_by_peer(contender: Contender, calibration: Path, out: Path) -> dict[str, Any]:
-    interpreter, script = WORKERS[contender.system]
-    floats = out.with_suffix(".floats")
-    with Worker(interpreter(), script, {CALIBRATION: str(calibration), "OMP_NUM_THREADS": "2"}) as worker:
-        answer = worker.ask("quantize", source=str(twin()), target=str(floats), kind=contender.kind)
+def made_by_peer(contender: Contender, calibration: Path, out: Path) -> Row:
+    """Raises RuntimeError, with the last line that the peer printed, where it ends without an answer."""
+    peer, floats, log = PEERS[contender.system], out.with_suffix(".floats"), out.with_suffix(".log")
+    variables = {CALIBRATION: str(calibration), "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+    interpreter = peer.interpreter()
+    try:
+        with open(log, "w", encoding="utf-8") as printed, Worker(interpreter, peer.script, variables, printed) as worker:
+            answer = worker.ask("quantize", source=str(twin()), target=str(floats), kind=contender.kind)
+    except RuntimeError as fault:
+        print(log.read_text("utf-8"), file=sys.stderr)
+        raise RuntimeError(log.read_text("utf-8").strip().splitlines()[-1]) from fault
     recipe("fp32", "nearest", False).save(out.with_suffix(".json"))
     command("quantize", floats, "-o", out, "--recipe", out.with_suffix(".json"))
-    return {"seconds": answer["seconds"], "peak_rss_bytes": answer["peak_rss_bytes"]}
+    bits = {"bits": contender.stored} if contender.stored else {}
+    return bits | {key: answer[key] for key in ("seconds", "peak_rss_bytes", "bits") if key in answer}
 
 
 def body_bits(path: Path) -> float:
@@ -138,26 +90,41 @@ def body_bits(path: Path) -> float:
     return sum(model.stored_bits(name) for name in matrices) / weights
 
 
-def measure(contender: Contender, calibration: Path, tokens: int) -> dict[str, Any]:
+def measure(contender: Contender, calibration: Path, tokens: int) -> Row:
     """One contender, or what an earlier run of the same found."""
     windows = np.load(calibration)
-    key = json.dumps([asdict(contender), hashlib.sha256(windows.tobytes()).hexdigest(), tokens, TEXT.stat().st_size])
+    where = setting(windows, tokens)
+    row = {"system": contender.system, "kind": contender.kind, "budget": contender.bits, "version": version(contender.system)}
+    key = json.dumps([row, asdict(contender), where, TEXT.stat().st_size])
     kept = home() / "methods" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     if kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+        found: Row = json.loads(kept.read_text("utf-8"))
         return found
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out"
-        ours = contender.system == "bitwright"
+        ours = contender.system == OURS
         cost = made_by_us(contender.kind, len(windows), out) if ours else made_by_peer(contender, calibration, out)
         text = ("--text", TEXT, "--context", CONTEXT, "--tokens", tokens)
         figures = command("eval", out, "--reference", twin(), *text, "--activations", "fp32")
-        bits = body_bits(out) if ours else contender.stored
-    row = {"system": contender.system, "kind": contender.kind, "budget": contender.bits, "bits": bits} | cost
-    row |= {key: figures[key] for key in ("kl_mean", "kl_mean_interval", "perplexity", "top1_agreement")}
+    row |= cost | {key: figures[key] for key in ("kl_mean", "kl_mean_interval", "perplexity", "top1_agreement")} | where
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(json.dumps(row) + "\n", "utf-8")
     return row
+
+
+def setting(windows: Any, tokens: int) -> Row:
+    """What must be the same for two rows to stand in one table."""
+    return {"windows": len(windows), "calibration": hashlib.sha256(windows.tobytes()).hexdigest()[:16], "tokens": tokens}
+
+
+def with_earlier(rows: list[Row], failed: dict[str, str], where: Row, earlier: Row) -> tuple[list[Row], dict[str, str]]:
+    """`rows` and `failed` of this run, and those of `earlier` results that this run did not try and that were got as these."""
+    names = [contender.name for contender in CONTENDERS]
+    tried = {f"{row['system']} {row['kind']}" for row in rows} | set(failed)
+    kept = {f"{row['system']} {row['kind']}": row for row in earlier.get("rows", []) if where.items() <= row.items()}
+    rows = rows + [row for name, row in kept.items() if name in names and name not in tried]
+    also = {name: why for name, why in earlier.get("failed", {}).items() if name in names and name not in tried}
+    return rows, failed | also
 
 
 def written(windows: int) -> Path:
@@ -172,52 +139,55 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Our methods beside peers' own code, on the twin of SmolLM2-135M.")
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--only", default=EVERYBODY)
-    parser.add_argument("--budgets", default=",".join(map(str, LOWER_BY)))
+    parser.add_argument("--only", default="", help="systems, or contenders by name, with commas between")
+    parser.add_argument("--budgets", default="")
     options = parser.parse_args()
+    contenders = chosen(options.only, options.budgets)
     if not TEXT.exists():
         raise SystemExit(f"{TEXT} is not here: this benchmark needs the WikiText-2 validation text")
-    calibration, rows, failed = written(options.windows), [], {}
-    budgets = set(map(float, options.budgets.split(",")))
-    for contender in CONTENDERS:
-        if contender.system not in options.only.split(",") or contender.bits not in budgets:
-            continue
+    calibration, begun = written(options.windows), circumstances()
+    rows: list[Row] = []
+    failed: dict[str, str] = {}
+    for contender in contenders:
         try:
             rows.append(measure(contender, calibration, options.tokens))
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         except (RuntimeError, subprocess.CalledProcessError) as fault:  # a peer that ends is no reason to lose the others
-            failed[contender.name] = str(fault)
-        print(json.dumps(rows[-1] if contender.name not in failed else failed), file=sys.stderr, flush=True)
-    report(rows, failed, options)
-
-
-def report(rows: list[dict[str, Any]], failed: dict[str, str], options: argparse.Namespace) -> None:
+            failed[contender.name] = f"{version(contender.system)}: {fault}"
+            print(json.dumps(failed), file=sys.stderr, flush=True)
+    results = RESULTS / "methods.json"
+    earlier = json.loads(results.read_text("utf-8")) if results.exists() else {}
+    where = setting(np.load(calibration), options.tokens)
+    rows, failed = with_earlier(rows, failed, where, earlier)
     made = f"python benchmarks/methods.py --windows {options.windows} --tokens {options.tokens}"
-    made += "" if options.only == EVERYBODY else f" --only {options.only}"
-    versions = {system: interpreter().parents[1].name for system, (interpreter, _) in WORKERS.items()}
-    data = {"circumstances": circumstances(), "command": made, "failed": failed, "rows": rows, "versions": versions}
-    rows = sorted(rows, key=lambda row: (-row["budget"], row["kl_mean"]))
+    report({"circumstances": begun, "command": made, "failed": failed, "rows": rows} | where)
+
+
+def report(data: Row) -> None:
+    rows = sorted(data["rows"], key=lambda row: (-row["budget"], row["kl_mean"]))
     lines = [
         (
-            *(row["system"], row["kind"], row["bits"], row["kl_mean"], "{:.4g} .. {:.4g}".format(*row["kl_mean_interval"])),
+            *(row["system"], row["version"], row["kind"], row["bits"], row["kl_mean"]),
+            "{:.4g} .. {:.4g}".format(*row["kl_mean_interval"]),
             *(row["perplexity"], row["top1_agreement"], row["seconds"]),
         )
         for row in rows
     ]
     bars = [bar for budget, share in LOWER_BY.items() for bar in judged(rows, budget, share)]
-    header = ("system", "kind", "bits per body weight", "KL", "interval", "perplexity", "top-1", "seconds")
+    header = ("system", "version", "kind", "bits per body weight", "KL", "interval", "perplexity", "top-1", "seconds")
     note = (
-        f"{options.windows} windows of {CONTEXT} tokens, written by the model, calibrate; {options.tokens} tokens of WikiText-2 "
-        f"validation; weights alone; {', '.join(versions.values())}. Seconds are of a machine that others used, too.\n"
+        f"{data['windows']} windows of {CONTEXT} tokens, written by the model, calibrate; {data['tokens']} tokens of WikiText-2 "
+        "validation; weights alone. Seconds are of a machine that others used, too."
     )
-    write("methods", "Methods beside peers' own, SmolLM2-135M's twin", data, [note, table(header, lines), *bars])
+    for name, why in data["failed"].items():
+        note += f"\n\nNo result from {name}, {why}"
+    write("methods", "Methods beside peers' own, SmolLM2-135M's twin", data, [note + "\n", table(header, lines), *bars])
 
 
-def judged(rows: list[dict[str, Any]], budget: float, share: float) -> list[str]:
+def judged(rows: list[Row], budget: float, share: float) -> list[str]:
     """The verdict on one budget, where both sides have run."""
-    ours = [
-        row for row in rows if row["system"] == "bitwright" and row["bits"] <= budget + TABLE_BITS and row["budget"] == budget
-    ]
-    peers = [row for row in rows if row["system"] != "bitwright" and budget <= row["bits"] <= budget + PEER_BITS]
+    ours = [row for row in rows if row["system"] == OURS and row["bits"] <= budget + TABLE_BITS and row["budget"] == budget]
+    peers = [row for row in rows if row["system"] != OURS and budget <= row["bits"] <= budget + PEER_BITS]
     if not ours or not peers:
         return []
     best, other = (min(side, key=lambda row: row["kl_mean"]) for side in (ours, peers))

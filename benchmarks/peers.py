@@ -17,9 +17,11 @@ from pathlib import Path
 
 TORCH = "torch==2.13.0"
 TORCH_CPU = "torch==2.13.0+cpu"  # where a peer would bring CUDA's libraries by itself
+AUTO_ROUND_VERSION, GPTQMODEL_VERSION, HQQ_VERSION = "0.16.1", "7.6.0", "0.2.8.post1"
+LLM_COMPRESSOR_VERSION, NNCF_VERSION = "0.14.0.1", "3.4.0"
 # By itself optimum-intel would bring a torchvision that may not fit the torch that is there.
 OPENVINO = [
-    [TORCH, "openvino==2026.4.1", "openvino-genai==2026.4.1.0", "openvino-tokenizers==2026.4.1.0", "nncf==3.4.0"],
+    [TORCH, "openvino==2026.4.1", "openvino-genai==2026.4.1.0", "openvino-tokenizers==2026.4.1.0", f"nncf=={NNCF_VERSION}"],
     ["transformers==5.5.4", "huggingface-hub<1.22", "requests", "setuptools"],
     ["--no-deps", "optimum==2.3.0", "optimum-intel==2.2.0"],
 ]
@@ -27,17 +29,27 @@ ONNXRUNTIME = [
     [TORCH, "onnxruntime-genai==0.18.0", "onnxruntime==1.32.0", "onnx==1.23.2", "onnx-ir==1.1.0", "transformers==5.23.0"]
 ]
 
-# Setuptools are asked for because HQQ builds itself from source.
-HQQ = [[TORCH_CPU, "setuptools", "numpy"], ["hqq==0.2.8.post1", TORCH_CPU]]
-LLM_COMPRESSOR = [[TORCH_CPU], ["llmcompressor==0.14.0.1", TORCH_CPU]]
+# Setuptools are asked for because HQQ and GPTQModel build themselves from source.
+HQQ = [[TORCH_CPU, "setuptools", "numpy"], [f"hqq=={HQQ_VERSION}", TORCH_CPU]]
+LLM_COMPRESSOR = [[TORCH_CPU], [f"llmcompressor=={LLM_COMPRESSOR_VERSION}", TORCH_CPU]]
+AUTO_ROUND = [[TORCH_CPU], [f"auto-round=={AUTO_ROUND_VERSION}", TORCH_CPU]]
+GPTQMODEL = [[TORCH_CPU, "setuptools", "numpy"], [f"gptqmodel=={GPTQMODEL_VERSION}", TORCH_CPU]]
 
 
 def hqq_interpreter() -> Path:
-    return environment("hqq-0.2.8.post1", HQQ)
+    return environment(f"hqq-{HQQ_VERSION}", HQQ)
 
 
 def llm_compressor_interpreter() -> Path:
-    return environment("llm-compressor-0.14.0.1", LLM_COMPRESSOR)
+    return environment(f"llm-compressor-{LLM_COMPRESSOR_VERSION}", LLM_COMPRESSOR)
+
+
+def auto_round_interpreter() -> Path:
+    return environment(f"auto-round-{AUTO_ROUND_VERSION}", AUTO_ROUND)
+
+
+def gptqmodel_interpreter() -> Path:
+    return environment(f"gptqmodel-{GPTQMODEL_VERSION}", GPTQMODEL)
 
 
 def openvino_interpreter() -> Path:

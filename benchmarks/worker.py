@@ -7,7 +7,7 @@ Requests and answers are one line of JSON each. `Worker` asks, `serve` answers; 
     decode    prompt, steps                          -> seconds for all steps (greedy: each token is the last one's best)
     reference tokens, path                           -> writes the log-probabilities at all positions to a .npy file
     compare   tokens, reference                      -> the fields of analysis/scores.py by position, against such a file
-    quantize  source, target, kind                   -> seconds
+    quantize  source, target, kind                   -> seconds, and what else the peer says of it
     memory                                           -> peak_rss_bytes
 """
 
@@ -41,17 +41,18 @@ class Session(Protocol):
 
 
 Load = Callable[[str, int, int, str], Any]
-Quantize = Callable[[str, str, str], None]
+Quantize = Callable[[str, str, str], dict[str, Any] | None]
 Verb = Callable[..., dict[str, Any]]
 
 
 class Worker:
-    """The asking side. A context manager: leaving it ends the process."""
+    """The asking side. A context manager: leaving it ends the process. `log` takes what the engine prints, stderr by default."""
 
-    def __init__(self, python: Path, script: str, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(self, python: Path, script: str, variables: Mapping[str, str] | None = None, log: Any = None) -> None:
         command = [str(python), str(Path(__file__).parent / script)]
         environment = dict(os.environ) | dict(variables or {})
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment)
         self.name = str(self._answer()["ready"])
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def serve(load: Load, quantize: Quantize, name: str, verbs: Mapping[str, Verb] |
             session = load(request["model"], request["threads"], request["context"], request["activations"])
             answer = {"weight_bytes": getattr(session, "weight_bytes", None)}
         elif do == "quantize":
-            quantize(request["source"], request["target"], request["kind"])
+            answer = quantize(request["source"], request["target"], request["kind"]) or {}
         elif do != "memory":
             assert session is not None
             answer = known[do](session, **request)
