@@ -16,7 +16,7 @@ from bitwright.allocation.solver import choose
 from bitwright.analysis.attribution import Attribution
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.metrics import tensor_metrics, weight_histogram
-from bitwright.analysis.planning import Plan
+from bitwright.analysis.plan_types import Plan
 from bitwright.errors import BudgetError
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.quantization import QuantizedModel
@@ -54,9 +54,8 @@ def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> D
         "whole": {"size_bytes": size, "bits_per_weight": 8 * size / weights, "kl_mean": plan.measured.get("divergence")}
         | ({"kl_mean_interval": list(plan.interval)} if plan.interval else {}),
         "tensors": [
-            _planned(unit.name, unit.kind, unit.layer, unit.shape, candidate, plan.factor)
-            | {"reason": plan.recipe.choices[position].reason}
-            for position, (unit, candidate) in enumerate(plan.candidates())
+            _planned(unit.name, unit.kind, unit.layer, unit.shape, candidate, loss) | {"reason": choice.reason}
+            for (unit, candidate), loss, choice in zip(plan.candidates(), plan.losses(), plan.recipe.choices, strict=True)
         ],
         "frontier": frontier(plan),
         "predicted": [
@@ -80,8 +79,8 @@ def verdict_of_plan(plan: Plan) -> str:
             "nothing was measured yet."
         )
     spent: dict[str, float] = defaultdict(float)
-    for unit, candidate in plan.candidates():
-        spent[unit.kind] += candidate.divergence
+    for unit, loss in zip(plan.units, plan.losses(), strict=True):
+        spent[unit.kind] += loss
     worst = max(spent, key=lambda kind: spent[kind])
     return (
         f"{size / 1e6:.1f} MB lose {plan.measured['divergence']:.3g} nats a token on text that the plan never saw "
@@ -93,7 +92,10 @@ def frontier(plan: Plan) -> list[Document]:
     """The plan among the best others of its candidates and those of one scheme throughout, by foretold loss."""
     costs = {
         "bytes": [np.array([c.bits / 8 for c in unit.candidates]) for unit in plan.units],
-        "divergence": [plan.factor * np.array([c.divergence for c in unit.candidates]) for unit in plan.units],
+        "divergence": [
+            factor * np.array([c.divergence for c in unit.candidates])
+            for factor, unit in zip(plan.factors(), plan.units, strict=True)
+        ],
     }
     constant = plan.foretold["bytes"] - sum(candidate.bits / 8 for _, candidate in plan.candidates())
     fixed = {"bytes": constant, "divergence": plan.noise}
@@ -207,11 +209,11 @@ def _measured(model: LanguageModel, quantized: QuantizedModel, part: Any) -> Doc
     )
 
 
-def _planned(name: str, kind: str, layer: int, shape: Sequence[int], candidate: Any, factor: float) -> Document:
+def _planned(name: str, kind: str, layer: int, shape: Sequence[int], candidate: Any, loss: float) -> Document:
     choice = candidate.choice
     return _line(name, kind, layer, shape, str(choice.scheme), candidate.bits) | {
         "method": choice.method,
-        "kl_estimated": factor * candidate.divergence,
+        "kl_estimated": loss,
     }
 
 

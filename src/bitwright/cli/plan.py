@@ -107,10 +107,10 @@ def _show(found: Plan, output: Path, report: Path | None) -> None:
 
     kinds: dict[str, dict[str, int]] = {}
     lost: dict[str, float] = {}
-    for unit, candidate in found.candidates():
+    for (unit, candidate), loss in zip(found.candidates(), found.losses(), strict=True):
         counts = kinds.setdefault(unit.kind, {})
         counts[str(candidate.choice.scheme)] = counts.get(str(candidate.choice.scheme), 0) + 1
-        lost[unit.kind] = lost.get(unit.kind, 0.0) + found.factor * candidate.divergence
+        lost[unit.kind] = lost.get(unit.kind, 0.0) + loss
     rows = [
         (kind, ", ".join(f"{count} x {scheme}" for scheme, count in sorted(counts.items())), f"{lost[kind]:.3g}")
         for kind, counts in kinds.items()
