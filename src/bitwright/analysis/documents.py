@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ from bitwright import __version__
 from bitwright.allocation.budget import PROMPT, in_users_units
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.solver import choose
-from bitwright.analysis.attribution import Attribution
+from bitwright.analysis.attribution import Attribution, Share
 from bitwright.analysis.ceilings import Ceilings
-from bitwright.analysis.metrics import tensor_metrics, weight_histogram
+from bitwright.analysis.metrics import weight_histogram
 from bitwright.analysis.plan_types import Plan
+from bitwright.analysis.seen_inputs import Seen
 from bitwright.errors import BudgetError
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.quantization import QuantizedModel
@@ -155,49 +156,66 @@ def roofline(plan: Plan, costs: DeviceCosts, ceilings: Ceilings) -> Document:
 
 
 def analysis_document(
-    made: Made, quantized: QuantizedModel, found: Attribution, whole: Mapping[str, Any], kinds: Iterable[Any]
+    made: Made, quantized: QuantizedModel, found: Attribution, whole: Mapping[str, Any], seen: Mapping[str, Seen]
 ) -> Document:
-    """Of a quantized model: which tensor costs what. `whole` are an evaluation's figures, `kinds` those by kind of token."""
-    worst = found.shares[0]
-    share = worst.alone / max(found.sum_of_parts, 1e-30)
-    by_kind: dict[str, float] = defaultdict(float)
-    for part in found.shares:
-        by_kind[part.kind] += part.alone
-    kind = max(by_kind, key=lambda name: by_kind[name])
-    verdict = (
-        f"Quantizing costs {whole['kl_mean']:.3g} nats a token; {kind} costs most of all kinds "
-        f"({100 * by_kind[kind] / max(found.sum_of_parts, 1e-30):.0f} % of the sum), "
-        f"and {worst.tensor} of all tensors ({100 * share:.0f} %)."
-    )
-    document = made.opening("analysis", verdict)
+    """Of a quantized model: which tensor costs what. `whole` are an evaluation's figures, `seen` what its matrices read."""
+    kinds = by_kind(quantized, found)
+    document = made.opening("analysis", verdict_of_analysis(whole, kinds, found))
     document |= {
         "whole": dict(whole),
-        "tensors": [_measured(made.model, quantized, part) for part in found.shares],
+        "kinds": kinds,
+        "tensors": [_measured(quantized, part, seen[part.tensor]) for part in found.shares],
         "additivity": {"sum_of_parts": found.sum_of_parts, "together": found.together},
         "estimate": {"rank_correlation": found.rank_correlation, "tensors": len(found.shares)},
         "cumulative": [{"block": block, "kl": kl} for block, kl in enumerate(found.cumulative[1:])],
-        "token_kinds": list(kinds),
-        "histograms": histograms(made.model, quantized, [part.tensor for part in found.shares[:SHOWN_HISTOGRAMS]]),
+        "histograms": histograms(made.model, quantized, [seen[part.tensor] for part in found.shares[:SHOWN_HISTOGRAMS]]),
     }
     return document
 
 
-def histograms(model: LanguageModel, quantized: QuantizedModel, names: Sequence[str]) -> list[Document]:
-    """Weights of these tensors on the grids that they are rounded to."""
-    shown = []
-    for name in names:
-        stored = quantized.stored(name)
+def by_kind(quantized: QuantizedModel, found: Attribution) -> list[Document]:
+    """Kinds of tensors with their shares of all weights and of the summed loss, the one that loses most for its size first."""
+    sizes: dict[str, int] = defaultdict(int)
+    losses: dict[str, float] = defaultdict(float)
+    for part in found.shares:
+        sizes[part.kind] += int(np.prod(quantized.shape(part.tensor)))
+        losses[part.kind] += part.alone
+    weights, loss = sum(sizes.values()), max(found.sum_of_parts, 1e-30)
+    rows = [
+        {"kind": kind, "weights_share": sizes[kind] / weights, "kl": losses[kind], "kl_share": losses[kind] / loss}
+        for kind in sizes
+    ]
+    return sorted(rows, key=lambda row: -row["kl_share"] / row["weights_share"])
+
+
+def verdict_of_analysis(whole: Mapping[str, Any], kinds: Sequence[Document], found: Attribution) -> str:
+    """One sentence: what is lost, where most of it arises, and where most for the size."""
+    most, densest, worst = max(kinds, key=lambda row: float(row["kl"])), kinds[0], found.shares[0]
+    share = worst.alone / max(found.sum_of_parts, 1e-30)
+    dense = f"{100 * densest['kl_share']:.0f} % of the sum in {100 * densest['weights_share']:.2g} % of the weights"
+    said = f"{most['kind']} costs most of all kinds ({100 * most['kl_share']:.0f} % of the sum)"
+    said += f" and most for its size ({dense})" if most is densest else f", {densest['kind']} most for its size ({dense})"
+    return (
+        f"Quantizing costs {whole['kl_mean']:.3g} nats a token; {said}, and of all tensors {worst.tensor} ({100 * share:.0f} %)."
+    )
+
+
+def histograms(model: LanguageModel, quantized: QuantizedModel, shown: Sequence[Seen]) -> list[Document]:
+    """Weights of these tensors on the grids that they are rounded to, and what they are multiplied with on the engine's."""
+    rows: list[Document] = []
+    for seen in shown:
+        stored = quantized.stored(seen.tensor)
+        row: Document = {"name": seen.tensor, "activations": seen.counts()}
         if isinstance(stored, Packed):
-            found = weight_histogram(model.read(name), stored, BINS)
-            weights = {"edges": found.edges.tolist(), "counts": found.counts.tolist(), "levels": found.levels.tolist()}
-            shown.append({"name": name, "weights": weights})
-    return shown
+            found = weight_histogram(model.read(seen.tensor), stored, BINS)
+            row["weights"] = {"edges": found.edges.tolist(), "counts": found.counts.tolist(), "levels": found.levels.tolist()}
+        rows.append(row)
+    return [row for row in rows if row.get("weights") or row["activations"]]
 
 
-def _measured(model: LanguageModel, quantized: QuantizedModel, part: Any) -> Document:
+def _measured(quantized: QuantizedModel, part: Share, seen: Seen) -> Document:
     stored = quantized.stored(part.tensor)
     choice = quantized.recipe.choice_for(part.tensor)
-    figures = tensor_metrics(model.read(part.tensor), stored).to_dict()
     return (
         _line(
             part.tensor, part.kind, part.layer, stored.shape, quantized.scheme_of(part.tensor), quantized.stored_bits(part.tensor)
@@ -205,7 +223,7 @@ def _measured(model: LanguageModel, quantized: QuantizedModel, part: Any) -> Doc
         | {"method": choice.method if choice and not isinstance(stored, Dense) else None}
         | {"kl_alone": part.alone, "kl_alone_interval": list(part.alone_interval), "kl_regained": part.regained}
         | {"kl_estimated": part.estimated}
-        | figures
+        | seen.metrics.to_dict()
     )
 
 

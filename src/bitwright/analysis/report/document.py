@@ -84,6 +84,16 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class TensorKind:
+    """All tensors of one kind: their shares of the weights and of the summed loss, which is `kl`."""
+
+    kind: str
+    weights_share: float
+    kl: float
+    kl_share: float
+
+
+@dataclass(frozen=True)
 class Fix:
     """A change that was tried for one tensor, and what it measured."""
 
@@ -220,6 +230,7 @@ class Document:
     text: Text | None = None
     whole: Whole | None = None
     tensors: tuple[Tensor, ...] = ()
+    kinds: tuple[TensorKind, ...] = ()
     fixes: tuple[Fix, ...] = ()
     additivity: Additivity | None = None
     estimate: Estimate | None = None

@@ -43,6 +43,8 @@ def _map(document: Document) -> Section | None:
     parts: list[Part] = [Map((share, bits) if document.cost > 0 else (bits,), outside)]
     if said := sentences.additivity(document):
         parts.append(Note(said))
+    if document.kinds:
+        parts.append(tables.kinds(document))
     return Section("map", "Where the loss arises", sentences.map_(document), tuple(parts))
 
 
