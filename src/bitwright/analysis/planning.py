@@ -43,6 +43,7 @@ __all__ = ["Plan", "Settings", "find_plan", "plan"]
 Tokens = npt.NDArray[np.int32]
 
 PLAN_WINDOWS, PLAN_LENGTH = 16, 512  # of the calibration text, that sensitivities are found on
+ESTIMATE_WINDOWS = 8  # the same, where nothing is made
 PROOF_WINDOWS, CLIMBING_WINDOWS, HELD_OUT_LENGTH = 16, 4, 256  # of text that nothing else sees
 ROUNDS = 4
 CLOSE = 0.02  # of a limit on what is measured: what is aimed below it, and half of what a plan may leave unused
@@ -203,7 +204,7 @@ class _Planner:
     def _source(self) -> Source:
         """Calibration text: an estimate needs no more than the sensitivities are found on."""
         source = self.settings.calibration
-        return source if self.settings.verify else replace(source, windows=min(source.windows, PLAN_WINDOWS))
+        return source if self.settings.verify else replace(source, windows=min(source.windows, ESTIMATE_WINDOWS))
 
     def _read_texts(self) -> None:
         """Windows that neither the plan nor calibration sees: for the proof, and for comparing plans."""

@@ -88,7 +88,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
         task=None if task is None else choice_task(task, source),
     )
     with timeline() as report_time:
-        found = find_plan(source, budget, settings, Timeline(phases(source, settings, budget), report_time).watch)
+        found = find_plan(source, budget, settings, Timeline(phases(source, settings), report_time).watch)
     write_file(output, json.dumps(finite(found.recipe.to_dict() | {"plan": found.to_dict()}), indent=1) + "\n")
     if report is not None:
         from bitwright.analysis.ceilings import Ceilings

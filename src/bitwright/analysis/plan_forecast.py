@@ -1,0 +1,59 @@
+"""How long each phase of a plan should take on this machine, before it begins: for the bar that shows the time left.
+
+What rounding and writing text take is foretold by calibration/forecast.py, which measures this machine's pace for a second. The
+other phases are so many times one forward pass over their tokens, which it foretells as well; the multiples below were measured
+with `python benchmarks/plans.py --phases` on the machine that docs/planning.md names. timeline.py corrects what is left by what
+earlier phases took.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bitwright.analysis.climbing import MOST_TENSORS
+from bitwright.analysis.plan_types import Settings
+from bitwright.analysis.planning import (
+    CLIMBING_WINDOWS,
+    HELD_OUT_LENGTH,
+    PLAN_LENGTH,
+    PLAN_WINDOWS,
+    PROOF_WINDOWS,
+)
+from bitwright.calibration.forecast import Work, forecast
+from bitwright.core import Recipe, Scheme
+from bitwright.models.base import LanguageModel
+from bitwright.quantization import quantize
+
+Phases = list[tuple[str, float]]
+
+# Forward passes over the phase's own tokens, moments included
+SENSITIVITY_PASSES = 20.0
+MEASURED_PASSES = 4.0  # of a model by the engine, beside its reference
+RESTORED_PASSES = 1.0  # of one tensor, from the block that it stands in
+# Seconds
+A_SCHEME = 2.5  # of the device
+A_TRIAL = 8.0  # loading, speed, memory
+
+
+def phases(model: LanguageModel, settings: Settings) -> Phases:
+    """(what is said to be done, seconds) in order. Raises what `quantize` raises for settings that cannot be."""
+    source = settings.calibration
+    if not settings.verify:
+        source = replace(source, windows=min(source.windows, PLAN_WINDOWS))
+    made = quantize(model, Recipe.uniform(settings.schemes[-1], settings.method, rotate=settings.rotate), source).forecast()
+    length = min(HELD_OUT_LENGTH, model.architecture.context_length)
+    proof, climbing = PROOF_WINDOWS * length, CLIMBING_WINDOWS * length
+    schemes = [Scheme.parse(scheme) for scheme in settings.schemes]
+    pace = forecast(model, Work({}, {}, (PLAN_WINDOWS, PLAN_LENGTH), 0, 0, 1)).seconds / (PLAN_WINDOWS * PLAN_LENGTH)
+    found: Phases = [("writing calibration text", made.writing_seconds)]
+    found += [("finding what each tensor's error costs", SENSITIVITY_PASSES * pace * PLAN_WINDOWS * PLAN_LENGTH)]
+    if not settings.verify:
+        return found
+    trial = A_TRIAL + MEASURED_PASSES * pace * (proof + climbing)
+    found += [("measuring this device", A_SCHEME * len(schemes)), ("measuring what rounded activations cost", 2 * trial)]
+    for step in range(1 + settings.swaps):
+        name = "measuring plan 1" if step == 0 else f"measuring swap {step}"
+        if step:
+            found += [("looking for swaps", RESTORED_PASSES * pace * climbing * MOST_TENSORS)]
+        found += [("rounding layer by layer", made.seconds), (name, trial)]
+    return found
