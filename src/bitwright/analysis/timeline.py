@@ -55,7 +55,7 @@ class Timeline:
         slowness = self._slowness(taken, share, own)
         whole = own * slowness  # of this phase, by its forecast; the further it is, the more its own pace counts
         rest = (1 - share) * (taken + (1 - share) * whole) if share > 0 else max(whole - taken, 0.0)
-        left = rest + slowness * sum(seconds for _, seconds in self._left)
+        left = (rest if own else 0.0) + slowness * sum(seconds for _, seconds in self._left)
         self.report(what, now - self._begin, now - self._begin + left)
 
     def _slowness(self, taken: float, share: float, own: float) -> float:
