@@ -8,7 +8,7 @@ same calibration text. All are run as the engine runs them on WikiText-2 validat
 calibration sees: both look at text that the model writes. Of one text for both, intervals of the ratio are paired.
 
 Each plan's loss and speed as foretold are held against what it measured, and what it said to have left against what it took.
-`--time` plans the first size once more with nothing in the cache, and estimates it so; give it an idle machine. `--keep` leaves
+`--time` finds the first plan with nothing in the cache, and an estimate before it; give both an idle machine. `--keep` leaves
 sizes that were measured before as they stand in results/plans.json, so that a run can be done in pieces.
 
 A third of the loss of llama.cpp's best type at a size, without imatrix, is the bar: .255, .082 and .056 in the project's notes.
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ from bitwright.cli.console import note
 from bitwright.core import Recipe, Scheme
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
-from material import TEXT, twin
+from material import TEXT, home, twin
 from results import RESULTS, circumstances, table, verdict, write
 
 BARS = {90: 0.25, 108: 0.255 / 3, 125: 0.082 / 3, 133: 0.056 / 3}
@@ -146,17 +147,15 @@ def contest(megabytes: int, tokens: int, rivals: int) -> dict[str, Any]:
     return result
 
 
-def timed(megabytes: int) -> dict[str, Any]:
-    """An estimate and a whole plan, each with nothing in the cache."""
-    taken: dict[str, Any] = {"limit_mb": megabytes, "circumstances": circumstances()}
+def estimated(megabytes: int) -> dict[str, Any]:
+    """An estimate with nothing in the cache."""
     before = os.environ.get("BITWRIGHT_CACHE")
-    for name, verify in (("estimate", False), ("whole", True)):
-        with tempfile.TemporaryDirectory(prefix="bitwright-plans-") as directory:
-            os.environ["BITWRIGHT_CACHE"] = directory
-            model, settings = load(twin()), Settings(verify=verify)
-            watched = Watched(model, settings)
-            find_plan(model, Budget(max_size=megabytes * 10**6), settings, watched.watch)
-            taken[name] = watched.to_dict()
+    with tempfile.TemporaryDirectory(prefix="bitwright-plans-") as directory:
+        os.environ["BITWRIGHT_CACHE"] = directory
+        model, settings = load(twin()), Settings(verify=False)
+        watched = Watched(model, settings)
+        find_plan(model, Budget(max_size=megabytes * 10**6), settings, watched.watch)
+        taken = watched.to_dict()
     os.environ.pop("BITWRIGHT_CACHE")
     os.environ |= {"BITWRIGHT_CACHE": before} if before else {}
     return taken
@@ -168,7 +167,7 @@ def rows(each: dict[str, Any]) -> list[tuple[str | float, ...]]:
         (f"plan for {each['limit_mb']} MB", said["foretold"]["divergence"], said["measured"]["divergence"], each["measured"])
     ]
     lines += [(other["recipe"], "", "", other) for other in each["uniform"]]
-    found = []
+    found: list[tuple[str | float, ...]] = []
     for name, foretold, planned, figures in lines:
         low, high = figures["kl_mean_interval"]
         size, between = f"{figures['size_bytes'] / 1e6:.1f}", f"{low:.4g} .. {high:.4g}"
@@ -211,7 +210,7 @@ def verdicts(found: list[dict[str, Any]]) -> list[str]:
 def time_verdicts(taken: dict[str, Any]) -> list[str]:
     low, high = taken["whole"]["said_over_true"]
     return [
-        verdict("seconds of the whole plan, nothing cached", taken["whole"]["seconds"], WHOLE),
+        verdict("seconds of a whole plan, nothing cached", taken["whole"]["seconds"], WHOLE),
         verdict("seconds of an estimate, nothing cached", taken["estimate"]["seconds"], ESTIMATED),
         verdict(
             f"share of it in which the time left was told within a factor {REMAINING:g} (told over true {low:.2f} to {high:.2f})",
@@ -220,6 +219,11 @@ def time_verdicts(taken: dict[str, Any]) -> list[str]:
             at_least=True,
         ),
     ]
+
+
+def emptied(directory: Path) -> Path:
+    shutil.rmtree(directory, ignore_errors=True)
+    return directory
 
 
 def main() -> None:
@@ -234,10 +238,14 @@ def main() -> None:
     before = json.loads((RESULTS / "plans.json").read_text("utf-8")) if arguments.keep else {"plans": [], "time": None}
     where = circumstances()
     kept = [each for each in before["plans"] if each["limit_mb"] not in sizes]
-    taken = timed(sizes[0] if sizes else 108) if arguments.time else before["time"]
-    found = sorted(
-        kept + [contest(size, arguments.tokens, arguments.uniform) for size in sizes], key=lambda each: each["limit_mb"]
-    )
+    taken = before["time"]
+    if arguments.time:
+        estimate = estimated(sizes[0])
+        os.environ["BITWRIGHT_CACHE"] = str(emptied(home() / "plans-cache"))
+    new = [contest(size, arguments.tokens, arguments.uniform) for size in sizes]
+    if arguments.time:
+        taken = {"limit_mb": sizes[0], "circumstances": where, "estimate": estimate, "whole": new[0]["time"]}
+    found = sorted(kept + new, key=lambda each: each["limit_mb"])
     data = {"command": "python benchmarks/plans.py --time", "circumstances": where, "plans": found, "time": taken}
     parts = [table(COLUMNS, [row for each in found for row in rows(each)]), table(SPEEDS, [speeds(each) for each in found])]
     lines = verdicts(found) + (time_verdicts(taken) if taken else [])

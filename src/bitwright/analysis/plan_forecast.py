@@ -8,8 +8,6 @@ earlier phases took.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from bitwright.analysis.climbing import MOST_TENSORS
 from bitwright.analysis.plan_types import Settings
 from bitwright.analysis.planning import (
@@ -18,6 +16,7 @@ from bitwright.analysis.planning import (
     PLAN_LENGTH,
     PLAN_WINDOWS,
     PROOF_WINDOWS,
+    source_of,
 )
 from bitwright.calibration.forecast import Work, forecast
 from bitwright.core import Recipe, Scheme
@@ -37,16 +36,15 @@ A_TRIAL = 8.0  # loading, speed, memory
 
 def phases(model: LanguageModel, settings: Settings) -> Phases:
     """(what is said to be done, seconds) in order. Raises what `quantize` raises for settings that cannot be."""
-    source = settings.calibration
-    if not settings.verify:
-        source = replace(source, windows=min(source.windows, PLAN_WINDOWS))
+    source = source_of(settings)
+    tokens = min(source.windows, PLAN_WINDOWS) * min(source.length, PLAN_LENGTH)
     made = quantize(model, Recipe.uniform(settings.schemes[-1], settings.method, rotate=settings.rotate), source).forecast()
     length = min(HELD_OUT_LENGTH, model.architecture.context_length)
     proof, climbing = PROOF_WINDOWS * length, CLIMBING_WINDOWS * length
     schemes = [Scheme.parse(scheme) for scheme in settings.schemes]
-    pace = forecast(model, Work({}, {}, (PLAN_WINDOWS, PLAN_LENGTH), 0, 0, 1)).seconds / (PLAN_WINDOWS * PLAN_LENGTH)
+    pace = forecast(model, Work({}, {}, (1, tokens), 0, 0, 1)).seconds / tokens
     found: Phases = [("writing calibration text", made.writing_seconds)]
-    found += [("finding what each tensor's error costs", SENSITIVITY_PASSES * pace * PLAN_WINDOWS * PLAN_LENGTH)]
+    found += [("finding what each tensor's error costs", SENSITIVITY_PASSES * pace * tokens)]
     if not settings.verify:
         return found
     trial = A_TRIAL + MEASURED_PASSES * pace * (proof + climbing)

@@ -21,15 +21,16 @@ import numpy.typing as npt
 
 from bitwright.allocation.budget import Budget, in_users_units
 from bitwright.allocation.cache_plan import TYPES
+from bitwright.allocation.candidates import choices_for
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.memory import Running
-from bitwright.allocation.sensitivity import sensitivities
+from bitwright.allocation.sensitivity import sensitivities, units_of
 from bitwright.analysis.climbing import regained, weights, worth_restoring
 from bitwright.analysis.evaluate import joined, measure
 from bitwright.analysis.plan_costs import Costs, cache_losses
 from bitwright.analysis.plan_types import Plan, Settings, Step, recipe_of
 from bitwright.analysis.scores import Scores
-from bitwright.analysis.trial import Examination, Trial, tried
+from bitwright.analysis.trial import Examination, Task, Trial, tried
 from bitwright.calibration.self_written import self_written
 from bitwright.calibration.text import Source, Watch, cut, unwatched
 from bitwright.core import Recipe, Scheme
@@ -43,7 +44,7 @@ __all__ = ["Plan", "Settings", "find_plan", "plan"]
 Tokens = npt.NDArray[np.int32]
 
 PLAN_WINDOWS, PLAN_LENGTH = 16, 512  # of the calibration text, that sensitivities are found on
-ESTIMATE_WINDOWS = 8  # the same, where nothing is made
+ESTIMATE_WINDOWS, ESTIMATE_LENGTH = 16, 192  # the same, where nothing is made
 PROOF_WINDOWS, CLIMBING_WINDOWS, HELD_OUT_LENGTH = 16, 4, 256  # of text that nothing else sees
 ROUNDS = 4
 CLOSE = 0.02  # of a limit on what is measured: what is aimed below it, and half of what a plan may leave unused
@@ -51,6 +52,7 @@ LOSS_OF_DROP = 5.0  # nats a token that are tried first for a drop of 1 in a tas
 BISECTION = 2.0  # by which that loss is then made larger or smaller
 MARK_BYTES = 0.3  # of a manifest's marks, a token of calibration text; a little more than calibration/marks.py makes
 ESTIMATED_CACHE_LOSSES = (0.0, 0.00066, 0.057)  # of fp16, int8, int4, on the twin of SmolLM2 (docs/planning.md)
+REASONS = 1.001  # the reasons beside choices take some room, too
 MEASURED = ("divergence", "seconds", "prefill", "ram")  # limits that a made plan may be found to miss
 
 
@@ -79,6 +81,14 @@ def find_plan(model: LanguageModel, budget: Budget, settings: Settings | None = 
     return _Planner(model, budget, settings or Settings(), watch).run()
 
 
+def source_of(settings: Settings) -> Source:
+    """Calibration text: an estimate needs no more than the sensitivities are found on."""
+    source = settings.calibration
+    if settings.verify:
+        return source
+    return replace(source, windows=min(source.windows, ESTIMATE_WINDOWS), length=min(source.length, ESTIMATE_LENGTH))
+
+
 class _Planner:
     def __init__(self, model: LanguageModel, budget: Budget, settings: Settings, watch: Watch) -> None:
         self.model, self.budget, self.settings, self.watch = model, budget, settings, watch
@@ -90,10 +100,11 @@ class _Planner:
 
     def run(self) -> Plan:
         settings = self.settings
+        schemes = [Scheme.parse(scheme) for scheme in settings.schemes]
+        self._refuse_too_small(schemes)
         windows = self._source().tokens(self.model, self._writer, self.watch)
         with self.watch("finding what each tensor's error costs") as progress:
             part = windows[:PLAN_WINDOWS, :PLAN_LENGTH]
-            schemes = [Scheme.parse(scheme) for scheme in settings.schemes]
             units = sensitivities(self.model, part, schemes, settings.method, settings.rotate, progress)
         units = [unit for unit in units if unit.candidates]
         self._read_texts()
@@ -107,7 +118,7 @@ class _Planner:
         chosen = self._solved()
         if not settings.verify:
             return self._plan(chosen, self.costs.sums(chosen), None)
-        self.held = Examination(self.model, self.proof, self.climbing, running, settings.task)
+        self.held = Examination(self.model, self.proof, self.climbing, running, self._task())
         return self._proved(chosen)
 
     def _proved(self, chosen: list[int]) -> Plan:
@@ -198,13 +209,27 @@ class _Planner:
                 ratio = (measured[quantity] - constant) / (foretold[quantity] - constant)
                 costs.scale[quantity] = costs.scale.get(quantity, 1.0) * ratio
 
+    def _refuse_too_small(self, schemes: Sequence[Scheme]) -> None:
+        """What no candidate is small enough for needs no text to be known. Raises `BudgetError`."""
+        limit = self.limits.get("bytes", np.inf)
+        if limit == np.inf:
+            return
+        choices = []
+        for unit in units_of(self.model):
+            fitting = choices_for(unit, schemes, "nearest", self.settings.rotate)
+            if fitting:
+                choices.append(min(fitting, key=lambda choice: choice.scheme.stored_bits(unit.shape)))
+        source = self.settings.calibration
+        smallest = quantize(self.model, Recipe(tuple(choices))).size_bytes() + MARK_BYTES * source.windows * source.length
+        if limit < smallest:
+            said = in_users_units({"bytes": REASONS * smallest})
+            raise BudgetError(f"no choice of schemes meets the budget; the nearest that can be met: {said}")
+
     def _writer(self) -> LanguageModel:
         return quantize(self.model, Recipe.uniform("int8-channel"))
 
     def _source(self) -> Source:
-        """Calibration text: an estimate needs no more than the sensitivities are found on."""
-        source = self.settings.calibration
-        return source if self.settings.verify else replace(source, windows=min(source.windows, ESTIMATE_WINDOWS))
+        return source_of(self.settings)
 
     def _read_texts(self) -> None:
         """Windows that neither the plan nor calibration sees: for the proof, and for comparing plans."""
@@ -232,6 +257,15 @@ class _Planner:
             return None
         with self.watch("measuring this device") as progress:
             return DeviceCosts.measured(architecture, schemes, settings.threads, progress, settings.rotate)
+
+    def _task(self) -> Task | None:
+        """The task, asked of the model itself only once."""
+        task = self.settings.task
+        if task is None:
+            return None
+        with self.watch("asking the model itself"):
+            expected = task(self.model)
+        return lambda model: expected if model is self.model else task(model)
 
     def _noise(self) -> float:
         """What 8-bit activations add, on the model at 8 bits a weight."""
@@ -266,7 +300,7 @@ class _Planner:
     def _unread_marks(self) -> float:
         """Bytes of the manifest for calibration text that `quantize` will read and an estimate has not, or somewhat more."""
         source, read = self.settings.calibration, self._source()
-        return MARK_BYTES * (source.windows - read.windows) * source.length
+        return MARK_BYTES * (source.windows * source.length - read.windows * read.length)
 
     def _made(self, chosen: Sequence[int]) -> QuantizedModel:
         return quantize(self.model, self._recipe(chosen), self._source())
