@@ -63,6 +63,7 @@ def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> D
             {"quantity": quantity, "predicted": plan.foretold[quantity], "true": true, "unit": UNITS.get(quantity, "")}
             for quantity, true in plan.measured.items()
         ],
+        "swaps": [vars(step) for step in plan.steps],
         "budget": _budget(plan),
         "energy": {"joules_per_token": plan.foretold["joules"], "how": "estimate"},
     }

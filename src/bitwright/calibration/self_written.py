@@ -36,6 +36,7 @@ Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
 TEMPERATURES = (0.9, 1.0, 1.1, 1.2)
+AT_ONCE = 32  # windows that are written together: reading weights and taking codes apart is shared by all
 BLOCK = 256  # probabilities that are summed at once
 RANDOM_EVERY = 10  # one window in ten is random tokens
 _LAYOUT = 3  # raise it when the same seed would write another text
@@ -80,7 +81,7 @@ def _write(
     writer: Callable[[], LanguageModel], indices: Items[int], text: tuple[int, int], report: Callable[[int], None]
 ) -> Iterator[tuple[int, Tokens]]:
     """The windows of these numbers, each as soon as it is complete. `text`: length and seed; `report` is told tokens written."""
-    from bitwright.engine import AT_ONCE, Engine
+    from bitwright.engine import Engine
 
     (length, seed), model = text, writer()
     vocabulary = min(model.tokenizer().vocab_size, model.architecture.vocab_size)

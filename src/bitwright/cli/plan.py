@@ -110,6 +110,7 @@ def _public(found: Plan) -> dict[str, float | None]:
         "kl_mean": found.measured.get("divergence"),
         "kl_mean_predicted": found.foretold["divergence"],
         "decode_tokens_per_s": 1 / best["seconds"] if "seconds" in best else None,
+        "task_drop": None if found.drop is None else found.drop.drop,
         "peak_rss_bytes": best.get("ram"),
         "joules_per_token": best["joules"],
     }
@@ -129,6 +130,15 @@ def _show(found: Plan, output: Path, report: Path | None) -> None:
         for kind, counts in kinds.items()
     ]
     print_table(verdict_of_plan(found), ("tensors", "schemes", "KL"), rows, 2)
+    for step in found.steps:
+        said = "kept" if step.kept else "undone"
+        note(f"{step.swapped} tensors swapped schemes: KL {step.before:.4g} -> {step.after:.4g} on text for comparing, {said}")
+    if found.drop is not None:
+        between = "" if found.drop.interval is None else f" ({found.drop.interval[0]:.3g} to {found.drop.interval[1]:.3g})"
+        note(f"the task's score falls by {found.drop.drop:.3g}{between} from {found.drop.score_reference:.3g}")
+    if "seconds" in found.measured:
+        speed, memory = f"{1 / found.measured['seconds']:.0f} tokens/s", megabytes(int(found.measured["ram"]))
+        note(f"measured {speed} and {memory} of memory at most")
     if "seconds" in found.foretold:
         note(f"foretold {1 / found.foretold['seconds']:.0f} tokens/s, {megabytes(int(found.foretold['ram']))} of memory at most")
     note(f"wrote {output}" + (f" and {report}" if report else "") + f"; bitwright quantize MODEL --recipe {output} -o OUT")

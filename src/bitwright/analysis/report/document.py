@@ -186,6 +186,16 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Swap:
+    """A step after the first plan: how many tensors changed schemes, and the KL before and after on text for comparing."""
+
+    swapped: int
+    before: float
+    after: float
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Limit:
     quantity: str
     limit: float
@@ -239,6 +249,7 @@ class Document:
     histograms: tuple[Histogram, ...] = ()
     frontier: tuple[Point, ...] = ()
     predicted: tuple[Prediction, ...] = ()
+    swaps: tuple[Swap, ...] = ()
     budget: tuple[Limit, ...] = ()
     roofline: Roofline | None = None
     energy: Energy | None = None

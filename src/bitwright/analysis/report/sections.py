@@ -85,6 +85,8 @@ def _predicted(document: Document) -> Section | None:
         height = 90 + ROW * len(document.predicted)
         parts.append(Chart("predicted", "True against predicted", figures.predicted(document.predicted), height=height))
         parts.append(tables.predicted(document))
+    if said := sentences.swaps(document):
+        parts.append(Note(said))
     if said := sentences.estimate(document):
         parts.append(Note(said))
     if any(tensor.kl_estimated and tensor.kl_alone for tensor in document.tensors):
