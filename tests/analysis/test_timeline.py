@@ -46,3 +46,8 @@ def test_phases_that_are_not_needed_are_left_out() -> None:
 def test_what_was_not_foreseen_adds_nothing() -> None:
     told = run([("surprise", 5.0), *PHASES], PHASES)
     assert told[5][1] == pytest.approx(150.0) and told[-1][1] == pytest.approx(0.0)
+
+
+def test_what_was_in_a_cache_does_not_make_the_machine_look_fast() -> None:
+    told = run([("writing", 0.1), *PHASES[1:]], PHASES)
+    assert told[9] == (pytest.approx(130.0), pytest.approx(130.0))

@@ -25,12 +25,17 @@ from bitwright.quantization import quantize
 
 Phases = list[tuple[str, float]]
 
-# Forward passes over the phase's own tokens, moments included
-SENSITIVITY_PASSES = 20.0
-MEASURED_PASSES = 4.0  # of a model by the engine, beside its reference
+# Of forward passes over the phase's own tokens, with moments
+SENSITIVITY_PASSES = 3.1
+MEASURED_PASSES = 1.9  # of a model and its reference by the engine
 RESTORED_PASSES = 1.0  # of one tensor, from the block that it stands in
+# Of what rounding the whole model takes
+CANDIDATES = 0.24
+# Of what calibration/forecast.py says of text: many windows are written together
+WRITING = 0.45
 # Seconds
-A_SCHEME = 2.5  # of the device
+A_WRITER = 4.0  # a model at 8 bits
+A_SCHEME = 4.0  # of the device
 A_TRIAL = 8.0  # loading, speed, memory
 
 
@@ -43,12 +48,17 @@ def phases(model: LanguageModel, settings: Settings) -> Phases:
     proof, climbing = PROOF_WINDOWS * length, CLIMBING_WINDOWS * length
     schemes = [Scheme.parse(scheme) for scheme in settings.schemes]
     pace = forecast(model, Work({}, {}, (1, tokens), 0, 0, 1)).seconds / tokens
-    found: Phases = [("writing calibration text", made.writing_seconds)]
-    found += [("finding what each tensor's error costs", SENSITIVITY_PASSES * pace * tokens)]
+    token = forecast(model, Work({}, {}, (1, tokens), 1, 0, 1)).writing_seconds  # of a text
+    writing = A_WRITER + WRITING * made.writing_seconds if made.writing_seconds else 0.0
+    found: Phases = [("writing calibration text", writing)]
+    found += [("finding what each tensor's error costs", SENSITIVITY_PASSES * pace * tokens + CANDIDATES * made.seconds)]
     if not settings.verify:
         return found
-    trial = A_TRIAL + MEASURED_PASSES * pace * (proof + climbing)
-    found += [("measuring this device", A_SCHEME * len(schemes)), ("measuring what rounded activations cost", 2 * trial)]
+    if settings.held_out is None:
+        found += [("writing text to verify on", A_WRITER + WRITING * token * (proof + climbing))]
+    trial = A_TRIAL + 2 * MEASURED_PASSES * pace * (proof + climbing)
+    found += [("measuring this device", A_SCHEME * len(schemes))]
+    found += [("measuring what rounded activations cost", A_WRITER + 3 * MEASURED_PASSES * pace * proof)]
     for step in range(1 + settings.swaps):
         name = "measuring plan 1" if step == 0 else f"measuring swap {step}"
         if step:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+KNOWN = 0.05  # of a forecast: what took less was known already, and says nothing of the machine
 SETTLED = 5.0  # seconds of forecast that must be over before the machine is judged by them
 Report = Callable[[str, float, float], None]  # what is being done, seconds since the beginning, seconds in all as now expected
 
@@ -37,8 +38,10 @@ class Timeline:
         begin, own = self.clock(), self._next(what)
         self._say(what, 0.0, own, begin)
         yield lambda done, total: self._say(what, done / max(total, 1), own, begin)
-        self._taken += self.clock() - begin if own else 0.0
-        self._expected += own
+        taken = self.clock() - begin
+        if taken > KNOWN * own > 0:
+            self._taken += taken
+            self._expected += own
 
     def _next(self, what: str) -> float:
         """The forecast of a phase that begins."""
