@@ -63,6 +63,7 @@ class Timeline:
 
     def _slowness(self, taken: float, share: float, own: float) -> float:
         """Seconds taken over seconds forecast, this phase included as far as it is done."""
-        expected = self._expected + share * own
-        spent = self._taken + (taken if share > 0 else 0.0)
+        counts = taken > KNOWN * share * own > 0
+        expected = self._expected + counts * share * own
+        spent = self._taken + counts * taken
         return spent / expected if expected > SETTLED else 1.0
