@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,16 @@ Document = dict[str, Any]
 BINS = 96
 SHOWN_HISTOGRAMS = 24  # of the tensors that cost most
 FRONTIER_STEPS = 12
-UNITS = {"bytes": "bytes", "divergence": "nats a token", "seconds": "s a token", "prefill": f"s for {PROMPT} tokens"}
+SAID: dict[
+    str, tuple[str, str, Callable[[float], float]]
+] = {  # of a quantity: its name, its unit, and the figure that people know it by
+    "bytes": ("size", "bytes", lambda x: x),
+    "divergence": ("KL", "nats a token", lambda x: x),
+    "seconds": ("decoding", "tokens/s", lambda x: 1 / x),
+    "prefill": ("prompts", "tokens/s", lambda x: PROMPT / x),
+    "ram": ("peak memory", "bytes", lambda x: x),
+    "joules": ("energy", "J a token", lambda x: x),
+}
 
 
 @dataclass(frozen=True)
@@ -59,10 +68,7 @@ def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> D
             for (unit, candidate), loss, choice in zip(plan.candidates(), plan.losses(), plan.recipe.choices, strict=True)
         ],
         "frontier": frontier(plan),
-        "predicted": [
-            {"quantity": quantity, "predicted": plan.foretold[quantity], "true": true, "unit": UNITS.get(quantity, "")}
-            for quantity, true in plan.measured.items()
-        ],
+        "predicted": [_predicted(quantity, plan.foretold[quantity], true) for quantity, true in plan.measured.items()],
         "swaps": [vars(step) for step in plan.steps],
         "budget": _budget(plan),
         "energy": {"joules_per_token": plan.foretold["joules"], "how": "estimate"},
@@ -257,18 +263,22 @@ def _point(label: str, costs: Mapping[str, Sequence[Any]], fixed: Mapping[str, f
     return {"label": label, "size_bytes": int(size), "kl": float(kl), "measured": False, "chosen": False, "uniform": False}
 
 
+def _predicted(quantity: str, foretold: float, true: float) -> Document:
+    name, unit, figure = SAID[quantity]
+    return {"quantity": name, "predicted": figure(foretold), "true": figure(true), "unit": unit}
+
+
 def _budget(plan: Plan) -> list[Document]:
     rows = []
     for quantity, limit in plan.budget.limits().items():
         reached = plan.measured.get(quantity, plan.foretold[quantity])
-        said = in_users_units({quantity: limit}).partition(" ")[0].removeprefix("--")
-        rows.append(
-            {
-                "quantity": said,
-                "limit": limit,
-                "reached": reached,
-                "unit": UNITS.get(quantity, ""),
-                "met": reached <= limit * (1 + 1e-9),
-            }
-        )
+        option = in_users_units({quantity: limit}).partition(" ")[0].removeprefix("--")
+        if quantity == "divergence" and plan.budget.max_kl is None:
+            option = "max-drop, as KL"
+        _, unit, figure = SAID[quantity]
+        met = reached <= limit * (1 + 1e-9)
+        rows.append({"quantity": option, "limit": figure(limit), "reached": figure(reached), "unit": unit, "met": met})
+    allowed, drop = plan.budget.max_task_drop, plan.drop
+    if allowed is not None and drop is not None:
+        rows.append({"quantity": "task drop", "limit": allowed, "reached": drop.drop, "unit": "", "met": drop.drop <= allowed})
     return rows
