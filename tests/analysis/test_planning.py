@@ -97,6 +97,8 @@ def test_another_budget_for_another_machine_measures_nothing_again(
     assert there.device is not None and there.device.machine.startswith("elsewhere: ")
     assert there.recipe == here.recipe
     assert there.foretold["seconds"] == pytest.approx(2 * here.foretold["seconds"])
+    proved = find_plan(model, Budget(min_speed=1.0), replace(SETTINGS, device=copied, swaps=0))
+    assert {"bytes", "divergence", "ram"} == set(proved.measured)  # the speed of this machine would prove nothing
 
 
 def test_a_swap_is_kept_only_where_it_measures_better(model: LanguageModel) -> None:

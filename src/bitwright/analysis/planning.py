@@ -194,7 +194,8 @@ class _Planner:
     def _beyond(self, trial: Trial) -> dict[str, float]:
         """What was measured beyond the user's limits, by quantity."""
         limits = self.budget.limits()
-        beyond = {name: trial.measured[name] for name in MEASURED if name in limits and trial.measured[name] > limits[name]}
+        measured = {name: trial.measured[name] for name in MEASURED if name in limits and name in trial.measured}
+        beyond = {name: value for name, value in measured.items() if value > limits[name]}
         allowed = self.budget.max_task_drop
         if allowed is not None and trial.drop is not None and trial.drop.drop > allowed:
             beyond["task"] = trial.drop.drop
@@ -205,7 +206,7 @@ class _Planner:
         costs, noise = self.costs, self.costs.noise
         for quantity in MEASURED:
             constant = noise if quantity == "divergence" else 0.0
-            if quantity in foretold and foretold[quantity] > constant and measured[quantity] > constant:
+            if min(foretold.get(quantity, constant), measured.get(quantity, constant)) > constant:
                 ratio = (measured[quantity] - constant) / (foretold[quantity] - constant)
                 costs.scale[quantity] = costs.scale.get(quantity, 1.0) * ratio
 
@@ -310,7 +311,11 @@ class _Planner:
         return recipe_of(self.costs.units, chosen[: len(self.costs.units)], self.costs.factors(), runtime)
 
     def _tried(self, chosen: Sequence[int], what: str) -> Trial:
-        return tried(self._made(chosen), self.held, what, self.watch)
+        trial = tried(self._made(chosen), self.held, what, self.watch)
+        if self.settings.device is not None:  # this machine's speed says nothing of that one's
+            for quantity in ("seconds", "prefill"):
+                del trial.measured[quantity]
+        return trial
 
     def _plan(self, chosen: list[int], foretold: dict[str, float], trial: Trial | None) -> Plan:
         costs = self.costs
