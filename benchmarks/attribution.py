@@ -12,6 +12,8 @@ far more than its size explains.
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from typing import Any
 
 import numpy as np
@@ -91,7 +93,11 @@ def main() -> None:
     arguments = parser.parse_args()
     where, at = circumstances(), Setting(arguments.probed)
     each = kinds(at)
-    data = {"command": "python benchmarks/attribution.py", "circumstances": where, "by_kind": each}
+    data = {
+        "command": shlex.join(["python", "benchmarks/attribution.py", *sys.argv[1:]]),
+        "circumstances": where,
+        "by_kind": each,
+    }
     whole = sum(kind["kl"] for kind in each["kinds"])
     rows = [
         (

@@ -19,7 +19,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -246,7 +248,12 @@ def main() -> None:
     if arguments.time:
         taken = {"limit_mb": sizes[0], "circumstances": where, "estimate": estimate, "whole": new[0]["time"]}
     found = sorted(kept + new, key=lambda each: each["limit_mb"])
-    data = {"command": "python benchmarks/plans.py --time", "circumstances": where, "plans": found, "time": taken}
+    data = {
+        "command": shlex.join(["python", "benchmarks/plans.py", *sys.argv[1:]]),
+        "circumstances": where,
+        "plans": found,
+        "time": taken,
+    }
     parts = [table(COLUMNS, [row for each in found for row in rows(each)]), table(SPEEDS, [speeds(each) for each in found])]
     lines = verdicts(found) + (time_verdicts(taken) if taken else [])
     write("plans", "Plans for a file size, on the twin of SmolLM2-135M", data, [*parts, "\n".join(lines)])
