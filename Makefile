@@ -70,6 +70,8 @@ bench: setup
 	$(BIN)/python benchmarks/quantize_cost.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/plans.py --time
+	$(BIN)/python benchmarks/attribution.py
 	$(BIN)/python benchmarks/readme.py
 
 clean:

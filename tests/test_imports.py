@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "allocation": READERS
     | {"cache", "machine", "engine", "fitting", "rounding", "observers", "calibration", "quantization", "inspection"},
     "analysis": READERS
-    | {"cache", "machine", "inspection", "engine", "quantization", "calibration", "activations", "allocation"},
+    | {"cache", "machine", "inspection", "engine", "quantization", "calibration", "activations", "allocation", "observers"},
     "cli": READERS
     | {"inspection", "engine", "quantization", "analysis", "fitting", "rounding", "sparsity", "calibration", "transforms"}
     | {"allocation"},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from itertools import product
 
 import numpy as np
 import pytest
 
 pytest.importorskip("scipy", exc_type=ImportError)
+
+import scipy.optimize
 
 from bitwright.allocation.solver import choose, totals
 from bitwright.errors import BudgetError
@@ -40,3 +43,20 @@ def test_an_impossible_budget_names_the_nearest(seed: int) -> None:
     sums = [totals(costs, {}, chosen) for chosen in product(range(4), repeat=5)]
     best = min(max(each[quantity] / limit for quantity, limit in limits.items()) for each in sums)
     assert max(nearest[quantity] / limit for quantity, limit in limits.items()) == pytest.approx(best, rel=1e-4)
+
+
+def test_nothing_is_written_where_results_are_expected(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HiGHS has been seen to write to descriptor 1 itself."""
+    real = scipy.optimize.milp
+
+    def talking(*arguments: object, **options: object) -> object:
+        os.write(1, b"a remark\n")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("scipy.optimize.milp", talking)
+    costs = {"bytes": [np.array([1.0, 2.0])], "divergence": [np.array([2.0, 1.0])]}
+    assert choose(costs, {}, "divergence", {"bytes": 2.0}) == [1]
+    print("a result")
+    assert capfd.readouterr().out == "a result\n"

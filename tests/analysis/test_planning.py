@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ pytest.importorskip("scipy", exc_type=ImportError)
 import bitwright
 from bitwright.allocation.budget import Budget
 from bitwright.allocation.device import DeviceCosts
+from bitwright.allocation.memory import Running, cache_bytes
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Made, plan_document
 from bitwright.analysis.planning import Plan, Settings, find_plan
@@ -95,3 +97,59 @@ def test_another_budget_for_another_machine_measures_nothing_again(
     assert there.device is not None and there.device.machine.startswith("elsewhere: ")
     assert there.recipe == here.recipe
     assert there.foretold["seconds"] == pytest.approx(2 * here.foretold["seconds"])
+    proved = find_plan(model, Budget(min_speed=1.0), replace(SETTINGS, device=copied, swaps=0))
+    assert {"bytes", "divergence", "ram"} == set(proved.measured)  # the speed of this machine would prove nothing
+
+
+def test_a_swap_is_kept_only_where_it_measures_better(model: LanguageModel) -> None:
+    found = find_plan(
+        model, Budget(objective="loss", max_size=10**9), replace(SETTINGS, schemes=("int3-g32", "int4-g32"), swaps=2)
+    )
+    assert found.steps == ()  # everything has the most bits already: nothing to swap
+    size = int(0.94 * found.measured["bytes"])
+    climbed = find_plan(model, Budget(max_size=size), replace(SETTINGS, swaps=2))
+    plain = find_plan(model, Budget(max_size=size), replace(SETTINGS, swaps=0))
+    assert climbed.measured["bytes"] <= size and plain.steps == ()
+    for before, after in pairwise(climbed.steps):
+        assert before.kept and after.before == before.after
+    for step in climbed.steps:
+        assert step.swapped > 0 and step.kept == (step.after < step.before)
+    if not any(step.kept for step in climbed.steps):
+        assert climbed.measured["divergence"] == plain.measured["divergence"]
+    written = json.loads(json.dumps(climbed.to_dict()))["swaps"]
+    assert [step["kept"] for step in written] == [step.kept for step in climbed.steps]
+
+
+def test_speed_and_memory_are_measured_too(model: LanguageModel) -> None:
+    found = find_plan(model, Budget(objective="loss"), SETTINGS)
+    assert set(found.measured) == {"bytes", "divergence", "seconds", "prefill", "ram"}
+    assert all(value > 0 for value in found.measured.values())
+
+
+def test_a_cache_narrows_where_memory_is_short(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So little memory that the KV cache of the context has to give way; the artifact carries the thresholds."""
+    monkeypatch.setattr("bitwright.analysis.plan_costs.process_bytes", lambda _: 10**7)  # a cache so small is lost in its noise
+    context = model.architecture.context_length
+    settings = replace(SETTINGS, verify=False, context=context)
+    roomy = find_plan(model, Budget(objective="loss", max_ram=10**10), settings)
+    assert roomy.recipe.runtime == ()
+    wide, narrow = (cache_bytes(model.architecture, Running(context, 1, kind)) for kind in ("fp16", "int8"))
+    tight = int(roomy.foretold["ram"] - 0.9 * (wide - narrow))
+    found = find_plan(model, Budget(objective="loss", max_ram=tight), replace(settings, schemes=("int8-channel",)))
+    assert found.recipe.runtime[-1].kv_cache == "int8" and found.foretold["ram"] <= tight
+    saved = bitwright.quantize(model, found.recipe, SETTINGS.calibration).save(tmp_path / "narrow")
+    assert saved.runtime == found.recipe.runtime
+
+
+def test_a_tasks_drop_is_kept(model: LanguageModel) -> None:
+    """A task that counts how far the head is from the model's own: the smallest plan that keeps it is looked for."""
+    head = model.read(model.roles()["head", -1].name)
+
+    def near(other: LanguageModel) -> float:
+        stored = other.read(other.roles()["head", -1].name)
+        return -float(((stored - head) ** 2).sum() / (head**2).sum())
+
+    found = find_plan(model, Budget(max_task_drop=0.005), replace(SETTINGS, task=near, swaps=0))
+    assert found.drop is not None and 0 < found.drop.drop <= 0.005 and found.drop.score_reference == 0.0
+    with pytest.raises(BudgetError, match="--task"):
+        find_plan(model, Budget(max_task_drop=0.005), SETTINGS)

@@ -19,6 +19,8 @@ _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 class Budget:
     """Limits; None for none. Bytes of all files and of memory, nats a token, a share of perplexity, tokens a second, joules.
 
+    `max_task_drop` is in the units of a task's score, which the plan is to be given.
+
     `objective` is what to make best within them: "loss", "size" or "speed"; by default size where a loss is limited, else loss.
     """
 
@@ -30,6 +32,7 @@ class Budget:
     min_prefill: float | None = None
     max_energy: float | None = None
     objective: str = ""
+    max_task_drop: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.given().items():
@@ -41,7 +44,7 @@ class Budget:
             raise BudgetError("a plan needs a budget, such as --max-size 80MB, --max-kl 0.02 or --min-speed 60")
 
     def given(self) -> dict[str, float]:
-        names = ("max_size", "max_ram", "max_kl", "max_drop", "min_speed", "min_prefill", "max_energy")
+        names = ("max_size", "max_ram", "max_kl", "max_drop", "min_speed", "min_prefill", "max_energy", "max_task_drop")
         return {name: float(value) for name in names if (value := getattr(self, name)) is not None}
 
     @property
@@ -49,7 +52,8 @@ class Budget:
         """The quantity to make least."""
         if self.objective:
             return OBJECTIVES[self.objective]
-        return "bytes" if self.max_kl is not None or self.max_drop is not None else "divergence"
+        lossy = (self.max_kl, self.max_drop, self.max_task_drop)
+        return "bytes" if any(limit is not None for limit in lossy) else "divergence"
 
     def limits(self) -> dict[str, float]:
         """Quantity -> what its sum may be at most. A share d of perplexity is a loss of log(1 + d), about what KL adds to it."""
@@ -70,6 +74,7 @@ def in_users_units(quantities: Mapping[str, float]) -> str:
         "seconds": lambda x: f"--min-speed {math.floor(10 / x) / 10}",
         "prefill": lambda x: f"--min-prefill {math.floor(10 * PROMPT / x) / 10}",
         "joules": lambda x: f"--max-energy {x * 1.005:.3g}",
+        "task": lambda x: f"--max-drop {x * 1.005:.3g} of the task",
     }
     return " ".join(said[quantity](value) for quantity, value in quantities.items())
 

@@ -8,7 +8,7 @@ and what one costs is much like what the next one does.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,12 +41,11 @@ SCHEMES = (
 
 @dataclass(frozen=True)
 class Candidate:
-    """`divergence` in nats a token, by curvature; `nearest` the same where codes were rounded to nearest; `bits` in all."""
+    """`divergence` in nats a token, by curvature; `bits` in all."""
 
     choice: Choice
     bits: int
     divergence: float
-    nearest: float
 
 
 @dataclass
@@ -88,26 +87,38 @@ def choices_for(unit: Unit, schemes: Sequence[Scheme], method: str, rotate: bool
     return found
 
 
-def add_role(unit: Unit, model: LanguageModel, place: TensorSlice, choices: Sequence[Choice], curvature: Curvature) -> None:
-    """Add to the unit's candidates what one role of its rows costs under each choice. Choices that cannot be are left out."""
+def add_role(
+    unit: Unit,
+    model: LanguageModel,
+    place: TensorSlice,
+    choices: Sequence[Choice],
+    curvature: Curvature,
+    moments: Moments | None,
+) -> None:
+    """Add to the unit's candidates what one role of its rows costs under each choice. Choices that cannot be are left out.
+
+    `moments` of the inputs, for methods that look at them; None for what is only looked up.
+    """
     weights = model.stored(place.name)
     begin, end = place.begin, place.end if place.end >= 0 else weights.shape[0]
     rows, share = sampled_rows(curvature, unit.shape[1])
     sample = np.concatenate([weights.rows(begin + row, begin + row + 1).dequantize() for row in rows])
-    moments = None if curvature.inputs is None else Moments(curvature.inputs.astype(np.float64))
     known: Mapping[Scheme, Candidate] = {candidate.choice.scheme: candidate for candidate in unit.candidates}
-    first, found = not unit.candidates, []
-    for choice in choices:
-        before = known.get(choice.scheme)
-        if before is None and not first:
-            continue
+    allowed = [choice for choice in choices if not unit.candidates or choice.scheme in known]
+    errors = {}
+    for choice in allowed:
         try:
-            losses = [_loss(sample, rows, share, curvature, choice, of) for of in (moments, None)]
+            stored = quantize_matrix(choice.pattern, Dense("fp32", sample), choice, moments)
         except (SchemeError, NonFiniteError):  # a scale beyond its type
             continue
-        bits = before.bits if before else choice.scheme.stored_bits(unit.shape)
-        sums = (before.divergence, before.nearest) if before else (0.0, 0.0)
-        found.append(Candidate(choice, bits, sums[0] + losses[0], sums[1] + losses[1]))
+        errors[choice.scheme] = stored.dequantize() - sample
+    losses = dict(zip(errors, _losses(list(errors.values()), rows, share, curvature), strict=True))
+    found = []
+    for choice in allowed:
+        if choice.scheme in losses:
+            before = known.get(choice.scheme)
+            bits = before.bits if before else choice.scheme.stored_bits(unit.shape)
+            found.append(Candidate(choice, bits, losses[choice.scheme] + (before.divergence if before else 0.0)))
     unit.candidates = found
     assert end - begin == len(curvature.rows)
 
@@ -129,10 +140,11 @@ def sampled_rows(curvature: Curvature, columns: int) -> tuple[npt.NDArray[np.int
     return np.concatenate([heavy, light]), each
 
 
-def _loss(
-    sample: Floats, rows: npt.NDArray[np.intp], share: Floats, curvature: Curvature, choice: Choice, moments: Moments | None
-) -> float:
-    stored = quantize_matrix(choice.pattern, Dense("fp32", sample), choice, moments)
-    halves = curvature.divergence(stored.dequantize() - sample, rows)
-    seen, unseen = (float((share * cost).sum(dtype=np.float64)) for cost in halves)
-    return math.sqrt(seen * unseen)  # what much more text would have let it cost lies between the two
+def _losses(errors: Sequence[Floats], rows: npt.NDArray[np.intp], share: Floats, curvature: Curvature) -> Iterator[float]:
+    """Of each error of the same rows; all are multiplied at once."""
+    if not errors:
+        return
+    halves = curvature.divergence(np.concatenate(errors), np.tile(rows, len(errors)))
+    for costs in zip(*(np.split(half, len(errors)) for half in halves), strict=True):
+        seen, unseen = (float((share * cost).sum(dtype=np.float64)) for cost in costs)
+        yield math.sqrt(seen * unseen)  # what much more text would have let it cost lies between the two

@@ -38,6 +38,7 @@ Progress = Callable[[int, int], None]
 
 CHUNK_TOKENS = 1024  # that are computed at a time
 HEAD_TOKENS = 256  # whose logits are held at a time
+_READS_WITH = {"k": "q", "v": "q", "up": "gate"}  # matrices that read another's input
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class Curvature:
         """
         costs = []
         for weighted in self.weighted:
-            reached = error * weighted if weighted.ndim == 1 else error @ weighted
+            reached = error * weighted if weighted.ndim == 1 else _product(error, weighted)
             costs.append(0.5 * self.rows[rows] * np.einsum("ij,ij->i", reached, error))
         return costs[0], costs[1]
 
@@ -128,10 +129,9 @@ class _Pass:
         watched = self._decoder(self._tapped)
         for layer in reversed(range(layers)):
             gradient = self._back(watched, entering.pop().clone(), gradient, layer)
-            for role in LAYER_MATRICES:
-                shared = {"k": "q", "v": "q", "up": "gate"}.get(role, role)
-                sums = self.sums[role]
-                yield role, layer, sums.curvature((self.grams[shared] / sums.tokens[0]).numpy())
+            inputs = {role: (gram / self.sums[role].tokens[0]).numpy() for role, gram in self.grams.items()}
+            for role in sorted(LAYER_MATRICES, key=lambda role: _READS_WITH.get(role, role)):
+                yield role, layer, self.sums[role].curvature(inputs[_READS_WITH.get(role, role)])
             self.progress(2 * layers - layer, 2 * layers)
         yield "embedding", -1, self._looked_up(gradient, len(embedding))
 
@@ -151,7 +151,7 @@ class _Pass:
         z = linear(x, weights, role)
         rows = x.detach().flatten(0, 1).float()
         half = self.half
-        if role not in ("k", "v", "up") and half == 0:
+        if role not in _READS_WITH and half == 0:
             self.grams[role] = self.grams.get(role, torch.zeros(())) + rows.T @ rows
 
         def told(gradient: Tensor) -> None:
@@ -188,7 +188,7 @@ class _Pass:
             log_p = torch.log_softmax(cap * torch.tanh(logits / cap) if cap else logits, -1)
             with torch.no_grad():
                 p = log_p.exp()
-                drawn = torch.multinomial(p, 1, generator=self.generator)
+                drawn = self._drawn(p)
                 sums = sums or Sums(h, p)
                 sums.add(h, p * (1 - p), number % 2)
                 gram = gram + h.T @ h if number % 2 == 0 else gram
@@ -196,7 +196,19 @@ class _Pass:
         assert sums is not None
         return gradient.view(x.shape), sums.curvature((gram / sums.tokens[0]).numpy())
 
+    def _drawn(self, p: Tensor) -> Tensor:
+        """(tokens, 1) one token of each distribution (tokens, vocabulary), by its cumulative sums."""
+        below = p.cumsum(-1)
+        heights = torch.rand(len(p), 1, generator=self.generator) * below[:, -1:]
+        return torch.searchsorted(below, heights, right=True).clamp_max(p.shape[1] - 1)
+
     def _looked_up(self, gradient: Tensor, rows: int) -> Curvature:
         counts = np.bincount(self.windows.reshape(-1), minlength=rows) / self.tokens
         columns = gradient.flatten(0, 1).square().mean(0) * self.architecture.embedding_scale**2
         return Curvature(counts.astype(np.float32), (columns.numpy(), columns.numpy()), None)
+
+
+def _product(a: Floats, b: Floats) -> Floats:
+    """By torch: numpy's threads would keep spinning into torch's next product."""
+    product: Floats = (torch.from_numpy(np.ascontiguousarray(a)) @ torch.from_numpy(np.ascontiguousarray(b))).numpy()
+    return product

@@ -183,8 +183,28 @@ class DeviceCosts:
         return figures
 
 
+def token_time(engine: Engine, depth: int) -> float:
+    """Seconds of one decoded token that sees `depth` others: the median, the lesser of two bursts with a prompt between."""
+    times = []
+    for _ in range(2):
+        times.append(float(np.median([sum(step.values()) for step in _bursts(engine, depth, "fp16")])))
+        _prefill(engine)
+    return min(times)
+
+
+def prompt_time(engine: Engine, tokens: int) -> float:
+    """Seconds of a prompt of so many tokens: the median of a few."""
+    ids = np.zeros(tokens, np.int32)
+    return float(np.median([sum(_step(engine, lambda: engine.prefill(ids)).values()) for _ in range(PROMPTS)]))
+
+
 def _decode(engine: Engine, depth: int, kv_cache: str = "fp16") -> dict[str, float]:
     """Seconds of one token, in all layers, by stage; `rest` is what it takes beside all stages."""
+    return _middle(_bursts(engine, depth, kv_cache))
+
+
+def _bursts(engine: Engine, depth: int, kv_cache: str) -> list[dict[str, float]]:
+    """The same of each of many tokens."""
     sequence = engine.new_sequence(kv_cache)
     zeros = np.zeros(sequence.native.cache_bytes(depth), np.uint8)
     steps = []
@@ -193,7 +213,7 @@ def _decode(engine: Engine, depth: int, kv_cache: str = "fp16") -> dict[str, flo
         sequence.native.restore(depth, zeros)
         sequence.tokens.extend([0] * depth)
         steps += [_step(engine, lambda: engine.read([(sequence, [0])])) for _ in range(BURST)]
-    return _middle(steps)
+    return steps
 
 
 def _prefill(engine: Engine) -> dict[str, float]:

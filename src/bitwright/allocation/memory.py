@@ -43,6 +43,21 @@ import resource
 print(pages * resource.getpagesize())
 """
 
+_WHOLE_CONTEXT = """
+import sys
+from bitwright.analysis.memory import peak_rss_bytes
+from bitwright.engine import Engine
+from bitwright.errors import TokenizerError
+from bitwright.models import load
+model, threads, context = load(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+try:
+    tokenizer = model.tokenizer()
+except TokenizerError:
+    tokenizer = None
+Engine.load(model, threads=threads, context=context).prefill([0] * context)
+print(peak_rss_bytes())
+"""
+
 
 @dataclass(frozen=True)
 class Running:
@@ -123,6 +138,12 @@ def process_bytes(model: Path) -> int:
     """Resident bytes of a process that has loaded the engine and the model's tokenizer, but no weights."""
     done = subprocess.run([sys.executable, "-c", _PROCESS, str(model)], capture_output=True, text=True, check=True)
     return int(done.stdout)
+
+
+def true_peak(model: Path, running: Running) -> int:
+    """Peak resident bytes of a process that fills the whole context of a stored model, with its own runtime settings."""
+    command = [sys.executable, "-c", _WHOLE_CONTEXT, str(model), str(running.threads), str(running.context)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 @lru_cache(maxsize=256)

@@ -17,11 +17,13 @@ from bitwright.cache import cache_directory, keep
 from bitwright.core import Choice, Scheme
 from bitwright.errors import BitwrightError
 from bitwright.models.base import LanguageModel
+from bitwright.rounding.moments import Moments
 
+Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
-_LAYOUT = 1  # raise it when the same inputs would give other figures
+_LAYOUT = 2  # raise it when the same inputs would give other figures
 
 
 def units_of(model: LanguageModel) -> list[Unit]:
@@ -54,10 +56,15 @@ def sensitivities(
         return kept
     units = {unit.name: unit for unit in units_of(model)}
     roles = model.roles()
+    inputs: Floats | None = None
+    moments: Moments | None = None
     for role, layer, curvature in curvatures(model, windows, progress=progress):
         place = roles[role, layer]
         unit = units[place.name]
-        add_role(unit, model, place, choices_for(unit, schemes, method, rotate), curvature)
+        if curvature.inputs is not inputs:  # those that read one input share what follows from it
+            inputs = curvature.inputs
+            moments = None if inputs is None else Moments(inputs.astype(np.float64))
+        add_role(unit, model, place, choices_for(unit, schemes, method, rotate), curvature, moments)
     found = list(units.values())
     _keep(path, found)
     return found
@@ -87,7 +94,6 @@ def _line(candidate: Candidate) -> dict[str, Any]:
         "rotate": choice.rotate,
         "bits": candidate.bits,
         "divergence": candidate.divergence,
-        "nearest": candidate.nearest,
     }
 
 
@@ -98,7 +104,6 @@ def _unit(entry: dict[str, Any]) -> Unit:
             Choice(entry["name"], Scheme.parse(line["scheme"]), line["method"], rotate=bool(line["rotate"])),
             int(line["bits"]),
             float(line["divergence"]),
-            float(line["nearest"]),
         )
         for line in entry["candidates"]
     ]

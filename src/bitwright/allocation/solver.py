@@ -9,7 +9,11 @@ choice meets all limits, a second program finds the smallest share by which all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -71,14 +75,29 @@ def _solve(
     wanted = np.concatenate(costs[objective])
     wanted = wanted / (np.abs(wanted).max() or 1.0)
     weights = np.append(1e-6 * wanted / count, 1.0) if grow else wanted
-    result = milp(
-        weights,
-        integrality=np.append(np.ones(count), [0] * grow),
-        bounds=Bounds(0, np.append(np.ones(count), [np.inf] * grow)),
-        constraints=constraints,
-        options={"mip_rel_gap": GAP, "time_limit": SECONDS},
-    )
+    with _silenced():
+        result = milp(
+            weights,
+            integrality=np.append(np.ones(count), [0] * grow),
+            bounds=Bounds(0, np.append(np.ones(count), [np.inf] * grow)),
+            constraints=constraints,
+            options={"mip_rel_gap": GAP, "time_limit": SECONDS},
+        )
     if result.x is None:
         return None
     parts = np.split(result.x[:count], ends[:-1])
     return [int(part.argmax()) for part in parts]
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """HiGHS writes remarks to the process's standard output, whatever it is told; there results are expected."""
+    sys.stdout.flush()
+    with Path(os.devnull).open("wb") as nothing:
+        kept = os.dup(1)
+        os.dup2(nothing.fileno(), 1)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)

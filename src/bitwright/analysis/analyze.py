@@ -12,6 +12,7 @@ from bitwright.analysis.attribution import Attribution, attribute
 from bitwright.analysis.documents import Document, Made, analysis_document
 from bitwright.analysis.evaluate import Evaluation, evaluate
 from bitwright.analysis.scored_text import read_text, windows_of
+from bitwright.analysis.seen_inputs import seen_inputs
 from bitwright.calibration.text import Watch, unwatched
 from bitwright.core import Choice, Floats, Recipe, Scheme
 from bitwright.errors import TextError
@@ -59,8 +60,11 @@ def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "
     with watch("measuring the whole") as progress:
         whole = evaluate(quantized, model, passage, context, examined.tokens, "int8", progress, examined.allow_seen, kinds=True)
     found = attribute(model, quantized, np.stack(windows), lambda name: repaired(model, quantized, name), watch)
+    with watch("looking at layers under their inputs"):
+        seen = {each.tensor: each for each in seen_inputs(model, quantized, np.stack(windows))}
     figures = whole.to_dict()
-    document = analysis_document(made, quantized, found, {key: figures[key] for key in WHOLE if key in figures}, kinds_of(whole))
+    document = analysis_document(made, quantized, found, {key: figures[key] for key in WHOLE if key in figures}, seen)
+    document["token_kinds"] = kinds_of(whole)
     name = examined.text.name if isinstance(examined.text, Path) else "a text of its own"
     document["text"] = {"name": name, "tokens": whole.tokens, "context": context, "held_out": "calibration did not see it"}
     return document | {"fixes": fixes(quantized, found)}

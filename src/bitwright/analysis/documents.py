@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ from bitwright import __version__
 from bitwright.allocation.budget import PROMPT, in_users_units
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.solver import choose
-from bitwright.analysis.attribution import Attribution
+from bitwright.analysis.attribution import Attribution, Share
 from bitwright.analysis.ceilings import Ceilings
-from bitwright.analysis.metrics import tensor_metrics, weight_histogram
-from bitwright.analysis.planning import Plan
+from bitwright.analysis.metrics import weight_histogram
+from bitwright.analysis.plan_types import Plan
+from bitwright.analysis.seen_inputs import Seen
 from bitwright.errors import BudgetError
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.quantization import QuantizedModel
@@ -26,7 +27,16 @@ Document = dict[str, Any]
 BINS = 96
 SHOWN_HISTOGRAMS = 24  # of the tensors that cost most
 FRONTIER_STEPS = 12
-UNITS = {"bytes": "bytes", "divergence": "nats a token", "seconds": "s a token", "prefill": f"s for {PROMPT} tokens"}
+SAID: dict[
+    str, tuple[str, str, Callable[[float], float]]
+] = {  # of a quantity: its name, its unit, and the figure that people know it by
+    "bytes": ("size", "bytes", lambda x: x),
+    "divergence": ("KL", "nats a token", lambda x: x),
+    "seconds": ("decoding", "tokens/s", lambda x: 1 / x),
+    "prefill": ("prompts", "tokens/s", lambda x: PROMPT / x),
+    "ram": ("peak memory", "bytes", lambda x: x),
+    "joules": ("energy", "J a token", lambda x: x),
+}
 
 
 @dataclass(frozen=True)
@@ -54,15 +64,12 @@ def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> D
         "whole": {"size_bytes": size, "bits_per_weight": 8 * size / weights, "kl_mean": plan.measured.get("divergence")}
         | ({"kl_mean_interval": list(plan.interval)} if plan.interval else {}),
         "tensors": [
-            _planned(unit.name, unit.kind, unit.layer, unit.shape, candidate, plan.factor)
-            | {"reason": plan.recipe.choices[position].reason}
-            for position, (unit, candidate) in enumerate(plan.candidates())
+            _planned(unit.name, unit.kind, unit.layer, unit.shape, candidate, loss) | {"reason": choice.reason}
+            for (unit, candidate), loss, choice in zip(plan.candidates(), plan.losses(), plan.recipe.choices, strict=True)
         ],
         "frontier": frontier(plan),
-        "predicted": [
-            {"quantity": quantity, "predicted": plan.foretold[quantity], "true": true, "unit": UNITS.get(quantity, "")}
-            for quantity, true in plan.measured.items()
-        ],
+        "predicted": [_predicted(quantity, plan.foretold[quantity], true) for quantity, true in plan.measured.items()],
+        "swaps": [vars(step) for step in plan.steps],
         "budget": _budget(plan),
         "energy": {"joules_per_token": plan.foretold["joules"], "how": "estimate"},
     }
@@ -80,8 +87,8 @@ def verdict_of_plan(plan: Plan) -> str:
             "nothing was measured yet."
         )
     spent: dict[str, float] = defaultdict(float)
-    for unit, candidate in plan.candidates():
-        spent[unit.kind] += candidate.divergence
+    for unit, loss in zip(plan.units, plan.losses(), strict=True):
+        spent[unit.kind] += loss
     worst = max(spent, key=lambda kind: spent[kind])
     return (
         f"{size / 1e6:.1f} MB lose {plan.measured['divergence']:.3g} nats a token on text that the plan never saw "
@@ -93,7 +100,10 @@ def frontier(plan: Plan) -> list[Document]:
     """The plan among the best others of its candidates and those of one scheme throughout, by foretold loss."""
     costs = {
         "bytes": [np.array([c.bits / 8 for c in unit.candidates]) for unit in plan.units],
-        "divergence": [plan.factor * np.array([c.divergence for c in unit.candidates]) for unit in plan.units],
+        "divergence": [
+            factor * np.array([c.divergence for c in unit.candidates])
+            for factor, unit in zip(plan.factors(), plan.units, strict=True)
+        ],
     }
     constant = plan.foretold["bytes"] - sum(candidate.bits / 8 for _, candidate in plan.candidates())
     fixed = {"bytes": constant, "divergence": plan.noise}
@@ -153,49 +163,66 @@ def roofline(plan: Plan, costs: DeviceCosts, ceilings: Ceilings) -> Document:
 
 
 def analysis_document(
-    made: Made, quantized: QuantizedModel, found: Attribution, whole: Mapping[str, Any], kinds: Iterable[Any]
+    made: Made, quantized: QuantizedModel, found: Attribution, whole: Mapping[str, Any], seen: Mapping[str, Seen]
 ) -> Document:
-    """Of a quantized model: which tensor costs what. `whole` are an evaluation's figures, `kinds` those by kind of token."""
-    worst = found.shares[0]
-    share = worst.alone / max(found.sum_of_parts, 1e-30)
-    by_kind: dict[str, float] = defaultdict(float)
-    for part in found.shares:
-        by_kind[part.kind] += part.alone
-    kind = max(by_kind, key=lambda name: by_kind[name])
-    verdict = (
-        f"Quantizing costs {whole['kl_mean']:.3g} nats a token; {kind} costs most of all kinds "
-        f"({100 * by_kind[kind] / max(found.sum_of_parts, 1e-30):.0f} % of the sum), "
-        f"and {worst.tensor} of all tensors ({100 * share:.0f} %)."
-    )
-    document = made.opening("analysis", verdict)
+    """Of a quantized model: which tensor costs what. `whole` are an evaluation's figures, `seen` what its matrices read."""
+    kinds = by_kind(quantized, found)
+    document = made.opening("analysis", verdict_of_analysis(whole, kinds, found))
     document |= {
         "whole": dict(whole),
-        "tensors": [_measured(made.model, quantized, part) for part in found.shares],
+        "kinds": kinds,
+        "tensors": [_measured(quantized, part, seen[part.tensor]) for part in found.shares],
         "additivity": {"sum_of_parts": found.sum_of_parts, "together": found.together},
         "estimate": {"rank_correlation": found.rank_correlation, "tensors": len(found.shares)},
         "cumulative": [{"block": block, "kl": kl} for block, kl in enumerate(found.cumulative[1:])],
-        "token_kinds": list(kinds),
-        "histograms": histograms(made.model, quantized, [part.tensor for part in found.shares[:SHOWN_HISTOGRAMS]]),
+        "histograms": histograms(made.model, quantized, [seen[part.tensor] for part in found.shares[:SHOWN_HISTOGRAMS]]),
     }
     return document
 
 
-def histograms(model: LanguageModel, quantized: QuantizedModel, names: Sequence[str]) -> list[Document]:
-    """Weights of these tensors on the grids that they are rounded to."""
-    shown = []
-    for name in names:
-        stored = quantized.stored(name)
+def by_kind(quantized: QuantizedModel, found: Attribution) -> list[Document]:
+    """Kinds of tensors with their shares of all weights and of the summed loss, the one that loses most for its size first."""
+    sizes: dict[str, int] = defaultdict(int)
+    losses: dict[str, float] = defaultdict(float)
+    for part in found.shares:
+        sizes[part.kind] += int(np.prod(quantized.shape(part.tensor)))
+        losses[part.kind] += part.alone
+    weights, loss = sum(sizes.values()), max(found.sum_of_parts, 1e-30)
+    rows = [
+        {"kind": kind, "weights_share": sizes[kind] / weights, "kl": losses[kind], "kl_share": losses[kind] / loss}
+        for kind in sizes
+    ]
+    return sorted(rows, key=lambda row: -row["kl_share"] / row["weights_share"])
+
+
+def verdict_of_analysis(whole: Mapping[str, Any], kinds: Sequence[Document], found: Attribution) -> str:
+    """One sentence: what is lost, where most of it arises, and where most for the size."""
+    most, densest, worst = max(kinds, key=lambda row: float(row["kl"])), kinds[0], found.shares[0]
+    share = worst.alone / max(found.sum_of_parts, 1e-30)
+    dense = f"{100 * densest['kl_share']:.0f} % of the sum in {100 * densest['weights_share']:.2g} % of the weights"
+    said = f"{most['kind']} costs most of all kinds ({100 * most['kl_share']:.0f} % of the sum)"
+    said += f" and most for its size ({dense})" if most is densest else f", {densest['kind']} most for its size ({dense})"
+    return (
+        f"Quantizing costs {whole['kl_mean']:.3g} nats a token; {said}, and of all tensors {worst.tensor} ({100 * share:.0f} %)."
+    )
+
+
+def histograms(model: LanguageModel, quantized: QuantizedModel, shown: Sequence[Seen]) -> list[Document]:
+    """Weights of these tensors on the grids that they are rounded to, and what they are multiplied with on the engine's."""
+    rows: list[Document] = []
+    for seen in shown:
+        stored = quantized.stored(seen.tensor)
+        row: Document = {"name": seen.tensor, "activations": seen.counts()}
         if isinstance(stored, Packed):
-            found = weight_histogram(model.read(name), stored, BINS)
-            weights = {"edges": found.edges.tolist(), "counts": found.counts.tolist(), "levels": found.levels.tolist()}
-            shown.append({"name": name, "weights": weights})
-    return shown
+            found = weight_histogram(model.read(seen.tensor), stored, BINS)
+            row["weights"] = {"edges": found.edges.tolist(), "counts": found.counts.tolist(), "levels": found.levels.tolist()}
+        rows.append(row)
+    return [row for row in rows if row.get("weights") or row["activations"]]
 
 
-def _measured(model: LanguageModel, quantized: QuantizedModel, part: Any) -> Document:
+def _measured(quantized: QuantizedModel, part: Share, seen: Seen) -> Document:
     stored = quantized.stored(part.tensor)
     choice = quantized.recipe.choice_for(part.tensor)
-    figures = tensor_metrics(model.read(part.tensor), stored).to_dict()
     return (
         _line(
             part.tensor, part.kind, part.layer, stored.shape, quantized.scheme_of(part.tensor), quantized.stored_bits(part.tensor)
@@ -203,15 +230,15 @@ def _measured(model: LanguageModel, quantized: QuantizedModel, part: Any) -> Doc
         | {"method": choice.method if choice and not isinstance(stored, Dense) else None}
         | {"kl_alone": part.alone, "kl_alone_interval": list(part.alone_interval), "kl_regained": part.regained}
         | {"kl_estimated": part.estimated}
-        | figures
+        | seen.metrics.to_dict()
     )
 
 
-def _planned(name: str, kind: str, layer: int, shape: Sequence[int], candidate: Any, factor: float) -> Document:
+def _planned(name: str, kind: str, layer: int, shape: Sequence[int], candidate: Any, loss: float) -> Document:
     choice = candidate.choice
     return _line(name, kind, layer, shape, str(choice.scheme), candidate.bits) | {
         "method": choice.method,
-        "kl_estimated": factor * candidate.divergence,
+        "kl_estimated": loss,
     }
 
 
@@ -236,18 +263,22 @@ def _point(label: str, costs: Mapping[str, Sequence[Any]], fixed: Mapping[str, f
     return {"label": label, "size_bytes": int(size), "kl": float(kl), "measured": False, "chosen": False, "uniform": False}
 
 
+def _predicted(quantity: str, foretold: float, true: float) -> Document:
+    name, unit, figure = SAID[quantity]
+    return {"quantity": name, "predicted": figure(foretold), "true": figure(true), "unit": unit}
+
+
 def _budget(plan: Plan) -> list[Document]:
     rows = []
     for quantity, limit in plan.budget.limits().items():
         reached = plan.measured.get(quantity, plan.foretold[quantity])
-        said = in_users_units({quantity: limit}).partition(" ")[0].removeprefix("--")
-        rows.append(
-            {
-                "quantity": said,
-                "limit": limit,
-                "reached": reached,
-                "unit": UNITS.get(quantity, ""),
-                "met": reached <= limit * (1 + 1e-9),
-            }
-        )
+        option = in_users_units({quantity: limit}).partition(" ")[0].removeprefix("--")
+        if quantity == "divergence" and plan.budget.max_kl is None:
+            option = "max-drop, as KL"
+        _, unit, figure = SAID[quantity]
+        met = reached <= limit * (1 + 1e-9)
+        rows.append({"quantity": option, "limit": figure(limit), "reached": figure(reached), "unit": unit, "met": met})
+    allowed, drop = plan.budget.max_task_drop, plan.drop
+    if allowed is not None and drop is not None:
+        rows.append({"quantity": "task drop", "limit": allowed, "reached": drop.drop, "unit": "", "met": drop.drop <= allowed})
     return rows

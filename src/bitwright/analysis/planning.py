@@ -2,99 +2,58 @@
 
     sensitivities (allocation/)  ->  integer program  ->  quantize  ->  measure on text that the plan never saw
                                          ^                                         |
-                                         +---- loss a unit of foretold loss -------+
+                                         +-- what was measured over what was foretold, and swaps (climbing.py) --+
 
 What is foretold adds up tensors one by one and stops at the second order. How far that is from the truth for this model is
-one factor, which the first plan that is made and measured tells; where the budget limits the loss, the program is solved
-again with it, at most ROUNDS times. Rounded activations add a share of their own, measured beforehand on the model at 8 bits.
+one factor, which the first plan that is made and measured tells; where the budget limits what was measured, the program is
+solved again with it, at most ROUNDS times. Rounded activations add a share of their own, measured beforehand on the model at
+8 bits. A task's drop has no sum: the loss that it allows is searched for, from the rule of thumb that a KL of so many nats
+costs a fifth of that in the share of right answers.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.allocation.budget import PROMPT, Budget, in_users_units
-from bitwright.allocation.candidates import SCHEMES, Candidate, Unit
+from bitwright.allocation.budget import Budget, in_users_units
+from bitwright.allocation.cache_plan import TYPES
+from bitwright.allocation.candidates import choices_for
 from bitwright.allocation.device import DeviceCosts
-from bitwright.allocation.energy import estimate
-from bitwright.allocation.memory import Running, buffer_bytes, cache_bytes, matrix_bytes, process_bytes
-from bitwright.allocation.sensitivity import sensitivities
-from bitwright.allocation.solver import Doubles, choose, totals
-from bitwright.analysis.evaluate import figures, joined, measure
+from bitwright.allocation.memory import Running
+from bitwright.allocation.sensitivity import sensitivities, units_of
+from bitwright.analysis.climbing import regained, weights, worth_restoring
+from bitwright.analysis.evaluate import joined, measure
+from bitwright.analysis.plan_costs import Costs, cache_losses
+from bitwright.analysis.plan_types import Plan, Settings, Step, recipe_of
+from bitwright.analysis.scores import Scores
+from bitwright.analysis.trial import Examination, Task, Trial, tried
 from bitwright.calibration.self_written import self_written
 from bitwright.calibration.text import Source, Watch, cut, unwatched
 from bitwright.core import Recipe, Scheme
-from bitwright.errors import BudgetError
+from bitwright.engine import Engine
+from bitwright.errors import BudgetError, TextError
 from bitwright.models.base import LanguageModel
 from bitwright.quantization import QuantizedModel, quantize
+
+__all__ = ["Plan", "Settings", "find_plan", "plan"]
 
 Tokens = npt.NDArray[np.int32]
 
 PLAN_WINDOWS, PLAN_LENGTH = 16, 512  # of the calibration text, that sensitivities are found on
-HELD_OUT_WINDOWS, HELD_OUT_LENGTH = 16, 256  # of text that nothing else sees
+ESTIMATE_WINDOWS, ESTIMATE_LENGTH = 16, 192  # the same, where nothing is made
+PROOF_WINDOWS, CLIMBING_WINDOWS, HELD_OUT_LENGTH = 16, 4, 256  # of text that nothing else sees
 ROUNDS = 4
-CLOSE = 0.02  # of a limited loss: what is aimed below it, and half of what a plan may leave unused
-DEPTH = 128  # tokens of context at which speed is foretold
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to plan: which candidates, what text, for which use."""
-
-    schemes: tuple[str, ...] = SCHEMES
-    method: str = "gptq"
-    rotate: bool = True
-    calibration: Source = field(default_factory=Source)
-    held_out: str | None = None  # text to verify on; by default more of the model's own
-    threads: int | None = None
-    device: Path | None = None  # costs that another machine measured, to plan for it
-    context: int = 1024
-    verify: bool = True
-
-
-@dataclass(frozen=True)
-class Plan:
-    """`foretold` and `measured` by quantity: bytes, divergence, seconds, prefill, ram, joules. `measured` holds what was.
-
-    `units` and `chosen` are the candidates and which was taken; `factor` is the loss a unit of foretold loss, `noise` that of
-    rounded activations, both as of the last solution; `interval` is that of the measured divergence; `device` is None where
-    nothing asked for its speed.
-    """
-
-    recipe: Recipe
-    budget: Budget
-    units: tuple[Unit, ...]
-    chosen: tuple[int, ...]
-    foretold: dict[str, float]
-    measured: dict[str, float]
-    interval: tuple[float, float] | None
-    factor: float
-    noise: float
-    device: DeviceCosts | None
-
-    def candidates(self) -> Iterator[tuple[Unit, Candidate]]:
-        """Each unit with what was chosen for it."""
-        for unit, index in zip(self.units, self.chosen, strict=True):
-            yield unit, unit.candidates[index]
-
-    def to_dict(self) -> dict[str, Any]:
-        """What the recipe file says of the plan, JSON-ready."""
-        return {
-            "budget": self.budget.given() | ({"objective": self.budget.objective} if self.budget.objective else {}),
-            "foretold": self.foretold,
-            "measured": self.measured,
-            "measured_divergence_interval": list(self.interval) if self.interval else None,
-            "factor": self.factor,
-            "activations": self.noise,
-            "machine": self.device.machine if self.device else None,
-        }
+CLOSE = 0.02  # of a limit on what is measured: what is aimed below it, and half of what a plan may leave unused
+LOSS_OF_DROP = 5.0  # nats a token that are tried first for a drop of 1 in a task's score
+BISECTION = 2.0  # by which that loss is then made larger or smaller
+MARK_BYTES = 0.3  # of a manifest's marks, a token of calibration text; a little more than calibration/marks.py makes
+ESTIMATED_CACHE_LOSSES = (0.0, 0.00066, 0.057)  # of fp16, int8, int4, on the twin of SmolLM2 (docs/planning.md)
+REASONS = 1.001  # the reasons beside choices take some room, too
+MEASURED = ("divergence", "seconds", "prefill", "ram")  # limits that a made plan may be found to miss
 
 
 def plan(  # noqa: PLR0913 - the public face: every limit by its name
@@ -122,207 +81,259 @@ def find_plan(model: LanguageModel, budget: Budget, settings: Settings | None = 
     return _Planner(model, budget, settings or Settings(), watch).run()
 
 
-def recipe_of(units: Sequence[Unit], chosen: Sequence[int], factor: float) -> Recipe:
-    """One choice for each tensor, with the reason beside it."""
-    choices = []
-    for unit, index in zip(units, chosen, strict=True):
-        choices.append(replace(unit.candidates[index].choice, reason=reason_of(unit, index, factor)))
-    return Recipe(tuple(choices))
-
-
-def reason_of(unit: Unit, index: int, factor: float) -> str:
-    """What the choice costs, and what the next smaller and larger would."""
-    ordered = sorted(range(len(unit.candidates)), key=lambda i: unit.candidates[i].bits)
-    position = ordered.index(index)
-    parts = [f"KL {factor * unit.candidates[index].divergence:.2g}"]
-    for step in (-1, 1):
-        if 0 <= position + step < len(ordered):
-            other = unit.candidates[ordered[position + step]]
-            parts.append(f"{other.choice.scheme} {factor * other.divergence:.2g}")
-    return "; ".join(parts)
+def source_of(settings: Settings) -> Source:
+    """Calibration text: an estimate needs no more than the sensitivities are found on."""
+    source = settings.calibration
+    if settings.verify:
+        return source
+    return replace(source, windows=min(source.windows, ESTIMATE_WINDOWS), length=min(source.length, ESTIMATE_LENGTH))
 
 
 class _Planner:
     def __init__(self, model: LanguageModel, budget: Budget, settings: Settings, watch: Watch) -> None:
         self.model, self.budget, self.settings, self.watch = model, budget, settings, watch
         self.limits = budget.limits()
-        self.architecture = model.architecture
-        self.factor, self.noise = 1.0, 0.0
-        self.fixed: dict[str, float] = {}
-        self.device: DeviceCosts | None = None
+        if budget.max_task_drop is not None:
+            if settings.task is None or not settings.verify:
+                raise BudgetError("a limit on a task's drop needs the task (--task FILE), and a plan that is made and measured")
+            self.limits.setdefault("divergence", LOSS_OF_DROP * budget.max_task_drop)
 
     def run(self) -> Plan:
         settings = self.settings
         schemes = [Scheme.parse(scheme) for scheme in settings.schemes]
-        windows = settings.calibration.tokens(self.model, self._writer, self.watch)
-        part = windows[:PLAN_WINDOWS, :PLAN_LENGTH]
+        self._refuse_too_small(schemes)
+        windows = self._source().tokens(self.model, self._writer, self.watch)
         with self.watch("finding what each tensor's error costs") as progress:
+            part = windows[:PLAN_WINDOWS, :PLAN_LENGTH]
             units = sensitivities(self.model, part, schemes, settings.method, settings.rotate, progress)
-        self.units = [unit for unit in units if unit.candidates]
-        self.text = self._held_out()
-        self.costs = self._costs(schemes)
+        units = [unit for unit in units if unit.candidates]
+        self._read_texts()
+        device = self._device(schemes)
+        running = Running(min(settings.context, self.model.architecture.context_length), device.threads if device else 1)
+        caches = self._cache_losses() if "ram" in self.limits else {}
+        self.costs = Costs(self.model, units, running, device, caches)
         if settings.verify:
-            with self.watch("measuring what rounded activations cost") as progress:
-                self.noise = self._noise()
+            with self.watch("measuring what rounded activations cost"):
+                self.costs.noise = self._noise()
         chosen = self._solved()
         if not settings.verify:
-            return self._plan(chosen, self._sums(chosen), {}, None)
+            return self._plan(chosen, self.costs.sums(chosen), None)
+        self.held = Examination(self.model, self.proof, self.climbing, running, self._task())
         return self._proved(chosen)
 
     def _proved(self, chosen: list[int]) -> Plan:
-        """Plans made and measured until one keeps the limit of loss and leaves little of it unused."""
-        limit, kept, nearest = self.limits.get("divergence", np.inf), None, np.inf
+        """Plans made and measured until one keeps its limits and leaves little of a limited loss unused; then climbed from."""
+        best: tuple[Plan, Trial] | None = None
+        nearest: dict[str, float] = {}
         for attempt in range(ROUNDS):
-            foretold = self._sums(chosen)
-            measured, interval = self._verified(chosen, f"making and measuring plan {attempt + 1}")
-            result = self._plan(chosen, foretold, measured, interval)
-            loss = measured["divergence"]
-            nearest = min(nearest, loss)
-            if loss <= limit and (kept is None or foretold[self.budget.wanted] < kept.foretold[self.budget.wanted]):
-                kept = result
-            if limit == np.inf or (1 - 2 * CLOSE) * limit <= loss <= limit:
-                break
-            self._learn(foretold, measured)
-            self.limits["divergence"] = (1 - CLOSE) * limit  # what is foretold is never hit exactly
-            again = self._solved()
-            if again == chosen:
+            foretold, trial = self.costs.sums(chosen), self._tried(chosen, f"measuring plan {attempt + 1}")
+            found, beyond = self._plan(chosen, foretold, trial), self._beyond(trial)
+            nearest = beyond if attempt == 0 or sum(beyond.values()) < sum(nearest.values()) else nearest
+            if not beyond and (best is None or self._better(found, trial, best)):
+                best = found, trial
+            again = self._again(chosen, foretold, trial)
+            if again is None:
                 break
             chosen = again
-        if kept is None:
-            said = in_users_units({"divergence": nearest})
-            raise BudgetError(f"the loss that was measured is above the limit after {attempt + 1} tries; the nearest is {said}")
-        return kept
+        if best is None:
+            said = in_users_units(nearest)
+            raise BudgetError(f"what was measured is beyond the limits after {attempt + 1} tries; the nearest: {said}")
+        return self._climbed(*best)
+
+    def _again(self, chosen: list[int], foretold: dict[str, float], trial: Trial) -> list[int] | None:
+        """The next choice to try, with what the trial taught; None where there is none."""
+        self._learn(foretold, trial.measured)
+        asked = {quantity: limit for quantity, limit in self.budget.limits().items() if quantity in MEASURED}
+        if self.budget.max_task_drop is not None and trial.drop is not None:
+            kept = trial.drop.drop <= self.budget.max_task_drop
+            self.limits["divergence"] = trial.measured["divergence"] * (BISECTION if kept else 1 / BISECTION)
+            self.limits["divergence"] = min(self.limits["divergence"], asked.get("divergence", np.inf))
+        else:
+            beyond, limit = self._beyond(trial), asked.get("divergence", np.inf)
+            close = limit == np.inf or trial.measured["divergence"] >= (1 - 2 * CLOSE) * limit
+            if not beyond and close:
+                return None
+            for quantity in {*beyond, *(["divergence"] if limit < np.inf else [])} & set(asked):
+                self.limits[quantity] = (1 - CLOSE) * asked[quantity]  # what is foretold is never hit exactly
+        again = self._solved()
+        return None if again == chosen else again
+
+    def _climbed(self, found: Plan, trial: Trial) -> Plan:
+        """The best plan that swaps lead to from one that was made."""
+        steps: list[Step] = []
+        for step in range(self.settings.swaps):
+            units, made = self.costs.units, trial.saved
+            foretold = found.losses()
+            positions = worth_restoring(foretold)
+            names = [units[position].name for position in positions]
+            with self.watch("looking for swaps") as progress:
+                back = regained(self.model, made, names, np.stack(self.climbing), progress)
+            changed = weights([foretold[position] for position in positions], [back[name] for name in names])
+            for position, weight in zip(positions, changed, strict=True):
+                self.costs.weights[position] *= weight
+            chosen = self._solved()
+            swapped = sum(a != b for a, b in zip(found.chosen, chosen, strict=False))
+            if not swapped:
+                break
+            sums, other = self.costs.sums(chosen), self._tried(chosen, f"measuring swap {step + 1}")
+            better = self._plan(chosen, sums, other)
+            kept = not self._beyond(other) and self._better(better, other, (found, trial))
+            steps.append(Step(swapped, trial.climbing, other.climbing, kept))
+            if not kept:
+                break
+            found, trial = better, other
+        return replace(found, steps=tuple(steps))
+
+    def _better(self, found: Plan, trial: Trial, best: tuple[Plan, Trial]) -> bool:
+        """Losses are compared on the text for it, everything else as foretold."""
+        wanted = self.budget.wanted
+        if wanted == "divergence":
+            return trial.climbing < best[1].climbing
+        return found.foretold[wanted] < best[0].foretold[wanted]
+
+    def _beyond(self, trial: Trial) -> dict[str, float]:
+        """What was measured beyond the user's limits, by quantity."""
+        limits = self.budget.limits()
+        measured = {name: trial.measured[name] for name in MEASURED if name in limits and name in trial.measured}
+        beyond = {name: value for name, value in measured.items() if value > limits[name]}
+        allowed = self.budget.max_task_drop
+        if allowed is not None and trial.drop is not None and trial.drop.drop > allowed:
+            beyond["task"] = trial.drop.drop
+        return beyond
+
+    def _learn(self, foretold: dict[str, float], measured: dict[str, float]) -> None:
+        """Scales by what was measured over what was foretold."""
+        costs, noise = self.costs, self.costs.noise
+        for quantity in MEASURED:
+            constant = noise if quantity == "divergence" else 0.0
+            if min(foretold.get(quantity, constant), measured.get(quantity, constant)) > constant:
+                ratio = (measured[quantity] - constant) / (foretold[quantity] - constant)
+                costs.scale[quantity] = costs.scale.get(quantity, 1.0) * ratio
+
+    def _refuse_too_small(self, schemes: Sequence[Scheme]) -> None:
+        """What no candidate is small enough for needs no text to be known. Raises `BudgetError`."""
+        limit = self.limits.get("bytes", np.inf)
+        if limit == np.inf:
+            return
+        choices = []
+        for unit in units_of(self.model):
+            fitting = choices_for(unit, schemes, "nearest", self.settings.rotate)
+            if fitting:
+                choices.append(min(fitting, key=lambda choice: choice.scheme.stored_bits(unit.shape)))
+        source = self.settings.calibration
+        smallest = quantize(self.model, Recipe(tuple(choices))).size_bytes() + MARK_BYTES * source.windows * source.length
+        if limit < smallest:
+            said = in_users_units({"bytes": REASONS * smallest})
+            raise BudgetError(f"no choice of schemes meets the budget; the nearest that can be met: {said}")
 
     def _writer(self) -> LanguageModel:
         return quantize(self.model, Recipe.uniform("int8-channel"))
 
-    def _held_out(self) -> list[Tokens]:
-        """Windows that neither the plan nor calibration sees."""
+    def _source(self) -> Source:
+        return source_of(self.settings)
+
+    def _read_texts(self) -> None:
+        """Windows that neither the plan nor calibration sees: for the proof, and for comparing plans."""
+        self.proof, self.climbing = list[Tokens](), list[Tokens]()
         if not self.settings.verify:
-            return []
-        length = min(HELD_OUT_LENGTH, self.architecture.context_length)
-        shape = (HELD_OUT_WINDOWS, length)
+            return
+        shape = (PROOF_WINDOWS + CLIMBING_WINDOWS, min(HELD_OUT_LENGTH, self.model.architecture.context_length))
         if self.settings.held_out is not None:
-            return list(cut(self.model, self.settings.held_out, shape, "the text"))
-        with self.watch("writing text to verify on") as progress:
-            return list(self_written(self.model, shape, self.settings.calibration.seed + 1, self._writer, progress))
+            windows = list(cut(self.model, self.settings.held_out, shape, "the text"))
+        else:
+            with self.watch("writing text to verify on") as progress:
+                windows = list(self_written(self.model, shape, self.settings.calibration.seed + 1, self._writer, progress))
+        if len(windows) < 2:
+            raise TextError(f"a plan is proved on two windows of {shape[1]} tokens at least; give a longer text (--text)")
+        every = max(2, -(-len(windows) // CLIMBING_WINDOWS))
+        self.climbing = windows[::every]
+        self.proof = [window for number, window in enumerate(windows) if number % every]
 
-    def _costs(self, schemes: Sequence[Scheme]) -> dict[str, list[Doubles]]:
-        """Every quantity of every candidate; and what is the same for all plans goes to `fixed`."""
-        settings, wanted = self.settings, {self.budget.wanted, *self.limits}
-        vectors = sum(self.model.stored_bits(name) for name in self.model.names() if not self._chosen_for(name))
-        self.fixed["bytes"] = vectors / 8
-        device = None
-        if settings.verify or settings.device or wanted & {"seconds", "prefill"}:
-            device = self._measured_device(schemes)
-            self.device, other = device, device.other_seconds(self.architecture, DEPTH)
-            self.fixed |= {"seconds": other, "prefill": PROMPT * other}
-        if "ram" in wanted or settings.verify:
-            running = Running(settings.context, device.threads if device else 1)
-            buffers = cache_bytes(self.architecture, running) + buffer_bytes(self.architecture, running)
-            self.fixed["ram"] = process_bytes(self.model.path) + buffers + vectors / 8
-        table: dict[str, list[Doubles]] = {}
-        for unit in self.units:
-            for quantity, values in self._of_unit(unit, device).items():
-                table.setdefault(quantity, []).append(np.array(values, np.float64))
-        return table
-
-    def _measured_device(self, schemes: Sequence[Scheme]) -> DeviceCosts:
-        settings = self.settings
+    def _device(self, schemes: Sequence[Scheme]) -> DeviceCosts | None:
+        """What each candidate takes on the machine that is planned for, where anything asks for it."""
+        settings, architecture = self.settings, self.model.architecture
         if settings.device is not None:
-            return DeviceCosts.read(settings.device, self.architecture, schemes, settings.rotate)
+            return DeviceCosts.read(settings.device, architecture, schemes, settings.rotate)
+        if not settings.verify and not {self.budget.wanted, *self.limits} & {"seconds", "prefill"}:
+            return None
         with self.watch("measuring this device") as progress:
-            return DeviceCosts.measured(self.architecture, schemes, settings.threads, progress, settings.rotate)
+            return DeviceCosts.measured(architecture, schemes, settings.threads, progress, settings.rotate)
 
-    def _of_unit(self, unit: Unit, device: DeviceCosts | None) -> dict[str, list[float]]:
-        size = float(np.prod(unit.shape))
-        costs: dict[str, list[float]] = {"bytes": [], "divergence": [], "joules": []}
-        for candidate in unit.candidates:
-            scheme, rotated = candidate.choice.scheme, candidate.choice.rotate
-            stored = candidate.bits / 8
-            costs["bytes"].append(stored)
-            costs["divergence"].append(candidate.divergence)
-            costs["joules"].append(0.0 if unit.looked_up else estimate(stored, size).joules)
-            if "ram" in self.fixed:
-                costs.setdefault("ram", []).append(stored + matrix_bytes(scheme, unit.shape, rotated))
-            if device is not None:
-                costs.setdefault("seconds", []).append(
-                    0.0 if unit.looked_up else device.decode_seconds(scheme, unit.shape, rotated)
-                )
-                costs.setdefault("prefill", []).append(
-                    0.0 if unit.looked_up else device.prefill_seconds(scheme, unit.shape, PROMPT, rotated)
-                )
-        return costs
-
-    def _chosen_for(self, name: str) -> bool:
-        return any(unit.name == name for unit in self.units)
-
-    def _corrected(self) -> tuple[dict[str, list[Doubles]], dict[str, float]]:
-        """Costs and constants with what has been learnt of the loss."""
-        divergence = [self.factor * column for column in self.costs["divergence"]]
-        return self.costs | {"divergence": divergence}, self.fixed | {"divergence": self.noise}
-
-    def _solved(self) -> list[int]:
-        """The best choice whose files, to the byte, are within the limit."""
-        limits = dict(self.limits)
-        while True:
-            costs, fixed = self._corrected()
-            try:
-                chosen = choose(costs, fixed, self.budget.wanted, limits)
-            except BudgetError as fault:
-                raise BudgetError(f"{fault}; the nearest that can be met: {in_users_units(fault.nearest)}") from fault
-            beyond = self._made(chosen).size_bytes() - self._sums(chosen)["bytes"]
-            self.fixed["bytes"] += beyond  # the files hold a header, names and a tokenizer, too
-            if "bytes" not in limits or self._sums(chosen)["bytes"] <= limits["bytes"]:
-                return chosen
-
-    def _sums(self, chosen: Sequence[int]) -> dict[str, float]:
-        costs, fixed = self._corrected()
-        return totals(costs, fixed, chosen)
-
-    def _made(self, chosen: Sequence[int]) -> QuantizedModel:
-        return quantize(self.model, recipe_of(self.units, chosen, self.factor), self.settings.calibration)
-
-    def _verified(self, chosen: Sequence[int], what: str) -> tuple[dict[str, float], tuple[float, float]]:
-        """Bytes and divergence of the plan, made and measured."""
-        made = self._made(chosen)
-        with tempfile.TemporaryDirectory(prefix="bitwright-plan-") as directory:
-            output = Path(directory) / "artifact"
-            made.calibrate(output, self.watch)
-            saved = made.save(output)
-            size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-            with self.watch(what) as progress:
-                scores = joined(measure(saved, self.model, self.text, "int8", progress))
-        found = figures(scores, [len(window) - 1 for window in self.text], paired=True)
-        return {"bytes": float(size), "divergence": found["kl_mean"]}, found["kl_mean_interval"]
-
-    def _learn(self, foretold: dict[str, float], measured: dict[str, float]) -> None:
-        loss, expected = measured["divergence"] - self.noise, foretold["divergence"] - self.noise
-        if loss > 0 and expected > 0:
-            self.factor *= loss / expected
+    def _task(self) -> Task | None:
+        """The task, asked of the model itself only once."""
+        task = self.settings.task
+        if task is None:
+            return None
+        with self.watch("asking the model itself"):
+            expected = task(self.model)
+        return lambda model: expected if model is self.model else task(model)
 
     def _noise(self) -> float:
         """What 8-bit activations add, on the model at 8 bits a weight."""
         eight = self._writer()
-        losses = {}
-        for activations in ("int8", "fp32"):
-            scores = joined(measure(eight, self.model, self.text, activations, None))
-            losses[activations] = float(scores.kl.mean())
+        losses = {kind: _mean(measure(eight, self.model, self.proof, kind, None)) for kind in ("int8", "fp32")}
         return max(0.0, losses["int8"] - losses["fp32"])
 
-    def _plan(
-        self, chosen: list[int], foretold: dict[str, float], measured: dict[str, float], interval: tuple[float, float] | None
-    ) -> Plan:
-        recipe = recipe_of(self.units, chosen, self.factor)
+    def _cache_losses(self) -> dict[str, float]:
+        """What each type of KV cache adds, on the same model; without a proof, what docs/planning.md says of SmolLM2."""
+        if not self.settings.verify:
+            return dict(zip(TYPES, ESTIMATED_CACHE_LOSSES, strict=True))
+        eight, found = self._writer(), {}
+        with self.watch("measuring what narrower caches cost"):
+            for kind in TYPES:
+                engine = Engine.load(eight, context=max(map(len, self.proof)), activations="int8", kv_cache=kind)
+                states = (engine.hidden(window[:-1]) for window in self.proof)
+                found[kind] = _mean(measure(eight, self.model, self.proof, states, None))
+        return cache_losses(found)
+
+    def _solved(self) -> list[int]:
+        """The best choice whose files, to the byte, are within the limit."""
+        while True:
+            try:
+                chosen = self.costs.choose(self.budget.wanted, self.limits)
+            except BudgetError as fault:
+                raise BudgetError(f"{fault}; the nearest that can be met: {in_users_units(fault.nearest)}") from fault
+            beyond = self._made(chosen).size_bytes() + self._unread_marks() - self.costs.sums(chosen)["bytes"]
+            self.costs.fixed["bytes"] += beyond  # the files hold a header, names and a tokenizer, too
+            if "bytes" not in self.limits or self.costs.sums(chosen)["bytes"] <= self.limits["bytes"]:
+                return chosen
+
+    def _unread_marks(self) -> float:
+        """Bytes of the manifest for calibration text that `quantize` will read and an estimate has not, or somewhat more."""
+        source, read = self.settings.calibration, self._source()
+        return MARK_BYTES * (source.windows * source.length - read.windows * read.length)
+
+    def _made(self, chosen: Sequence[int]) -> QuantizedModel:
+        return quantize(self.model, self._recipe(chosen), self._source())
+
+    def _recipe(self, chosen: Sequence[int]) -> Recipe:
+        runtime = self.costs.runtime(chosen, self.limits.get("ram", np.inf))
+        return recipe_of(self.costs.units, chosen[: len(self.costs.units)], self.costs.factors(), runtime)
+
+    def _tried(self, chosen: Sequence[int], what: str) -> Trial:
+        trial = tried(self._made(chosen), self.held, what, self.watch)
+        if self.settings.device is not None:  # this machine's speed says nothing of that one's
+            for quantity in ("seconds", "prefill"):
+                del trial.measured[quantity]
+        return trial
+
+    def _plan(self, chosen: list[int], foretold: dict[str, float], trial: Trial | None) -> Plan:
+        costs = self.costs
         return Plan(
-            recipe,
+            self._recipe(chosen),
             self.budget,
-            tuple(self.units),
-            tuple(chosen),
+            tuple(costs.units),
+            tuple(chosen[: len(costs.units)]),
             foretold,
-            measured,
-            interval,
-            self.factor,
-            self.noise,
-            self.device,
+            {} if trial is None else trial.measured,
+            None if trial is None else trial.interval,
+            costs.scale.get("divergence", 1.0),
+            tuple(costs.weights),
+            costs.noise,
+            costs.device,
+            drop=None if trial is None else trial.drop,
         )
+
+
+def _mean(scores: Iterator[Scores]) -> float:
+    return float(joined(scores).kl.mean())

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from bitwright import _native
 from bitwright.cache import cache_directory, keep
 
 if TYPE_CHECKING:
@@ -37,8 +36,10 @@ Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
 TEMPERATURES = (0.9, 1.0, 1.1, 1.2)
+AT_ONCE = 32  # windows that are written together: reading weights and taking codes apart is shared by all
+BLOCK = 256  # probabilities that are summed at once
 RANDOM_EVERY = 10  # one window in ten is random tokens
-_LAYOUT = 2  # raise it when the same seed would write another text
+_LAYOUT = 3  # raise it when the same seed would write another text
 
 
 def self_written(
@@ -80,7 +81,7 @@ def _write(
     writer: Callable[[], LanguageModel], indices: Items[int], text: tuple[int, int], report: Callable[[int], None]
 ) -> Iterator[tuple[int, Tokens]]:
     """The windows of these numbers, each as soon as it is complete. `text`: length and seed; `report` is told tokens written."""
-    from bitwright.engine import AT_ONCE, Engine
+    from bitwright.engine import Engine
 
     (length, seed), model = text, writer()
     vocabulary = min(model.tokenizer().vocab_size, model.architecture.vocab_size)
@@ -120,14 +121,13 @@ class _Window:
     def __init__(self, engine: Engine, opening: list[int], index: int, random: np.random.Generator) -> None:
         self.index, self.tokens, self.sequence = index, list[int](), engine.new_sequence()
         self._engine, self._opening, self._random = engine, opening, random
-        temperature = TEMPERATURES[index % len(TEMPERATURES)]
-        self._sampler = _native.Sampler(temperature, 0, 1.0, 0.0, 1.0, int(random.integers(2**63)))
+        self._temperature = np.float32(TEMPERATURES[index % len(TEMPERATURES)])
         self._only_opening = bool(opening) and index // len(TEMPERATURES) % 2 == 0
         self._begin()
 
     def draw(self, logits: Floats) -> None:
         """The next token of the text, and where it ends, the beginning of another."""
-        token = self._sampler.pick(logits, [])
+        token = drawn(logits / self._temperature, self._random.random())
         self.tokens.append(token)
         self.unread = [token]
         if token in self._engine.eos_ids:
@@ -138,6 +138,20 @@ class _Window:
         self.unread = [*self._opening, *first]
         self.tokens += self.unread
         self.sequence.rewind(0)
+
+
+def drawn(logits: Floats, height: float) -> int:
+    """The token at `height`, in [0, 1), of the cumulative probabilities: a draw from the whole vocabulary, without sorting it.
+
+    Probabilities are summed by blocks, and one by one only in the block where that height is.
+    """
+    p = np.exp(logits - logits.max())
+    begins = np.arange(0, len(p), BLOCK)
+    ends = np.cumsum(np.add.reduceat(p, begins), dtype=np.float64)
+    block = min(int(np.searchsorted(ends, height * ends[-1], side="right")), len(ends) - 1)
+    left = height * ends[-1] - (ends[block - 1] if block else 0.0)
+    within = np.cumsum(p[begins[block] : begins[block] + BLOCK], dtype=np.float64)
+    return int(begins[block]) + min(int(np.searchsorted(within, left, side="right")), len(within) - 1)
 
 
 def _directory(model: LanguageModel, length: int, seed: int) -> Path:

@@ -67,7 +67,7 @@ def _recipe(recipe: Path | None, scheme: str, method: str) -> Recipe:
 
 
 def _show(document: dict[str, Any]) -> None:
-    columns = ("tensor", "scheme", "KL alone", "regained", "estimate", "SQNR dB")
+    columns = ("tensor", "scheme", "KL alone", "regained", "estimate", "SQNR dB", "output error")
     rows = [
         (
             tensor["name"],
@@ -76,10 +76,18 @@ def _show(document: dict[str, Any]) -> None:
             f"{tensor['kl_regained']:.3g}",
             f"{tensor['kl_estimated']:.3g}",
             "" if tensor["sqnr_db"] is None else f"{tensor['sqnr_db']:.1f}",
+            "" if tensor["output_error"] is None else f"{100 * tensor['output_error']:.2g} %",
         )
         for tensor in document["tensors"][:SHOWN]
     ]
     print_table(document["verdict"], columns, rows, 2)
+    kinds = [
+        (kind["kind"], f"{100 * kind['weights_share']:.3g} %", f"{kind['kl']:.3g}", f"{100 * kind['kl_share']:.3g} %")
+        for kind in document["kinds"]
+    ]
+    print_table(
+        "Kinds of tensors, the one that loses most for its size first", ("kind", "of the weights", "KL", "of the sum"), kinds
+    )
     parts = document["additivity"]
     note(f"one by one they sum to {parts['sum_of_parts']:.3g}, together they cost {parts['together']:.3g} nats a token")
     for fix in document["fixes"]:

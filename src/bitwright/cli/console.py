@@ -17,6 +17,7 @@ from bitwright.cli.command_line import Option
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+    from rich.progress import ProgressColumn
 
 Progress = Callable[[int, int], None]
 Steps = Callable[[str, int, int], None]
@@ -80,13 +81,39 @@ def steps() -> Iterator[Steps]:
         yield lambda message, done, total: bars.update(task, description=message, completed=done, total=total)
 
 
-def _bars() -> Bars:
+@contextmanager
+def timeline() -> Iterator[Callable[[str, float, float], None]]:
+    """A callback (what is being done, seconds so far, seconds in all) for work whose end is known by its phases' forecasts."""
+    if not sys.stderr.isatty():
+        yield _TimeLines()
+        return
+    from rich.progress import BarColumn, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}")
+    with _bars(*columns) as bars:
+        task = bars.add_task("", total=None, left="")
+
+        def report(message: str, done: float, total: float) -> None:
+            left = f"{done / max(total, 1e-9):.0%}, about {span(total - done)} left"
+            bars.update(task, description=message, completed=done, total=total, left=left)
+
+        yield report
+
+
+def span(seconds: float) -> str:
+    """42 s, or 3 min 20 s."""
+    minutes, rest = divmod(round(max(seconds, 0.0)), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _bars(*columns: ProgressColumn) -> Bars:
+    """Without columns: what is done, a bar, the share and the time that is left at the pace so far."""
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    return Bars(*columns, console=Console(stderr=True), transient=True)
+    usual = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    return Bars(*(columns or usual), console=Console(stderr=True), transient=True)
 
 
 class _Lines:
@@ -114,6 +141,19 @@ class _StepLines:
     def __call__(self, message: str, done: int, total: int) -> None:
         left = (time.monotonic() - self.begin) * (total - done) / done if done else None
         note(f"[{done + 1}/{total}] {message}" + ("" if left is None else f", about {left:.0f} s left"))
+
+
+class _TimeLines:
+    """A line every few seconds, and one where another phase begins."""
+
+    def __init__(self) -> None:
+        self.last, self.message = -SECONDS_BETWEEN_LINES, ""
+
+    def __call__(self, message: str, done: float, total: float) -> None:
+        if message == self.message and done - self.last < SECONDS_BETWEEN_LINES:
+            return
+        self.last, self.message = done, message
+        note(f"{message}: {done / max(total, 1e-9):.0%} of all, about {span(total - done)} left")
 
 
 def megabytes(size: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from bitwright.cli.command_line import Argument, Option
-from bitwright.cli.console import Json, megabytes, note, print_json, print_table, progress
+from bitwright.cli.console import Json, megabytes, note, print_json, print_table, timeline
 
 if TYPE_CHECKING:
     from bitwright.analysis.planning import Plan
@@ -18,10 +18,14 @@ def plan(  # noqa: PLR0913 - one parameter an option
     output: Annotated[Path, Option("-o", "--output", help="Recipe to write, a .json file.")],
     max_size: Annotated[str | None, Option("--max-size", help="Of all files, such as 80MB.")] = None,
     max_kl: Annotated[str | None, Option("--max-kl", help="Mean KL to the model, in nats a token.")] = None,
-    max_drop: Annotated[str | None, Option("--max-drop", help="Growth of perplexity, such as 0.5%.")] = None,
+    max_drop: Annotated[
+        str | None, Option("--max-drop", help="Growth of perplexity, or with --task fall of its score; such as 0.5%.")
+    ] = None,
+    task: Annotated[Path | None, Option("--task", help="Questions with choices, one JSON object a line.")] = None,
     min_speed: Annotated[str | None, Option("--min-speed", help="Decoded tokens a second on this machine.")] = None,
     min_prefill: Annotated[str | None, Option("--min-prefill", help="Tokens a second of a prompt on this machine.")] = None,
     max_ram: Annotated[str | None, Option("--max-ram", help="Peak memory of a run, such as 300MB.")] = None,
+    context: Annotated[int, Option("--context", least=2, help="Tokens of that run; its KV cache narrows where it must.")] = 1024,
     max_energy: Annotated[str | None, Option("--max-energy", help="Joules a token; an estimate.")] = None,
     objective: Annotated[str, Option("--objective", help="What to make best within the limits: loss, size or speed.")] = "",
     method: Annotated[str, Option("--method", help="How codes are chosen; see bitwright methods.")] = "gptq",
@@ -31,6 +35,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     text: Annotated[Path | None, Option("--text", help="Text to verify on. [more that the model writes]")] = None,
     threads: Annotated[int | None, Option("--threads", least=1, help="For speed. [the fastest number]")] = None,
     device: Annotated[Path | None, Option("--device", help="Plan for a machine: its device_costs.json. [this one]")] = None,
+    swaps: Annotated[int, Option("--swaps", least=0, help="Steps of climbing after the first plan, each made and measured.")] = 1,
     estimate: Annotated[bool, Option("--estimate", help="Neither make nor measure the plan: under a minute for 135M.")] = False,
     report: Annotated[Path | None, Option("--report", help="Page to write, an .html file.")] = None,
     as_json: Json = False,
@@ -45,11 +50,12 @@ def plan(  # noqa: PLR0913 - one parameter an option
         None if max_size is None else parse_bytes(max_size),
         None if max_ram is None else parse_bytes(max_ram),
         None if max_kl is None else parse_number(max_kl, "--max-kl"),
-        None if max_drop is None else parse_share(max_drop),
+        None if max_drop is None or task is not None else parse_share(max_drop),
         None if min_speed is None else parse_number(min_speed, "--min-speed"),
         None if min_prefill is None else parse_number(min_prefill, "--min-prefill"),
         None if max_energy is None else parse_number(max_energy, "--max-energy"),
         objective,
+        None if max_drop is None or task is None else parse_share(max_drop),
     )
     from bitwright.artifact.staging import check_file, write_file
 
@@ -57,12 +63,16 @@ def plan(  # noqa: PLR0913 - one parameter an option
         if place is not None:
             check_file(place)
     from bitwright.allocation.candidates import SCHEMES
+    from bitwright.analysis.plan_forecast import phases
     from bitwright.analysis.planning import Settings, find_plan
     from bitwright.analysis.report import finite, write
     from bitwright.analysis.scored_text import read_text
+    from bitwright.analysis.tasks import choice_task
+    from bitwright.analysis.timeline import Timeline
     from bitwright.calibration.text import Source
     from bitwright.models import load
 
+    source = load(model)
     held_out = None if text is None else read_text(text, 2**20)
     settings = Settings(
         schemes=SCHEMES if schemes is None else tuple(schemes.split(",")),
@@ -72,10 +82,13 @@ def plan(  # noqa: PLR0913 - one parameter an option
         held_out=held_out,
         threads=threads,
         device=device,
+        context=context,
         verify=not estimate,
+        swaps=swaps,
+        task=None if task is None else choice_task(task, source),
     )
-    source = load(model)
-    found = find_plan(source, budget, settings, progress)
+    with timeline() as report_time:
+        found = find_plan(source, budget, settings, Timeline(phases(source, settings), report_time).watch)
     write_file(output, json.dumps(finite(found.recipe.to_dict() | {"plan": found.to_dict()}), indent=1) + "\n")
     if report is not None:
         from bitwright.analysis.ceilings import Ceilings
@@ -97,6 +110,7 @@ def _public(found: Plan) -> dict[str, float | None]:
         "kl_mean": found.measured.get("divergence"),
         "kl_mean_predicted": found.foretold["divergence"],
         "decode_tokens_per_s": 1 / best["seconds"] if "seconds" in best else None,
+        "task_drop": None if found.drop is None else found.drop.drop,
         "peak_rss_bytes": best.get("ram"),
         "joules_per_token": best["joules"],
     }
@@ -107,15 +121,24 @@ def _show(found: Plan, output: Path, report: Path | None) -> None:
 
     kinds: dict[str, dict[str, int]] = {}
     lost: dict[str, float] = {}
-    for unit, candidate in found.candidates():
+    for (unit, candidate), loss in zip(found.candidates(), found.losses(), strict=True):
         counts = kinds.setdefault(unit.kind, {})
         counts[str(candidate.choice.scheme)] = counts.get(str(candidate.choice.scheme), 0) + 1
-        lost[unit.kind] = lost.get(unit.kind, 0.0) + found.factor * candidate.divergence
+        lost[unit.kind] = lost.get(unit.kind, 0.0) + loss
     rows = [
         (kind, ", ".join(f"{count} x {scheme}" for scheme, count in sorted(counts.items())), f"{lost[kind]:.3g}")
         for kind, counts in kinds.items()
     ]
     print_table(verdict_of_plan(found), ("tensors", "schemes", "KL"), rows, 2)
+    for step in found.steps:
+        said = "kept" if step.kept else "undone"
+        note(f"{step.swapped} tensors swapped schemes: KL {step.before:.4g} -> {step.after:.4g} on text for comparing, {said}")
+    if found.drop is not None:
+        between = "" if found.drop.interval is None else f" ({found.drop.interval[0]:.3g} to {found.drop.interval[1]:.3g})"
+        note(f"the task's score falls by {found.drop.drop:.3g}{between} from {found.drop.score_reference:.3g}")
+    if "seconds" in found.measured:
+        speed, memory = f"{1 / found.measured['seconds']:.0f} tokens/s", megabytes(int(found.measured["ram"]))
+        note(f"measured {speed} and {memory} of memory at most")
     if "seconds" in found.foretold:
         note(f"foretold {1 / found.foretold['seconds']:.0f} tokens/s, {megabytes(int(found.foretold['ram']))} of memory at most")
     note(f"wrote {output}" + (f" and {report}" if report else "") + f"; bitwright quantize MODEL --recipe {output} -o OUT")

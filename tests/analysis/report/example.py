@@ -65,6 +65,11 @@ def example(blocks: int = 30, seed: int = 0) -> Json:
             "noise_floor_kl": 0.00021,
         },
         "tensors": tensors,
+        "kinds": _kinds(tensors),
+        "swaps": [
+            {"swapped": 23, "before": 0.0437, "after": 0.0412, "kept": True},
+            {"swapped": 5, "before": 0.0412, "after": 0.0418, "kept": False},
+        ],
         "fixes": [_fix(draw, tensor) for tensor in worst],
         "additivity": {"sum_of_parts": total, "together": 0.0412},
         "estimate": {"rank_correlation": 0.93, "tensors": len(tensors)},
@@ -244,3 +249,17 @@ def _roofline() -> Json:
     for point in points:
         point["bytes"] = int(point["bytes"])
     return {"bandwidth_bytes_per_s": 1.42e10, "peak_operations_per_s": 9.1e11, "points": points}
+
+
+def _kinds(tensors: list[Json]) -> list[Json]:
+    weights, loss = (sum(map(of, tensors)) for of in (_weights, lambda tensor: tensor["kl_alone"]))
+    rows = []
+    for kind in dict.fromkeys(tensor["kind"] for tensor in tensors):
+        mine = [tensor for tensor in tensors if tensor["kind"] == kind]
+        lost = sum(tensor["kl_alone"] for tensor in mine)
+        rows.append({"kind": kind, "weights_share": sum(map(_weights, mine)) / weights, "kl": lost, "kl_share": lost / loss})
+    return sorted(rows, key=lambda row: -row["kl_share"] / row["weights_share"])
+
+
+def _weights(tensor: Json) -> int:
+    return int(np.prod(tensor["shape"]))

@@ -84,6 +84,16 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class TensorKind:
+    """All tensors of one kind: their shares of the weights and of the summed loss, which is `kl`."""
+
+    kind: str
+    weights_share: float
+    kl: float
+    kl_share: float
+
+
+@dataclass(frozen=True)
 class Fix:
     """A change that was tried for one tensor, and what it measured."""
 
@@ -176,6 +186,16 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Swap:
+    """A step after the first plan: how many tensors changed schemes, and the KL before and after on text for comparing."""
+
+    swapped: int
+    before: float
+    after: float
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Limit:
     quantity: str
     limit: float
@@ -220,6 +240,7 @@ class Document:
     text: Text | None = None
     whole: Whole | None = None
     tensors: tuple[Tensor, ...] = ()
+    kinds: tuple[TensorKind, ...] = ()
     fixes: tuple[Fix, ...] = ()
     additivity: Additivity | None = None
     estimate: Estimate | None = None
@@ -228,6 +249,7 @@ class Document:
     histograms: tuple[Histogram, ...] = ()
     frontier: tuple[Point, ...] = ()
     predicted: tuple[Prediction, ...] = ()
+    swaps: tuple[Swap, ...] = ()
     budget: tuple[Limit, ...] = ()
     roofline: Roofline | None = None
     energy: Energy | None = None

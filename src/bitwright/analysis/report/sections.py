@@ -43,6 +43,8 @@ def _map(document: Document) -> Section | None:
     parts: list[Part] = [Map((share, bits) if document.cost > 0 else (bits,), outside)]
     if said := sentences.additivity(document):
         parts.append(Note(said))
+    if document.kinds:
+        parts.append(tables.kinds(document))
     return Section("map", "Where the loss arises", sentences.map_(document), tuple(parts))
 
 
@@ -83,6 +85,8 @@ def _predicted(document: Document) -> Section | None:
         height = 90 + ROW * len(document.predicted)
         parts.append(Chart("predicted", "True against predicted", figures.predicted(document.predicted), height=height))
         parts.append(tables.predicted(document))
+    if said := sentences.swaps(document):
+        parts.append(Note(said))
     if said := sentences.estimate(document):
         parts.append(Note(said))
     if any(tensor.kl_estimated and tensor.kl_alone for tensor in document.tensors):

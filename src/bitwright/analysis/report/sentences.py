@@ -96,6 +96,15 @@ def predicted(document: Document) -> str:
     return f"{opening} The largest miss is {percent(miss)}, in {quantity}."
 
 
+def swaps(document: Document) -> str | None:
+    said = [
+        f"{step.swapped} tensors {'swapped' if step.kept else 'would have swapped'} schemes, KL {number(step.before)} to "
+        f"{number(step.after)} on text for comparing plans{'' if step.kept else ', so the swap was undone'}"
+        for step in document.swaps
+    ]
+    return f"After the first plan, measured from its inside: {'; then '.join(said)}." if said else None
+
+
 def estimate(document: Document) -> str | None:
     if document.estimate is None:
         return None

@@ -78,6 +78,27 @@ def worst(tensors: Sequence[Tensor]) -> Table:
     return Table("The costliest tensors", columns, tuple(rows))
 
 
+def kinds(document: Document) -> Table:
+    columns = (
+        Column("kind"),
+        Column("of the weights", True),
+        Column("KL", True, True),
+        Column("of the loss", True),
+        Column("loss for its size", True),
+    )
+    rows = [
+        (
+            Cell(one.kind),
+            _cell(one.weights_share, percent),
+            _cell(one.kl),
+            _cell(one.kl_share, percent),
+            _cell(one.kl_share / one.weights_share if one.weights_share else None, lambda value: f"{number(value, 2)} times"),
+        )
+        for one in document.kinds
+    ]
+    return Table("Kinds of tensors, the one that loses most for its size first", columns, tuple(rows))
+
+
 def cumulative(document: Document) -> Table:
     rows = [(_cell(step.block, lambda block: f"{block:.0f}"), _cell(step.kl)) for step in document.cumulative]
     return Table("KL with the blocks up to this one quantized", (Column("block", True), Column("KL", True)), tuple(rows))

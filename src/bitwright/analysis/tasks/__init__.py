@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bitwright.analysis.tasks.figures import Figure, auc, top1_accuracy, word_error_rate
-from bitwright.analysis.tasks.multiple_choice import ChoiceComparison, TaskResult, compare_choices, multiple_choice
+from bitwright.analysis.tasks.multiple_choice import ChoiceComparison, TaskResult, choice_task, compare_choices, multiple_choice
 from bitwright.analysis.tasks.paired import Drop, mcnemar, paired_drop, task_drop
 from bitwright.analysis.tasks.questions import Question, read_questions
 
@@ -14,6 +14,7 @@ __all__ = [
     "Question",
     "TaskResult",
     "auc",
+    "choice_task",
     "compare_choices",
     "mcnemar",
     "multiple_choice",

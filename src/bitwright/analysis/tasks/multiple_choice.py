@@ -99,6 +99,20 @@ class ChoiceComparison:
         return result
 
 
+def choice_task(path: str | Path, reference: LanguageModel) -> Callable[[LanguageModel], Mask]:
+    """A measure for plans: whether each question of a file was answered right, by models as they run, `reference` in 32 bits.
+
+    Raises `TaskError` at once for a file that holds no questions.
+    """
+    questions, original = read_questions(path), reference.fingerprint()
+
+    def right(model: LanguageModel) -> Mask:
+        in_full = model.fingerprint() == original
+        return multiple_choice(model, questions, "fp32" if in_full else "int8", "fp32" if in_full else "fp16").right
+
+    return right
+
+
 def compare_choices(
     model: LanguageModel | str | Path,
     reference: LanguageModel | str | Path | None,

@@ -1,0 +1,67 @@
+"""How long each phase of a plan should take on this machine, before it begins: for the bar that shows the time left.
+
+What rounding and writing text take is foretold by calibration/forecast.py, which measures this machine's pace for a second. The
+other phases are so many times one forward pass over their tokens, which it foretells as well; the multiples below were measured
+with `python benchmarks/plans.py --phases` on the machine that docs/planning.md names. timeline.py corrects what is left by what
+earlier phases took.
+"""
+
+from __future__ import annotations
+
+from bitwright.analysis.climbing import MOST_TENSORS
+from bitwright.analysis.plan_types import Settings
+from bitwright.analysis.planning import (
+    CLIMBING_WINDOWS,
+    HELD_OUT_LENGTH,
+    PLAN_LENGTH,
+    PLAN_WINDOWS,
+    PROOF_WINDOWS,
+    source_of,
+)
+from bitwright.calibration.forecast import Work, forecast
+from bitwright.core import Recipe, Scheme
+from bitwright.models.base import LanguageModel
+from bitwright.quantization import quantize
+
+Phases = list[tuple[str, float]]
+
+# Of forward passes over the phase's own tokens, with moments
+SENSITIVITY_PASSES = 3.1
+MEASURED_PASSES = 1.9  # of a model and its reference by the engine
+RESTORED_PASSES = 1.0  # of one tensor, from the block that it stands in
+# Of what rounding the whole model takes
+CANDIDATES = 0.24
+# Of what calibration/forecast.py says of text: many windows are written together
+WRITING = 0.45
+# Seconds
+A_WRITER = 4.0  # a model at 8 bits
+A_SCHEME = 4.0  # of the device
+A_TRIAL = 8.0  # loading, speed, memory
+
+
+def phases(model: LanguageModel, settings: Settings) -> Phases:
+    """(what is said to be done, seconds) in order. Raises what `quantize` raises for settings that cannot be."""
+    source = source_of(settings)
+    tokens = min(source.windows, PLAN_WINDOWS) * min(source.length, PLAN_LENGTH)
+    made = quantize(model, Recipe.uniform(settings.schemes[-1], settings.method, rotate=settings.rotate), source).forecast()
+    length = min(HELD_OUT_LENGTH, model.architecture.context_length)
+    proof, climbing = PROOF_WINDOWS * length, CLIMBING_WINDOWS * length
+    schemes = [Scheme.parse(scheme) for scheme in settings.schemes]
+    pace = forecast(model, Work({}, {}, (1, tokens), 0, 0, 1)).seconds / tokens
+    token = forecast(model, Work({}, {}, (1, tokens), 1, 0, 1)).writing_seconds  # of a text
+    writing = A_WRITER + WRITING * made.writing_seconds if made.writing_seconds else 0.0
+    found: Phases = [("writing calibration text", writing)]
+    found += [("finding what each tensor's error costs", SENSITIVITY_PASSES * pace * tokens + CANDIDATES * made.seconds)]
+    if not settings.verify:
+        return found
+    if settings.held_out is None:
+        found += [("writing text to verify on", A_WRITER + WRITING * token * (proof + climbing))]
+    trial = A_TRIAL + 2 * MEASURED_PASSES * pace * (proof + climbing)
+    found += [("measuring this device", A_SCHEME * len(schemes))]
+    found += [("measuring what rounded activations cost", A_WRITER + 3 * MEASURED_PASSES * pace * proof)]
+    for step in range(1 + settings.swaps):
+        name = "measuring plan 1" if step == 0 else f"measuring swap {step}"
+        if step:
+            found += [("looking for swaps", RESTORED_PASSES * pace * climbing * MOST_TENSORS)]
+        found += [("rounding layer by layer", made.seconds), (name, trial)]
+    return found

@@ -1,0 +1,124 @@
+"""What a plan is asked for beside its budget, and what it is when it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bitwright.allocation.budget import Budget
+from bitwright.allocation.candidates import SCHEMES, Candidate, Unit
+from bitwright.allocation.device import DeviceCosts
+from bitwright.analysis.tasks.paired import Drop
+from bitwright.analysis.trial import Task
+from bitwright.calibration.text import Source
+from bitwright.core import Recipe
+from bitwright.runtime import RuntimeSetting
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to plan: which candidates, what text, for which use.
+
+    `schemes` are candidates, all rounded by `method`, columns turned with `rotate`. `calibration` is the text that
+    sensitivities are found on and weights are rounded by; `held_out` that on which plans are proved, by default more of the
+    model's own. Speed is that of `threads`, on this machine or on the one that measured `device`. Memory is that of a run
+    through `context` tokens. `verify` makes and measures the plan, which then takes up to `swaps` steps of climbing, each
+    made and measured, too. `task` is any measure of quality, for `Budget.max_task_drop`.
+    """
+
+    schemes: tuple[str, ...] = SCHEMES
+    method: str = "gptq"
+    rotate: bool = True
+    calibration: Source = field(default_factory=Source)
+    held_out: str | None = None
+    threads: int | None = None
+    device: Path | None = None
+    context: int = 1024
+    verify: bool = True
+    swaps: int = 1
+    task: Task | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of climbing: how many tensors changed schemes, the loss before and after on the text for comparing."""
+
+    swapped: int
+    before: float
+    after: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`foretold` and `measured` by quantity: bytes, divergence, seconds, prefill, ram, joules. `measured` holds what was.
+
+    `units` and `chosen` are the candidates and which was taken; `weights` say by how much a unit's foretold loss counts,
+    after `factor`, the loss a unit of foretold loss; `noise` is that of rounded activations; `interval` is that of the
+    measured divergence; `device` is None where nothing asked for its speed.
+    """
+
+    recipe: Recipe
+    budget: Budget
+    units: tuple[Unit, ...]
+    chosen: tuple[int, ...]
+    foretold: dict[str, float]
+    measured: dict[str, float]
+    interval: tuple[float, float] | None
+    factor: float
+    weights: tuple[float, ...]
+    noise: float
+    device: DeviceCosts | None
+    steps: tuple[Step, ...] = ()
+    drop: Drop | None = None
+
+    def candidates(self) -> Iterator[tuple[Unit, Candidate]]:
+        """Each unit with what was chosen for it."""
+        for unit, index in zip(self.units, self.chosen, strict=True):
+            yield unit, unit.candidates[index]
+
+    def factors(self) -> list[float]:
+        """By how much to multiply the foretold loss of each unit's candidates."""
+        return [self.factor * weight for weight in self.weights]
+
+    def losses(self) -> list[float]:
+        """What each unit's choice is foretold to cost, nats a token."""
+        return [factor * each.divergence for factor, (_, each) in zip(self.factors(), self.candidates(), strict=True)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the recipe file says of the plan, JSON-ready."""
+        return {
+            "budget": self.budget.given() | ({"objective": self.budget.objective} if self.budget.objective else {}),
+            "foretold": self.foretold,
+            "measured": self.measured,
+            "measured_divergence_interval": list(self.interval) if self.interval else None,
+            "task": vars(self.drop) if self.drop else None,
+            "swaps": [vars(step) for step in self.steps],
+            "factor": self.factor,
+            "activations": self.noise,
+            "machine": self.device.machine if self.device else None,
+        }
+
+
+def recipe_of(
+    units: Sequence[Unit], chosen: Sequence[int], losses: Sequence[float], runtime: tuple[RuntimeSetting, ...]
+) -> Recipe:
+    """One choice for each tensor, with the reason beside it. `losses`: by how much to multiply each unit's foretold loss."""
+    choices = []
+    for unit, index, factor in zip(units, chosen, losses, strict=True):
+        choices.append(replace(unit.candidates[index].choice, reason=reason_of(unit, index, factor)))
+    return Recipe(tuple(choices), runtime=runtime)
+
+
+def reason_of(unit: Unit, index: int, factor: float) -> str:
+    """What the choice costs, and what the next smaller and larger would."""
+    ordered = sorted(range(len(unit.candidates)), key=lambda i: unit.candidates[i].bits)
+    position = ordered.index(index)
+    parts = [f"KL {factor * unit.candidates[index].divergence:.2g}"]
+    for step in (-1, 1):
+        if 0 <= position + step < len(ordered):
+            other = unit.candidates[ordered[position + step]]
+            parts.append(f"{other.choice.scheme} {factor * other.divergence:.2g}")
+    return "; ".join(parts)

@@ -1,0 +1,96 @@
+"""A plan that was made: the artifact as `quantize` writes it, and everything about it that can be measured rather than foretold.
+
+    bytes       of all files                         divergence   mean KL on text for the proof, with its interval
+    seconds     of one decoded token                 climbing     mean KL on other text, by which plans are compared
+    prefill     of a prompt of PROMPT tokens         task         what a task lost
+    ram         peak of a process that fills the context
+
+Plans are compared on one text and proved on another: the least of several measured losses is partly luck, and that luck
+would be in the proof.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.allocation.budget import PROMPT
+from bitwright.allocation.device import prompt_time, token_time
+from bitwright.allocation.memory import Running, true_peak
+from bitwright.analysis.evaluate import figures, joined, measure
+from bitwright.analysis.tasks.paired import Drop, Scored, task_drop
+from bitwright.artifact import ArtifactModel
+from bitwright.calibration.text import Watch
+from bitwright.engine import Engine
+from bitwright.models.base import LanguageModel
+from bitwright.quantization import QuantizedModel
+from bitwright.runtime import resolved
+
+Floats = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
+Task = Callable[[LanguageModel], Scored]
+
+DEPTH = 128  # tokens of context at which speed is foretold and measured
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a made plan is held against: the model, texts for the proof and for comparing, how it is run, a task if any."""
+
+    model: LanguageModel
+    proof: Sequence[Tokens]
+    climbing: Sequence[Tokens]
+    running: Running
+    task: Task | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """`measured` by quantity, `climbing` and `interval` as above; `saved` lives in `directory`, which goes with the trial."""
+
+    saved: ArtifactModel
+    measured: dict[str, float]
+    interval: tuple[float, float]
+    climbing: float
+    drop: Drop | None
+    directory: tempfile.TemporaryDirectory[str]
+
+
+def tried(made: QuantizedModel, held: Examination, what: str, watch: Watch) -> Trial:
+    """Make `made` and measure it. Raises what `save` and `measure` raise."""
+    directory = tempfile.TemporaryDirectory(prefix="bitwright-plan-")
+    output = Path(directory.name) / "artifact"
+    made.calibrate(output, watch)
+    saved = made.save(output)
+    measured = {"bytes": float(sum(path.stat().st_size for path in output.rglob("*") if path.is_file()))}
+    texts = [*held.proof, *held.climbing]
+    with watch(what) as progress:
+        scores = list(measure(saved, held.model, texts, _run(saved, texts), progress))
+    proof = scores[: len(held.proof)]
+    found = figures(joined(iter(proof)), [len(window) - 1 for window in held.proof], paired=True)
+    climbing = float(np.mean([score.kl.mean() for score in scores[len(proof) :]]))
+    measured |= {"divergence": found["kl_mean"]} | _speed(saved, held.running)
+    measured["ram"] = float(true_peak(output, held.running))
+    drop = None if held.task is None else task_drop(saved, held.model, held.task)
+    return Trial(saved, measured, found["kl_mean_interval"], climbing, drop, directory)
+
+
+def _run(saved: ArtifactModel, texts: Sequence[Tokens]) -> str | Iterator[Floats]:
+    """As the engine runs it; where the KV cache narrows as a text grows, as if it had from the start: the loss at its worst."""
+    if not saved.runtime:
+        return "int8"
+    last = resolved(saved.runtime)[-1]
+    engine = Engine.load(saved, context=max(map(len, texts)), activations=last.activations, kv_cache=last.kv_cache)
+    return (engine.hidden(window[:-1]) for window in texts)
+
+
+def _speed(saved: ArtifactModel, running: Running) -> dict[str, float]:
+    """Seconds of a token at DEPTH and of a prompt."""
+    context = min(saved.architecture.context_length, max(PROMPT, 2 * DEPTH))
+    engine = Engine.load(saved, threads=running.threads, context=context, runtime=())
+    return {"seconds": token_time(engine, min(DEPTH, context // 2)), "prefill": prompt_time(engine, min(PROMPT, context))}
