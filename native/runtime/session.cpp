@@ -14,6 +14,13 @@ constexpr int kChunk = 256;  // tokens of a prompt taken at a time: a multiple o
 
 int widest(const Model& model) { return std::max({model.hidden, model.heads * model.head_dim, model.intermediate}); }
 
+bool any_quantized(const Model& model) {
+  return std::any_of(model.layers.begin(), model.layers.end(), [](const Layer& layer) {
+    const auto matrices = {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down};
+    return std::any_of(matrices.begin(), matrices.end(), [](const Matrix* matrix) { return matrix->quantized(); });
+  });
+}
+
 }  // namespace
 
 RowForm::RowForm(int rows, int columns, int tile) {
@@ -30,6 +37,7 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
     : model_(std::move(model)),
       options_(options),
       kernels_(kernels()),
+      quantized_(any_quantized(*model_)),
       team_(options.threads),
       rows_(kChunk, widest(*model_), kernels_.tile) {
   const int columns = widest(*model_), tile = kernels_.tile;

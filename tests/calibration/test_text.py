@@ -46,12 +46,13 @@ def test_the_seed_fixes_the_text(model: LanguageModel, monkeypatch: pytest.Monke
 
 def test_a_window_is_what_it_would_be_alone(model: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     together = written(model)
-    monkeypatch.setattr("bitwright.engine.AT_ONCE", 1)
+    monkeypatch.setattr(self_written, "AT_ONCE", 1)
     monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path / "other"))
     assert np.array_equal(written(model), together)
 
 
-def test_progress_counts_every_token(model: LanguageModel) -> None:
+def test_progress_counts_every_token(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_written, "AT_ONCE", 8)
     told: list[tuple[int, int]] = []
     self_written.self_written(model, SHAPE, 0, lambda: model, lambda *step: told.append(step))
     total = SHAPE[0] * SHAPE[1]
@@ -86,6 +87,7 @@ def test_an_interrupted_run_goes_on(model: LanguageModel, monkeypatch: pytest.Mo
         if done >= 12 * SHAPE[1]:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(self_written, "AT_ONCE", 8)
     with pytest.raises(KeyboardInterrupt):
         self_written.self_written(model, SHAPE, 0, lambda: model, stop)
     kept = list((tmp_path / "cache").rglob("*.npy"))

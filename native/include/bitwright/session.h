@@ -160,9 +160,10 @@ class Session {
   void merge(const QueryTile& tile, int row, const float* partials, const Layer& layer, float* out) const;
   const float* attended(int row, const Layer& layer, float* line) const;
   Interval spans(const QueryTile& tile, const Layer& layer) const;
-  // Whether a matrix unit attends: eight-bit activations ask for no more than its bf16 gives.
+  // Whether a matrix unit attends: products of eight bits ask for no more than its bf16 gives.
   bool on_matrix(const KvCache& cache) const {
-    return kernels_.attention != nullptr && options_.activations == Activations::int8 && cache.type() == CacheType::fp16;
+    return kernels_.attention != nullptr && quantized_ && options_.activations == Activations::int8 &&
+           cache.type() == CacheType::fp16;
   }
   int attention_rows(const KvCache& cache) const {
     return on_matrix(cache) ? kMatrixRows : cache.coded() ? kernels_.tile / 2 : kernels_.tile;
@@ -206,6 +207,7 @@ class Session {
   std::shared_ptr<const Model> model_;
   SessionOptions options_;
   const Kernels& kernels_;
+  const bool quantized_;  // whether any layer multiplies codes
   ThreadTeam team_;
   RowBuffer rows_;
   std::vector<Scratch> scratch_;
