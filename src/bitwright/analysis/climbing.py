@@ -28,7 +28,7 @@ Doubles = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
-MOST_TENSORS = 64  # that are restored, those of the largest foretold loss
+MOST_TENSORS = 40  # that are restored, those of the largest foretold loss
 LEAST_WEIGHT = 0.2  # a tensor whose restoring hurts is not taken to be free
 
 
