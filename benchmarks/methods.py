@@ -128,10 +128,10 @@ def with_earlier(rows: list[Row], failed: dict[str, str], where: Row, earlier: R
 
 
 def written(windows: int) -> Path:
-    """The calibration tokens that `bitwright quantize --calibration self` takes, in a file for peers."""
-    path = home() / f"methods-calibration-{windows}.npy"
-    if not path.exists():
-        np.save(path, bitwright.quantize(load(twin()), recipe("int4-g64", "gptq", True), Source("self", windows)).text.windows)
+    """The calibration tokens that `bitwright quantize --calibration self` takes today, in a file for peers."""
+    found = bitwright.quantize(load(twin()), recipe("int4-g64", "gptq", True), Source("self", windows)).text.windows
+    path = home() / f"methods-calibration-{hashlib.sha256(found.tobytes()).hexdigest()[:16]}.npy"
+    np.save(path, found)
     return path
 
 
