@@ -89,41 +89,32 @@ void quantize_row(const float* x, int columns, bool whole, RowTarget target) {
 }
 
 template <class Isa>
-void quantize_row_wide(const float* x, int columns, bool whole, RowTarget target) {
+void quantize_row_wide(const float* x, int columns, bool whole, RowTarget high, RowTarget low) {
   constexpr float kBase = 254.0f, kMost = 127.0f * kBase + 126.0f;  // one more would round up to 128 * 254
-  const int tile = target.tile;
-  float* scales = target.scales;
-  int32_t* negated_sums = target.negated_sums;
   const float row = whole ? row_bound<Isa>(x, columns) : 0.0f;
-  int32_t totals[2] = {};
-  for (int k = 0; k < columns; k += kBlock, negated_sums += tile) {
+  int32_t high_total = 0, low_total = 0;
+  for (int k = 0, block = 0; k < columns; k += kBlock, block++) {
     const Padded<kBlock> padded(x + k, columns - k);
     const float bound = whole ? row : block_bound<Isa>(padded.values), unit = bound / kMost;
     const float inverse = bound > 0.0f ? kMost / bound : 0.0f;
-    if (!whole || k == 0) {
-      scales[0] = unit * kBase;
-      scales[1] = unit;
-      scales += tile;
-    }
+    if (!whole || k == 0) high.scales[block * high.tile] = unit * kBase, low.scales[block * low.tile] = unit;
     int8_t first[kBlock], second[kBlock];
     auto first_sum = Isa::set1(0.0f), second_sum = Isa::set1(0.0f);
     for (int half = 0; half < kBlock; half += kPanelRows) {
       const auto code = Isa::round(Isa::mul(Isa::load(padded.values + half), Isa::set1(inverse)));
-      const auto high = Isa::round(Isa::mul(code, Isa::set1(1.0f / kBase)));
-      const auto low = Isa::sub(code, Isa::mul(high, Isa::set1(kBase)));
-      Isa::store_int8(first + half, high);
-      Isa::store_int8(second + half, low);
-      first_sum = Isa::add(first_sum, high);
-      second_sum = Isa::add(second_sum, low);
+      const auto upper = Isa::round(Isa::mul(code, Isa::set1(1.0f / kBase)));
+      const auto lower = Isa::sub(code, Isa::mul(upper, Isa::set1(kBase)));
+      Isa::store_int8(first + half, upper);
+      Isa::store_int8(second + half, lower);
+      first_sum = Isa::add(first_sum, upper);
+      second_sum = Isa::add(second_sum, lower);
     }
-    int32_t* codes = target.block(k / kBlock);
-    place_codes(first, target.step(), codes);
-    place_codes(second, target.step(), codes + target.next_row());
-    negated_sums[0] = -static_cast<int32_t>(Isa::sum(first_sum));
-    negated_sums[1] = -static_cast<int32_t>(Isa::sum(second_sum));
-    for (int i = 0; i < 2; i++) totals[i] += negated_sums[i];
+    place_codes(first, high.step(), high.block(block));
+    place_codes(second, low.step(), low.block(block));
+    high_total += high.negated_sums[block * high.tile] = -static_cast<int32_t>(Isa::sum(first_sum));
+    low_total += low.negated_sums[block * low.tile] = -static_cast<int32_t>(Isa::sum(second_sum));
   }
-  for (int i = 0; i < 2; i++) target.negated_total[i] = totals[i];
+  *high.negated_total = high_total, *low.negated_total = low_total;
 }
 
 // Lane i and lane i ^ kDistance become their sum (lower) and difference (upper).

@@ -4,13 +4,12 @@
 
 namespace bitwright {
 
-// A rotated row has one scale, others one for each block of 32.
 QuantizedRows Session::quantized_rows(const RowForm& form, int count, int columns, bool whole) const {
   const int lines = count * width();
-  const bool apart = lines <= kernels_.few_rows && width() == 1, packed = !apart && kernels_.packed;
+  const bool few = apart(count), packed = !few && kernels_.packed;
   return {lines,
           (columns + kBlock - 1) / kBlock,
-          apart    ? 1
+          few      ? 1
           : packed ? kPackedRows
                    : kernels_.tile,
           whole,
@@ -26,8 +25,10 @@ Session::Wanted Session::wanted(std::initializer_list<Product> products) const {
   for (const Product& product : products)
     for (const Matrix* matrix : {product.matrix, product.times}) {
       if (matrix == nullptr) continue;
-      if (matrix->rotated())
+      if (matrix->rotated()) {
         (integer(*matrix) ? forms.rotated_integer : forms.rotated_dense) = true;
+        forms.whole = whole(*matrix);
+      }
       else
         (integer(*matrix) ? forms.integer : forms.dense) = true;
     }
@@ -41,7 +42,7 @@ void Session::place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, 
   float* rotated = scratch.rotated.data();
   kernels_.hadamard(x, columns, rotation_block(columns), rotated);
   if (forms.rotated_dense) place_dense(rows.rotated, row, count, columns, rotated);
-  if (forms.rotated_integer) place_integer(rows.rotated, row, count, columns, true, rotated);
+  if (forms.rotated_integer) place_integer(rows.rotated, row, count, columns, forms.whole, rotated);
 }
 
 void Session::place_dense(RowForm& form, int row, int count, int columns, const float* x) {
@@ -51,8 +52,11 @@ void Session::place_dense(RowForm& form, int row, int count, int columns, const 
 }
 
 void Session::place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x) {
-  const auto quantize = width() == 2 ? kernels_.quantize_row_wide : kernels_.quantize_row;
-  quantize(x, columns, whole, quantized_rows(form, count, columns, whole).target(row * width()));
+  const QuantizedRows rows = quantized_rows(form, count, columns, whole);
+  if (width() == 2)
+    kernels_.quantize_row_wide(x, columns, whole, rows.target(2 * row), rows.target(2 * row + 1));
+  else
+    kernels_.quantize_row(x, columns, whole, rows.target(row));
 }
 
 void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range) {
@@ -69,7 +73,7 @@ void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count,
 void Session::multiply_panels(Scratch& scratch, const RowBuffer& rows, int count, const Matrix& matrix, PanelRange range,
                               Output out) {
   const RowForm& form = rows.form(matrix);
-  const QuantizedRows x = quantized_rows(form, count, matrix.columns(), matrix.rotated());
+  const QuantizedRows x = quantized_rows(form, count, matrix.columns(), whole(matrix));
   if (!matrix.quantized())
     kernels_.dense_matmul(matrix.dense_panels(), form.dense.as<float>(), count, range, out);
   else if (!integer(matrix))

@@ -16,8 +16,8 @@ void Session::multiply(int thread, int count, int columns, std::initializer_list
   RowBuffer& rows = single ? scratch.row : rows_;
   const Wanted forms = wanted(products);
   // Few rows of codes lie apart, so that threads may take one each; others share cache lines with their tile.
-  const bool apart = count <= kernels_.few_rows && width() == 1 && !forms.dense && !forms.rotated_dense;
-  const int tile = apart ? 1 : kernels_.tile, tiles = (count + tile - 1) / tile;
+  const bool alone = apart(count) && !forms.dense && !forms.rotated_dense;
+  const int tile = alone ? 1 : kernels_.tile, tiles = (count + tile - 1) / tile;
   const Share share = single ? Share(1, 0, 1) : Share(tiles, thread, team_.size());
   for (int row = share.begin * tile; row < std::min(count, share.end * tile); row++)
     place_row(scratch, rows, forms, row, count, columns, read(row, scratch.line.data()));

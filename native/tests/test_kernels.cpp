@@ -271,8 +271,14 @@ void check_rows(const Kernels& k) {
       const size_t blocks = (n + kBlock - 1) / kBlock;
       std::vector<int32_t> a(2 * blocks * 8), b(a.size()), na(2 * blocks), nb(na), ta(2), tb(2);
       std::vector<float> sa(2 * blocks), sb(sa);
-      k.quantize_row_wide(x.data(), n, whole, {2, false, a.data(), sa.data(), na.data(), ta.data()});
-      scalar().quantize_row_wide(x.data(), n, whole, {2, false, b.data(), sb.data(), nb.data(), tb.data()});
+      const auto wide = [&](const Kernels& by, auto& codes, auto& scales, auto& sums, auto& totals) {
+        const auto line = [&](int i) {
+          return RowTarget{2, false, codes.data() + i, scales.data() + i, sums.data() + i, totals.data() + i};
+        };
+        by.quantize_row_wide(x.data(), n, whole, line(0), line(1));
+      };
+      wide(k, a, sa, na, ta);
+      wide(scalar(), b, sb, nb, tb);
       CHECK(a == b && sa == sb && na == nb && ta == tb);
       for (int i = 0; i < n; i++) {  // the two codes give the value back within half a step of 15 bits
         int8_t high[4], low[4];

@@ -100,6 +100,12 @@ def resolved(settings: Sequence[RuntimeSetting]) -> tuple[RuntimeSetting, ...]:
     return tuple(filled)
 
 
+def activations_of(model: object) -> str:
+    """How a model's activations are held where nobody says: the last of an artifact's runtime settings, or int8."""
+    settings: Sequence[RuntimeSetting] = getattr(model, "runtime", ())
+    return resolved(settings)[-1].activations if settings else "int8"
+
+
 def _check_order(at: str, before: Sequence[RuntimeSetting], setting: RuntimeSetting) -> None:
     """Thresholds come in the order in which they are crossed, or the settings before would never be seen."""
     contexts = [each.from_context for each in before if each.from_context]

@@ -12,7 +12,7 @@ pytest.importorskip("torch", exc_type=ImportError)
 
 import bitwright
 import tiny
-from bitwright.analysis.climbing import MOST_TENSORS, Regained, regained, weights, worth_restoring
+from bitwright.analysis.climbing import MOST_TENSORS, Regained, corrections, of_a_kind, regained, weights, worth_restoring
 from bitwright.analysis.probe import Probe
 from bitwright.core import Recipe
 from bitwright.models import load
@@ -24,13 +24,14 @@ def test_regained_is_the_loss_less_that_with_the_tensor_restored(tiny_directory:
     model = load(tiny_directory("llama"))
     made = bitwright.quantize(model, Recipe.uniform("int3-g32"))
     matrices = [name for name in model.names() if len(model.shape(name)) == 2]
-    found = regained(model, made, matrices[1:3], WINDOWS)
+    groups = [matrices[1:2], matrices[2:3], matrices[1:4]]
+    found = regained(model, made, groups, WINDOWS)
     probe, all_changed = Probe(model, WINDOWS), {name: made.read(name) for name in matrices}
     whole = probe.divergence(all_changed)
-    for name in matrices[1:3]:
-        back = whole - probe.divergence(all_changed | {name: model.read(name)})
-        assert found[name].mean == pytest.approx(back.mean(), abs=1e-6)
-        assert found[name].variance > 0
+    for names, brought in zip(groups, found, strict=True):
+        back = whole - probe.divergence(all_changed | {name: model.read(name) for name in names})
+        assert brought.mean == pytest.approx(back.mean(), abs=1e-6)
+        assert brought.variance > 0
 
 
 def test_ratios_that_noise_explains_change_nothing() -> None:
@@ -50,6 +51,13 @@ def test_ratios_that_are_sure_are_taken_as_they_are() -> None:
 
 def test_a_plan_that_lost_nothing_is_left_alone() -> None:
     assert weights([1.0, 2.0], [Regained(-0.1, 1e-4), Regained(-0.2, 1e-4)]) == [1.0, 1.0]
+
+
+def test_what_a_kind_brings_back_corrects_all_its_tensors_and_one_alone_corrects_itself() -> None:
+    foretold, kinds = [1.0, 1.0, 1.0, 1.0, 0.0], of_a_kind(["q", "v", "q", "v", "k"], [1.0, 1.0, 1.0, 1.0, 0.0])
+    assert kinds == [[0, 2], [1, 3]]
+    sure = [Regained(mean, 1e-9) for mean in (1.0, 3.0, 0.25, 1.75)]  # q is half of what was thought, v one and a half times
+    assert corrections(foretold, kinds, [0, 1], sure) == pytest.approx([0.25, 1.75, 0.5, 1.5, 1.0], rel=1e-3)
 
 
 def test_tensors_of_the_largest_loss_are_restored() -> None:

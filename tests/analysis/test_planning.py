@@ -122,7 +122,7 @@ def test_a_swap_is_kept_only_where_it_measures_better(model: LanguageModel) -> N
 
 def test_speed_and_memory_are_measured_too(model: LanguageModel) -> None:
     found = find_plan(model, Budget(objective="loss"), SETTINGS)
-    assert set(found.measured) == {"bytes", "divergence", "seconds", "prefill", "ram"}
+    assert set(found.measured) == {"bytes", "divergence", "seconds", "prefill", "ram", "slowness"}
     assert all(value > 0 for value in found.measured.values())
 
 

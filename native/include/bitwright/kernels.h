@@ -63,8 +63,7 @@ struct RowTarget {
   int32_t* negated_sums;
   int32_t* negated_total;
   int32_t* block(int b) const { return packed ? codes + b / 2 * kPackedRows * 16 + b % 2 * 8 : codes + b * 8 * tile; }
-  int step() const { return packed ? 1 : tile; }    // from four codes to the next of a block
-  int next_row() const { return packed ? 16 : 1; }  // to the same codes of the row behind it
+  int step() const { return packed ? 1 : tile; }  // from four codes to the next of a block
 };
 
 // Rows of int8 activations: x = scale * code, |code| <= 127. Either one scale for each block of 32, or one for the whole
@@ -214,7 +213,7 @@ struct Kernels {
   // One row to int8 with a scale for each block, or one in all.
   void (*quantize_row)(const float* x, int columns, bool whole, RowTarget target);
   // One row to 15 bits as two rows of int8, the second the row behind it: x = scale * (254 * first + second).
-  void (*quantize_row_wide)(const float* x, int columns, bool whole, RowTarget target);
+  void (*quantize_row_wide)(const float* x, int columns, bool whole, RowTarget high, RowTarget low);
   // Orthonormal Hadamard transform (Sylvester's order) of each `block` of x, a power of two up to kLargestHadamard; out may
   // be x.
   void (*hadamard)(const float* x, int columns, int block, float* out);

@@ -190,6 +190,7 @@ class Session {
   // The forms that a set of matrices wants of its rows.
   struct Wanted {
     bool dense = false, integer = false, rotated_dense = false, rotated_integer = false;
+    bool whole = false;  // of those that are rotated
   };
   Wanted wanted(std::initializer_list<Product> products) const;
   void place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, int row, int count, int columns, const float* x);
@@ -203,6 +204,9 @@ class Session {
   QuantizedRows quantized_rows(const RowForm& form, int count, int columns, bool whole) const;
   bool integer(const Matrix& matrix) const { return matrix.quantized() && options_.activations != Activations::fp32; }
   int width() const { return options_.activations == Activations::int16 ? 2 : 1; }  // int8 rows for a token
+  // One scale for a row of int8, or one for each block of 32. The latter is finer: the head's answers are the model's.
+  bool whole(const Matrix& matrix) const { return matrix.rotated() && &matrix != &model_->output(); }
+  bool apart(int count) const { return count * width() <= kernels_.few_rows; }       // rows lie one after the other
 
   std::shared_ptr<const Model> model_;
   SessionOptions options_;

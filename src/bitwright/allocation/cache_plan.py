@@ -19,8 +19,8 @@ TYPES = ("fp16", "int8", "int4")  # from the widest
 Bytes = Callable[[str, int], int]  # type, positions -> bytes
 
 
-def cache_settings(last: str, room: float, context: int, size: Bytes) -> tuple[RuntimeSetting, ...]:
-    """From the widest type that serves a span of text, to `last`. Nothing where that is the engine's own, fp16.
+def cache_settings(last: str, room: float, context: int, size: Bytes, activations: str = "int8") -> tuple[RuntimeSetting, ...]:
+    """From the widest type that serves a span of text, to `last`. Nothing where all is the engine's own, fp16 and int8.
 
     `size(last, context)` is within `room`.
     """
@@ -31,10 +31,10 @@ def cache_settings(last: str, room: float, context: int, size: Bytes) -> tuple[R
         until = _largest(wide, narrow, room, context, size)
         if until <= reached:
             continue  # it would hold for no text
-        settings.append(_setting(wide, reached, settings, size(wide, context)))
+        settings.append(_setting(wide, reached, settings, size(wide, context), activations))
         reached = until
-    settings.append(_setting(last, reached, settings, size(last, context)))
-    return tuple(settings) if path[1:] else ()
+    settings.append(_setting(last, reached, settings, size(last, context), activations))
+    return tuple(settings) if path[1:] or activations != "int8" else ()
 
 
 def peak_bytes(settings: Sequence[RuntimeSetting], context: int, size: Bytes) -> int:
@@ -51,10 +51,10 @@ def _largest(wide: str, narrow: str, room: float, context: int, size: Bytes) -> 
     return max(spans, default=0)
 
 
-def _setting(kind: str, begin: int, before: Sequence[RuntimeSetting], whole: int) -> RuntimeSetting:
+def _setting(kind: str, begin: int, before: Sequence[RuntimeSetting], whole: int, activations: str) -> RuntimeSetting:
     """`whole` bytes has the cache of a whole context."""
     if begin == 0:
-        return RuntimeSetting(kind, "int8")
+        return RuntimeSetting(kind, activations)
     needed = -(-whole // 10**6)
     smaller = all(needed < each.below_free_memory_mb for each in before if each.below_free_memory_mb)
-    return RuntimeSetting(kind, "int8", begin, needed if smaller else 0)
+    return RuntimeSetting(kind, activations, begin, needed if smaller else 0)

@@ -66,26 +66,30 @@ class DeviceCosts:
         threads: int | None = None,
         progress: Progress | None = None,
         rotated: bool = True,
+        activations: str = "int8",
     ) -> Self:
         """Everything that is asked for and not in the cache is measured now, a second or two for a scheme.
 
         `progress` is told (schemes done, in all). `rotated`: for matrices whose columns are turned, as recipes do by default.
+        `activations` are the engine's kinds.
         Raises `SchemeError` where a group does not divide the model's rows.
         """
         count = _native.fastest_threads() if threads is None else threads
         path, holding_for = cache_directory() / FILE, _holding_for()
         figures = read_figures(path, holding_for)
-        costs = cls(_line(), count, _shape(architecture, count), _shares(architecture), figures)
+        costs = cls(_line(), count, _shape(architecture, count, activations), _shares(architecture), figures)
         for done, scheme in enumerate(schemes):
             if costs._name("decode", scheme, rotated, "head") not in figures:
-                figures.update(costs._measure(architecture, scheme, rotated))
+                figures.update(costs._measure(architecture, scheme, rotated, activations))
                 write_figures(path, holding_for, figures)
             if progress is not None:
                 progress(done + 1, len(schemes))
         return costs
 
     @classmethod
-    def read(cls, path: Path, architecture: Architecture, schemes: Sequence[Scheme], rotated: bool = True) -> Self:
+    def read(
+        cls, path: Path, architecture: Architecture, schemes: Sequence[Scheme], rotated: bool = True, activations: str = "int8"
+    ) -> Self:
         """Those of another machine: its device_costs.json, of which the newest figures for this shape of model count.
 
         Raises `CostError` where a scheme or the shape is not in it.
@@ -97,10 +101,15 @@ class DeviceCosts:
             raise CostError(f"cannot read costs from {path}; it must be the {FILE} that the other machine wrote") from fault
         figures, beginning = read_figures(path, machine), f"{_shape_alone(architecture)}, "
         teams = [name[len(beginning) :].split(",")[0] for name in figures if name.startswith(beginning)]
+        teams = [team for team in teams if team.endswith(_with(activations))]
         if not teams:
-            raise CostError(f"{path} has no costs for {_shape_alone(architecture)}; plan this model once on that machine")
+            raise CostError(
+                f"{path} has no costs for {_shape_alone(architecture)}{_with(activations)}; plan this model once on that machine"
+            )
         count, _, isa = teams[-1].partition(" threads of ")
-        costs = cls(f"{line}, {isa}", int(count), beginning + teams[-1], _shares(architecture), figures)
+        costs = cls(
+            f"{line}, {isa.removesuffix(_with(activations))}", int(count), beginning + teams[-1], _shares(architecture), figures
+        )
         for scheme in schemes:
             if costs._name("decode", scheme, rotated, "head") not in figures:
                 raise CostError(
@@ -156,10 +165,9 @@ class DeviceCosts:
     def _name(self, kind: str, scheme: Scheme, rotated: bool, stage: str) -> str:
         return f"{self.shape}, {kind} {stage} of {scheme}{' rotated' if rotated and scheme.scaled else ''}"
 
-    def _measure(self, architecture: Architecture, scheme: Scheme, rotated: bool) -> dict[str, float]:
+    def _measure(self, architecture: Architecture, scheme: Scheme, rotated: bool, activations: str) -> dict[str, float]:
         stand_in = StandIn(architecture, scheme, rotated)
-        context = min(architecture.context_length, DEEP + BURST)
-        engine = Engine.load(stand_in, threads=self.threads, context=context)  # type: ignore[arg-type]
+        engine = _engine(stand_in, self.threads, activations)
         layers = stand_in.architecture.layers
         first, prefill, second = _decode(engine, SHALLOW), _prefill(engine), _decode(engine, SHALLOW)
         decode = {name: min(first[name], second[name]) for name in first}  # something may disturb for a second
@@ -181,6 +189,28 @@ class DeviceCosts:
             for name, depth in (("near", near), ("far", far)):
                 figures[f"{self.shape}, attention of {kv_cache} {name}"] = _decode(engine, depth, kv_cache)["attention"] / layers
         return figures
+
+
+def slowness(costs: DeviceCosts, model: LanguageModel, activations: str, depth: int) -> Callable[[], float]:
+    """Of this machine now, against when it measured `costs`: how many times longer a stand-in of the scheme that most of
+    the model's time goes to takes for a token. Other programs make a machine slower for minutes. Raises `CostError`.
+    """
+    shapes = role_shapes(model.architecture)
+    spent: dict[tuple[Scheme, bool], float] = {}
+    for (role, _), part in model.roles().items():
+        if role in shapes:
+            scheme, rotated = _stored_as(model, part.name)
+            seconds = costs.decode_seconds(scheme, shapes[role], rotated)
+            spent[scheme, rotated] = spent.get((scheme, rotated), 0.0) + seconds
+    stand_in = StandIn(model.architecture, *max(spent, key=lambda stored: spent[stored]))
+    engine = _engine(stand_in, costs.threads, activations)
+    foretold = token_seconds(costs, stand_in, depth)  # type: ignore[arg-type]
+    return lambda: token_time(engine, depth) / foretold
+
+
+def _engine(stand_in: StandIn, threads: int, activations: str) -> Engine:
+    context = min(stand_in.architecture.context_length, DEEP + BURST)
+    return Engine.load(stand_in, threads=threads, context=context, activations=activations)  # type: ignore[arg-type]
 
 
 def token_time(engine: Engine, depth: int) -> float:
@@ -249,9 +279,13 @@ def _shares(architecture: Architecture) -> dict[tuple[int, int], tuple[tuple[str
     return {shape: tuple(parts) for shape, parts in shares.items()}
 
 
-def _shape(architecture: Architecture, threads: int) -> str:
+def _shape(architecture: Architecture, threads: int, activations: str) -> str:
     """What figures depend on beside the scheme, as the beginning of their names."""
-    return f"{_shape_alone(architecture)}, {threads} threads of {_native.isa()}"
+    return f"{_shape_alone(architecture)}, {threads} threads of {_native.isa()}{_with(activations)}"
+
+
+def _with(activations: str) -> str:
+    return f" with {activations} activations"
 
 
 def _shape_alone(architecture: Architecture) -> str:

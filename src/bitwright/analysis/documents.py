@@ -68,7 +68,11 @@ def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> D
             for (unit, candidate), loss, choice in zip(plan.candidates(), plan.losses(), plan.recipe.choices, strict=True)
         ],
         "frontier": frontier(plan),
-        "predicted": [_predicted(quantity, plan.foretold[quantity], true) for quantity, true in plan.measured.items()],
+        "predicted": [
+            _predicted(quantity, plan.at_pace(quantity), true)
+            for quantity, true in plan.measured.items()
+            if quantity in plan.foretold
+        ],
         "swaps": [vars(step) for step in plan.steps],
         "budget": _budget(plan),
         "energy": {"joules_per_token": plan.foretold["joules"], "how": "estimate"},

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from bitwright.calibration.text import Source
     from bitwright.engine import Engine
     from bitwright.models.base import LanguageModel
+from bitwright.runtime import activations_of
 
 Floats = npt.NDArray[np.float32]
 Interval = tuple[float, float]
@@ -117,7 +118,7 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     text: str | Path,
     context: int = 512,
     tokens: int = 32768,
-    activations: str = "int8",
+    activations: str = "",
     progress: Progress | None = None,
     allow_seen: bool = False,
     kinds: bool = False,
@@ -128,7 +129,7 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     `text` is a `Path` or the name of an existing file (UTF-8), else the text itself. `progress` is told (done, total) tokens.
     With `kinds`, which needs a reference, the losses are told apart by kinds of token.
     `activations` are int8, int16 or fp32, which the engine runs, or one of activations/kind.py, simulated in float; static scales
-    come from `calibration` text.
+    come from `calibration` text. By default those of an artifact's recipe, the last of its runtime settings, and int8 else.
     Raises `TextError`, also where `model` was calibrated on this text (unless `allow_seen`), `TokenizerError` where the two
     do not read the text alike, `NonFiniteError` where logits are not finite, and whatever loading a model raises.
     """
@@ -146,6 +147,7 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     if kinds and original is None:
         raise TextError("kinds of token tell what quantization added to the reference's loss; give a reference (--reference)")
     hidden = None
+    activations = activations or activations_of(candidate)
     if activations not in ACTIVATIONS:
         from bitwright.analysis.simulation import Simulation
 

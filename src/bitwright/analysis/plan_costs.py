@@ -4,13 +4,17 @@
 
 `fixed` is what all plans have alike: vectors, attention and norms, buffers, the loss of rounded activations. `scale` and `weight`
 are 1 until a plan was measured. Where memory is limited the KV cache is one more unit, whose candidates are the narrowest
-types that it may come to (allocation/cache_plan.py).
+types that it may come to (allocation/cache_plan.py). Activations have a kind, the same for all layers, on which seconds depend:
+a choice is found for each, and the best is taken.
+
+A choice is a list of indices: of each unit's candidates, of the caches where they are planned, and of the kinds of activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -22,54 +26,71 @@ from bitwright.allocation.energy import estimate
 from bitwright.allocation.memory import Running, buffer_bytes, cache_bytes, matrix_bytes, process_bytes
 from bitwright.allocation.solver import Doubles, choose, totals
 from bitwright.analysis.trial import DEPTH
+from bitwright.errors import BudgetError
 from bitwright.models.base import LanguageModel
 from bitwright.runtime import RuntimeSetting
 
 
 @dataclass
 class Costs:
-    """`table[quantity][unit]` holds a number for each candidate; `caches` the cost in loss of each type of cache, if planned."""
+    """`noises` is the loss of each kind of activations, `devices` what each takes on the machine, if anything asks for it;
+    `caches` the loss of each type of cache, if planned. `table[quantity][unit]` holds a number for each candidate.
+    """
 
     model: LanguageModel
     units: Sequence[Unit]
     running: Running
-    device: DeviceCosts | None
+    noises: Mapping[str, float]
+    devices: Mapping[str, DeviceCosts] = field(default_factory=dict)
     caches: Mapping[str, float] = field(default_factory=dict)
-    noise: float = 0.0
 
     def __post_init__(self) -> None:
         self.weights = [1.0] * len(self.units)
         self.scale: dict[str, float] = {}
-        self.table: dict[str, list[Doubles]] = {}
         self.fixed = self._fixed()
-        for unit in self.units:
-            for quantity, values in self._of_unit(unit).items():
-                self.table.setdefault(quantity, []).append(np.array(values, np.float64))
-        if self.caches:
-            for quantity in self.table:
-                self.table[quantity].append(self._of_cache(quantity))
+        self.table = self._table(self._of_unit)
+        self.timed = {kind: self._table(partial(self._time_of_unit, costs)) for kind, costs in self.devices.items()}
 
     def choose(self, objective: str, limits: Mapping[str, float]) -> list[int]:
-        """The best choice: an index for each unit, and for the cache where it is planned. Raises `BudgetError`."""
-        table, fixed = self.corrected()
-        return choose(table, fixed, objective, limits)
+        """The best choice. Raises `BudgetError`."""
+        found: list[tuple[float, list[int]]] = []
+        refusals: list[BudgetError] = []
+        for number in range(len(self.noises)):
+            table, fixed = self.corrected(number)
+            try:
+                chosen = choose(table, fixed, objective, limits)
+            except BudgetError as fault:
+                refusals.append(fault)
+                continue
+            found.append((totals(table, fixed, chosen)[objective], [*chosen, number]))
+        if not found:
+            raise min(refusals, key=lambda fault: max(fault.nearest[name] / limits[name] for name in limits))
+        return min(found, key=lambda each: each[0])[1]
 
     def sums(self, chosen: Sequence[int]) -> dict[str, float]:
         """Every quantity of a choice."""
-        table, fixed = self.corrected()
-        return totals(table, fixed, chosen)
+        table, fixed = self.corrected(chosen[-1])
+        return totals(table, fixed, chosen[:-1])
 
-    def corrected(self) -> tuple[dict[str, list[Doubles]], dict[str, float]]:
-        """Costs and constants with what has been learnt."""
+    def activations(self, chosen: Sequence[int]) -> str:
+        return list(self.noises)[chosen[-1]]
+
+    def device(self, chosen: Sequence[int]) -> DeviceCosts | None:
+        return self.devices.get(self.activations(chosen))
+
+    def corrected(self, number: int) -> tuple[dict[str, list[Doubles]], dict[str, float]]:
+        """Costs and constants of a kind of activations, with what has been learnt."""
+        kind = list(self.noises)[number]
+        constants = self.fixed | self._time_of_rest(self.devices.get(kind))
         table, fixed = {}, {}
-        for quantity, columns in self.table.items():
+        for quantity, columns in (self.table | self.timed.get(kind, {})).items():
             scale = self.scale.get(quantity, 1.0)
             table[quantity] = [scale * column for column in columns]
-            fixed[quantity] = scale * self.fixed.get(quantity, 0.0)
+            fixed[quantity] = scale * constants.get(quantity, 0.0)
         factors = self.factors()
         known = [factor * column for factor, column in zip(factors, self.table["divergence"], strict=False)]
         table["divergence"] = known + self.table["divergence"][len(factors) :]
-        return table, fixed | {"divergence": self.noise}
+        return table, fixed | {"divergence": self.noises[kind]}
 
     def factors(self) -> list[float]:
         """By how much to multiply the foretold loss of each unit."""
@@ -77,11 +98,12 @@ class Costs:
 
     def runtime(self, chosen: Sequence[int], limit: float) -> tuple[RuntimeSetting, ...]:
         """Settings of the engine that keep a plan within `limit` bytes of memory."""
+        activations = self.activations(chosen)
         if not self.caches:
-            return ()
-        last = list(self.caches)[chosen[-1]]
+            return () if activations == "int8" else (RuntimeSetting(activations=activations),)
+        last = list(self.caches)[chosen[-2]]
         rest = self.sums(chosen)["ram"] - self.scale.get("ram", 1.0) * self.cache_size(last, self.running.context)
-        return cache_settings(last, limit - rest, self.running.context, self.cache_size)
+        return cache_settings(last, limit - rest, self.running.context, self.cache_size, activations)
 
     def cache_size(self, kind: str, positions: int) -> int:
         """Bytes of so many positions of the KV cache."""
@@ -93,29 +115,42 @@ class Costs:
         vectors = sum(self.model.stored_bits(name) for name in self.model.names() if name not in chosen) / 8
         cache = 0 if self.caches else cache_bytes(architecture, self.running)
         ram = process_bytes(self.model.path) + buffer_bytes(architecture, self.running) + cache + vectors
-        fixed = {"bytes": vectors, "ram": float(ram)}
-        if self.device is not None:
-            other = self.device.other_seconds(architecture, DEPTH)
-            fixed |= {"seconds": other, "prefill": PROMPT * other}
-        return fixed
+        return {"bytes": vectors, "ram": float(ram)}
+
+    def _time_of_rest(self, device: DeviceCosts | None) -> dict[str, float]:
+        if device is None:
+            return {}
+        other = device.other_seconds(self.model.architecture, DEPTH)
+        return {"seconds": other, "prefill": PROMPT * other}
+
+    def _table(self, of_unit: Callable[[Unit], dict[str, list[float]]]) -> dict[str, list[Doubles]]:
+        table: dict[str, list[Doubles]] = {}
+        for unit in self.units:
+            for quantity, values in of_unit(unit).items():
+                table.setdefault(quantity, []).append(np.array(values, np.float64))
+        if self.caches:
+            for quantity in table:
+                table[quantity].append(self._of_cache(quantity))
+        return table
 
     def _of_unit(self, unit: Unit) -> dict[str, list[float]]:
         size = float(np.prod(unit.shape))
         costs: dict[str, list[float]] = {"bytes": [], "divergence": [], "joules": [], "ram": []}
-        costs |= {} if self.device is None else {"seconds": [], "prefill": []}
         for candidate in unit.candidates:
             scheme, rotated, stored = candidate.choice.scheme, candidate.choice.rotate, candidate.bits / 8
             costs["bytes"].append(stored)
             costs["divergence"].append(candidate.divergence)
             costs["joules"].append(0.0 if unit.looked_up else estimate(stored, size).joules)
             costs["ram"].append(stored + matrix_bytes(scheme, unit.shape, rotated))
-            if self.device is not None:
-                one, many = 0.0, 0.0
-                if not unit.looked_up:
-                    one = self.device.decode_seconds(scheme, unit.shape, rotated)
-                    many = self.device.prefill_seconds(scheme, unit.shape, PROMPT, rotated)
-                costs["seconds"].append(one)
-                costs["prefill"].append(many)
+        return costs
+
+    def _time_of_unit(self, device: DeviceCosts, unit: Unit) -> dict[str, list[float]]:
+        costs: dict[str, list[float]] = {"seconds": [], "prefill": []}
+        for candidate in unit.candidates:
+            scheme, rotated = candidate.choice.scheme, candidate.choice.rotate
+            costs["seconds"].append(0.0 if unit.looked_up else device.decode_seconds(scheme, unit.shape, rotated))
+            many = 0.0 if unit.looked_up else device.prefill_seconds(scheme, unit.shape, PROMPT, rotated)
+            costs["prefill"].append(many)
         return costs
 
     def _of_cache(self, quantity: str) -> Doubles:

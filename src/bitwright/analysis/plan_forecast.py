@@ -2,7 +2,7 @@
 
 What rounding and writing text take is foretold by calibration/forecast.py, which measures this machine's pace for a second. The
 other phases are so many times one forward pass over their tokens, which it foretells as well; the multiples below were measured
-with `python benchmarks/plans.py --phases` on the machine that docs/planning.md names. timeline.py corrects what is left by what
+with `python benchmarks/plans.py --time` on the machine that docs/planning.md names. timeline.py corrects what is left by what
 earlier phases took.
 """
 
@@ -26,17 +26,16 @@ from bitwright.quantization import quantize
 Phases = list[tuple[str, float]]
 
 # Of forward passes over the phase's own tokens, with moments
-SENSITIVITY_PASSES = 3.1
-MEASURED_PASSES = 1.9  # of a model and its reference by the engine
-RESTORED_PASSES = 1.0  # of one tensor, from the block that it stands in
-# Of what rounding the whole model takes
-CANDIDATES = 0.24
-# Of what calibration/forecast.py says of text: many windows are written together
-WRITING = 0.45
+SENSITIVITY_PASSES = 7.7
+MEASURED_PASSES = 3.0  # of a model and its reference by the engine
+AGAIN = 0.5  # of that, where what the reference says is known already
+RESTORED_PASSES = 2.3  # of one tensor, from the block that it stands in
+# Of what rounding the whole model takes, without forward passes
+A_CANDIDATE = 0.2
 # Seconds
 A_WRITER = 4.0  # a model at 8 bits
-A_SCHEME = 4.0  # of the device
-A_TRIAL = 8.0  # loading, speed, memory
+A_SCHEME = 1.0  # of the device, with one kind of activations
+A_TRIAL = 10.0  # loading, speed, memory
 
 
 def phases(model: LanguageModel, settings: Settings) -> Phases:
@@ -49,19 +48,23 @@ def phases(model: LanguageModel, settings: Settings) -> Phases:
     schemes = [Scheme.parse(scheme) for scheme in settings.schemes]
     pace = forecast(model, Work({}, {}, (1, tokens), 0, 0, 1)).seconds / tokens
     token = forecast(model, Work({}, {}, (1, tokens), 1, 0, 1)).writing_seconds  # of a text
-    writing = A_WRITER + WRITING * made.writing_seconds if made.writing_seconds else 0.0
+    writing = A_WRITER + made.writing_seconds if made.writing_seconds else 0.0
     found: Phases = [("writing calibration text", writing)]
-    found += [("finding what each tensor's error costs", SENSITIVITY_PASSES * pace * tokens + CANDIDATES * made.seconds)]
+    rounding = max(0.0, made.seconds - pace * source.windows * source.length)
+    candidates = A_CANDIDATE * len(schemes) * rounding
+    found += [("finding what each tensor's error costs", SENSITIVITY_PASSES * pace * tokens + candidates)]
     if not settings.verify:
         return found
     if settings.held_out is None:
-        found += [("writing text to verify on", A_WRITER + WRITING * token * (proof + climbing))]
-    trial = A_TRIAL + 2 * MEASURED_PASSES * pace * (proof + climbing)
-    found += [("measuring this device", A_SCHEME * len(schemes))]
-    found += [("measuring what rounded activations cost", A_WRITER + 3 * MEASURED_PASSES * pace * proof)]
+        found += [("writing text to verify on", A_WRITER + token * (proof + climbing))]
+    kinds = len({role for (role, _), place in model.roles().items() if len(model.shape(place.name)) == 2})  # noqa: PLR2004
+    trial = A_TRIAL + AGAIN * MEASURED_PASSES * pace * (proof + climbing)
+    found += [("measuring this device", A_SCHEME * len(schemes) * len(settings.activations))]
+    if "int8" in settings.activations:
+        found += [("measuring what rounded activations cost", A_WRITER + 3 * MEASURED_PASSES * pace * proof)]
     for step in range(1 + settings.swaps):
         name = "measuring plan 1" if step == 0 else f"measuring swap {step}"
         if step:
-            found += [("looking for swaps", RESTORED_PASSES * pace * climbing * MOST_TENSORS)]
+            found += [("looking for swaps", RESTORED_PASSES * pace * climbing * (MOST_TENSORS + 2 * kinds))]
         found += [("rounding layer by layer", made.seconds), (name, trial)]
     return found

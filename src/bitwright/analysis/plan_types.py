@@ -24,8 +24,9 @@ class Settings:
     `schemes` are candidates, all rounded by `method`, columns turned with `rotate`. `calibration` is the text that
     sensitivities are found on and weights are rounded by; `held_out` that on which plans are proved, by default more of the
     model's own. Speed is that of `threads`, on this machine or on the one that measured `device`. Memory is that of a run
-    through `context` tokens. `verify` makes and measures the plan, which then takes up to `swaps` steps of climbing, each
-    made and measured, too. `task` is any measure of quality, for `Budget.max_task_drop`.
+    through `context` tokens. `activations` are the engine's kinds that the plan may take, the same for all layers. `verify`
+    makes and measures the plan, which then takes up to `swaps` steps of climbing, each made and measured, too. `task` is any
+    measure of quality, for `Budget.max_task_drop`.
     """
 
     schemes: tuple[str, ...] = SCHEMES
@@ -36,6 +37,7 @@ class Settings:
     threads: int | None = None
     device: Path | None = None
     context: int = 1024
+    activations: tuple[str, ...] = ("int8", "int16")
     verify: bool = True
     swaps: int = 1
     task: Task | None = None
@@ -53,10 +55,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """`foretold` and `measured` by quantity: bytes, divergence, seconds, prefill, ram, joules. `measured` holds what was.
+    """`foretold` and `measured` by quantity: bytes, divergence, seconds, prefill, ram, joules. `measured` holds what was, and
+    the `slowness` of the machine at that time.
 
     `units` and `chosen` are the candidates and which was taken; `weights` say by how much a unit's foretold loss counts,
-    after `factor`, the loss a unit of foretold loss; `noise` is that of rounded activations; `interval` is that of the
+    after `factor`, the loss a unit of foretold loss; `noise` is that of rounded `activations`; `interval` is that of the
     measured divergence; `device` is None where nothing asked for its speed.
     """
 
@@ -69,6 +72,7 @@ class Plan:
     interval: tuple[float, float] | None
     factor: float
     weights: tuple[float, ...]
+    activations: str
     noise: float
     device: DeviceCosts | None
     steps: tuple[Step, ...] = ()
@@ -78,6 +82,11 @@ class Plan:
         """Each unit with what was chosen for it."""
         for unit, index in zip(self.units, self.chosen, strict=True):
             yield unit, unit.candidates[index]
+
+    def at_pace(self, quantity: str) -> float:
+        """What was foretold, times of a machine as slow as it was while they were measured."""
+        slow = self.measured.get("slowness", 1.0) if quantity in ("seconds", "prefill") else 1.0
+        return self.foretold[quantity] * slow
 
     def factors(self) -> list[float]:
         """By how much to multiply the foretold loss of each unit's candidates."""
@@ -97,7 +106,7 @@ class Plan:
             "task": vars(self.drop) if self.drop else None,
             "swaps": [vars(step) for step in self.steps],
             "factor": self.factor,
-            "activations": self.noise,
+            "activations": {"kind": self.activations, "divergence": self.noise},
             "machine": self.device.machine if self.device else None,
         }
 

@@ -25,7 +25,7 @@ from bitwright.allocation.candidates import choices_for
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.memory import Running
 from bitwright.allocation.sensitivity import sensitivities, units_of
-from bitwright.analysis.climbing import regained, weights, worth_restoring
+from bitwright.analysis.climbing import corrections, of_a_kind, regained, worth_restoring
 from bitwright.analysis.evaluate import joined, measure
 from bitwright.analysis.plan_costs import Costs, cache_losses
 from bitwright.analysis.plan_types import Plan, Settings, Step, recipe_of
@@ -108,17 +108,16 @@ class _Planner:
             units = sensitivities(self.model, part, schemes, settings.method, settings.rotate, progress)
         units = [unit for unit in units if unit.candidates]
         self._read_texts()
-        device = self._device(schemes)
-        running = Running(min(settings.context, self.model.architecture.context_length), device.threads if device else 1)
+        devices = self._devices(schemes)
+        threads = next(iter(devices.values())).threads if devices else 1
+        running = Running(min(settings.context, self.model.architecture.context_length), threads)
         caches = self._cache_losses() if "ram" in self.limits else {}
-        self.costs = Costs(self.model, units, running, device, caches)
-        if settings.verify:
-            with self.watch("measuring what rounded activations cost"):
-                self.costs.noise = self._noise()
+        self.costs = Costs(self.model, units, running, self._noises(), devices, caches)
         chosen = self._solved()
         if not settings.verify:
             return self._plan(chosen, self.costs.sums(chosen), None)
-        self.held = Examination(self.model, self.proof, self.climbing, running, self._task())
+        here = devices if settings.device is None else {}
+        self.held = Examination(self.model, self.proof, self.climbing, running, here, self._task())
         return self._proved(chosen)
 
     def _proved(self, chosen: list[int]) -> Plan:
@@ -142,7 +141,7 @@ class _Planner:
 
     def _again(self, chosen: list[int], foretold: dict[str, float], trial: Trial) -> list[int] | None:
         """The next choice to try, with what the trial taught; None where there is none."""
-        self._learn(foretold, trial.measured)
+        self._learn(self.costs.noises[self.costs.activations(chosen)], foretold, trial.measured)
         asked = {quantity: limit for quantity, limit in self.budget.limits().items() if quantity in MEASURED}
         if self.budget.max_task_drop is not None and trial.drop is not None:
             kept = trial.drop.drop <= self.budget.max_task_drop
@@ -164,12 +163,11 @@ class _Planner:
         for step in range(self.settings.swaps):
             units, made = self.costs.units, trial.saved
             foretold = found.losses()
-            positions = worth_restoring(foretold)
-            names = [units[position].name for position in positions]
+            kinds, alone = of_a_kind([unit.kind for unit in units], foretold), worth_restoring(foretold)
+            groups = [[units[position].name for position in group] for group in (*kinds, *([one] for one in alone))]
             with self.watch("looking for swaps") as progress:
-                back = regained(self.model, made, names, np.stack(self.climbing), progress)
-            changed = weights([foretold[position] for position in positions], [back[name] for name in names])
-            for position, weight in zip(positions, changed, strict=True):
+                back = regained(self.model, made, groups, np.stack(self.climbing), progress)
+            for position, weight in enumerate(corrections(foretold, kinds, alone, back)):
                 self.costs.weights[position] *= weight
             chosen = self._solved()
             swapped = sum(a != b for a, b in zip(found.chosen, chosen, strict=False))
@@ -201,9 +199,9 @@ class _Planner:
             beyond["task"] = trial.drop.drop
         return beyond
 
-    def _learn(self, foretold: dict[str, float], measured: dict[str, float]) -> None:
+    def _learn(self, noise: float, foretold: dict[str, float], measured: dict[str, float]) -> None:
         """Scales by what was measured over what was foretold."""
-        costs, noise = self.costs, self.costs.noise
+        costs = self.costs
         for quantity in MEASURED:
             constant = noise if quantity == "divergence" else 0.0
             if min(foretold.get(quantity, constant), measured.get(quantity, constant)) > constant:
@@ -249,15 +247,23 @@ class _Planner:
         self.climbing = windows[::every]
         self.proof = [window for number, window in enumerate(windows) if number % every]
 
-    def _device(self, schemes: Sequence[Scheme]) -> DeviceCosts | None:
-        """What each candidate takes on the machine that is planned for, where anything asks for it."""
-        settings, architecture = self.settings, self.model.architecture
+    def _devices(self, schemes: Sequence[Scheme]) -> dict[str, DeviceCosts]:
+        """What each candidate takes on the machine that is planned for with each kind of activations, where anything asks."""
+        settings, architecture, kinds = self.settings, self.model.architecture, self.settings.activations
         if settings.device is not None:
-            return DeviceCosts.read(settings.device, architecture, schemes, settings.rotate)
+            path, rotate = settings.device, settings.rotate
+            return {kind: DeviceCosts.read(path, architecture, schemes, rotate, kind) for kind in kinds}
         if not settings.verify and not {self.budget.wanted, *self.limits} & {"seconds", "prefill"}:
-            return None
+            return {}
+        found = {}
         with self.watch("measuring this device") as progress:
-            return DeviceCosts.measured(architecture, schemes, settings.threads, progress, settings.rotate)
+            for number, kind in enumerate(kinds):
+
+                def report(done: int, total: int, before: int = number) -> None:
+                    progress(before * total + done, len(kinds) * total)
+
+                found[kind] = DeviceCosts.measured(architecture, schemes, settings.threads, report, settings.rotate, kind)
+        return found
 
     def _task(self) -> Task | None:
         """The task, asked of the model itself only once."""
@@ -268,11 +274,15 @@ class _Planner:
             expected = task(self.model)
         return lambda model: expected if model is self.model else task(model)
 
-    def _noise(self) -> float:
-        """What 8-bit activations add, on the model at 8 bits a weight."""
-        eight = self._writer()
-        losses = {kind: _mean(measure(eight, self.model, self.proof, kind, None)) for kind in ("int8", "fp32")}
-        return max(0.0, losses["int8"] - losses["fp32"])
+    def _noises(self) -> dict[str, float]:
+        """What each kind of activations adds; of int8, on the model at 8 bits a weight. 16 bits add less than 1e-5 nats."""
+        noises = dict.fromkeys(self.settings.activations, 0.0)
+        if self.settings.verify and "int8" in noises:
+            with self.watch("measuring what rounded activations cost"):
+                eight = self._writer()
+                losses = {kind: _mean(measure(eight, self.model, self.proof, kind, None)) for kind in ("int8", "fp32")}
+            noises["int8"] = max(0.0, losses["int8"] - losses["fp32"])
+        return noises
 
     def _cache_losses(self) -> dict[str, float]:
         """What each type of KV cache adds, on the same model; without a proof, what docs/planning.md says of SmolLM2."""
@@ -329,8 +339,9 @@ class _Planner:
             None if trial is None else trial.interval,
             costs.scale.get("divergence", 1.0),
             tuple(costs.weights),
-            costs.noise,
-            costs.device,
+            costs.activations(chosen),
+            costs.noises[costs.activations(chosen)],
+            costs.device(chosen),
             drop=None if trial is None else trial.drop,
         )
 

@@ -4,6 +4,7 @@
     seconds     of one decoded token                 climbing     mean KL on other text, by which plans are compared
     prefill     of a prompt of PROMPT tokens         task         what a task lost
     ram         peak of a process that fills the context
+    slowness    of this machine at that time, against when its costs were measured
 
 Plans are compared on one text and proved on another: the least of several measured losses is partly luck, and that luck
 would be in the proof.
@@ -12,15 +13,15 @@ would be in the proof.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from bitwright.allocation.budget import PROMPT
-from bitwright.allocation.device import prompt_time, token_time
+from bitwright.allocation.device import DeviceCosts, prompt_time, slowness, token_time
 from bitwright.allocation.memory import Running, true_peak
 from bitwright.analysis.evaluate import figures, joined, measure
 from bitwright.analysis.tasks.paired import Drop, Scored, task_drop
@@ -36,16 +37,20 @@ Tokens = npt.NDArray[np.int32]
 Task = Callable[[LanguageModel], Scored]
 
 DEPTH = 128  # tokens of context at which speed is foretold and measured
+TIMED = 3  # times that speed is measured
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What a made plan is held against: the model, texts for the proof and for comparing, how it is run, a task if any."""
+    """What a made plan is held against: the model, texts for the proof and for comparing, how it is run, this machine's costs
+    for each kind of activations if any, a task if any.
+    """
 
     model: LanguageModel
     proof: Sequence[Tokens]
     climbing: Sequence[Tokens]
     running: Running
+    devices: Mapping[str, DeviceCosts] = field(default_factory=dict)
     task: Task | None = None
 
 
@@ -74,7 +79,7 @@ def tried(made: QuantizedModel, held: Examination, what: str, watch: Watch) -> T
     proof = scores[: len(held.proof)]
     found = figures(joined(iter(proof)), [len(window) - 1 for window in held.proof], paired=True)
     climbing = float(np.mean([score.kl.mean() for score in scores[len(proof) :]]))
-    measured |= {"divergence": found["kl_mean"]} | _speed(saved, held.running)
+    measured |= {"divergence": found["kl_mean"]} | _speed(saved, held)
     measured["ram"] = float(true_peak(output, held.running))
     drop = None if held.task is None else task_drop(saved, held.model, held.task)
     return Trial(saved, measured, found["kl_mean_interval"], climbing, drop, directory)
@@ -89,8 +94,16 @@ def _run(saved: ArtifactModel, texts: Sequence[Tokens]) -> str | Iterator[Floats
     return (engine.hidden(window[:-1]) for window in texts)
 
 
-def _speed(saved: ArtifactModel, running: Running) -> dict[str, float]:
-    """Seconds of a token at DEPTH and of a prompt."""
+def _speed(saved: ArtifactModel, held: Examination) -> dict[str, float]:
+    """Seconds of a token at DEPTH and of a prompt; where costs are known, how slow the machine was, timed in between."""
     context = min(saved.architecture.context_length, max(PROMPT, 2 * DEPTH))
-    engine = Engine.load(saved, threads=running.threads, context=context, runtime=())
-    return {"seconds": token_time(engine, min(DEPTH, context // 2)), "prefill": prompt_time(engine, min(PROMPT, context))}
+    activations = resolved(saved.runtime)[0].activations if saved.runtime else "int8"
+    engine = Engine.load(saved, threads=held.running.threads, context=context, activations=activations)
+    costs, depth = held.devices.get(activations), min(DEPTH, context // 2)
+    now = None if costs is None else slowness(costs, saved, activations, depth)
+    seconds, slow = [], []
+    for _ in range(TIMED):
+        seconds.append(token_time(engine, depth))
+        slow += [] if now is None else [now()]
+    found = {"seconds": min(seconds), "prefill": prompt_time(engine, min(PROMPT, context))}
+    return found | ({"slowness": min(slow)} if slow else {})

@@ -1,8 +1,9 @@
 """What calibrating a model will take, before it is done: seconds and peak memory, from the work and this machine's pace.
 
     products    2 * tokens * weights of the blocks, for each stream of activations
+    between     what is done to activations one by one: norms, attention's weights, gates, types changed
     moments     tokens * columns^2 for each input (a symmetric product), twice that more where drift is observed
-    rounding    rows * columns^2 a matrix, times what the method does with it
+    rounding    rows * columns^2 a matrix, times what the method does with it, scales and the moments' root included
     distilling  eight products a pass with blocks and head: forwards twice, backwards twice the work of forwards
     transforms  products and moments once more for each that observes, and for each try a product with a layer's moments
     writing     tokens that the model has still to write, at the pace of reading its weights
@@ -19,11 +20,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitwright import _native
+from bitwright.core import Scheme
+from bitwright.fitting import FITTING
 from bitwright.models.architecture import LAYER_MATRICES
 from bitwright.models.base import LanguageModel
+from bitwright.rounding.gptq import gptq
+from bitwright.rounding.moments import Moments
 
 BASE_BYTES = 450_000_000  # Python, torch and their working memory
+BETWEEN = 18  # visits to each activation between products, of the width of the stream or of the MLP
 PASSES = {"gptq": 1.0, "gptaq": 2.0, "gptq-scales": 20.0, "refine": 12.0, "guided": 12.0}  # multiply-adds over those of GPTQ
+TOGETHER, TOGETHER_ON_TILES = 0.45, 0.12  # of the time of a token that is written alone
 PROBE_TOKENS = 2048
 STEP_TOKENS, HEAD_TOKENS = 2048, 256  # of distillation, whose module needs torch
 
@@ -61,13 +68,14 @@ def forecast(model: LanguageModel, work: Work) -> Forecast:
     columns = {place.name: model.shape(place.name)[1] for place in model.roles().values() if len(model.shape(place.name)) == 2}
     body = sum(rows * n for rows, n in _layer_shapes(model))
     inputs = _input_widths(model)
-    product, moment, compensate = _paces(model)
+    product, between, moment, compensate = _paces(model)
     observed = tokens * sum(n * n for n in inputs) * (1 if streams == 1 else 3)
     rounding = sum(model.shape(name)[0] * columns[name] ** 2 * PASSES.get(method, 1.0) for name, method in work.methods.items())
     streams_walked = (streams if work.methods else 0) + work.observations
     observed = observed * bool(work.methods) + work.observations * tokens * sum(n * n for n in inputs)
     searching = work.searches * sum(2 * rows * n * n for rows, n in _layer_shapes(model))
     seconds = (2 * tokens * body * streams_walked + searching) / product + observed / moment + rounding / compensate
+    seconds += streams_walked * tokens * BETWEEN * sum(inputs) / len(inputs) * model.architecture.layers / between
     trained = body + int(np.prod(model.shape(model.roles()["head", -1].name)))
     seconds += (8 * work.distill + 2 * bool(work.distill)) * tokens * trained / product
     peak = _peak_bytes(model, tokens, streams) + bool(work.distill) * _distilled_bytes(model, tokens, body)
@@ -106,30 +114,35 @@ def _largest_bytes(model: LanguageModel) -> int:
     return max(4 * int(np.prod(model.shape(name))) for name in model.names())
 
 
-def _paces(model: LanguageModel) -> tuple[float, float, float]:
-    """Operations a second: products of activations and weights, symmetric products, GPTQ's steps."""
+def _paces(model: LanguageModel) -> tuple[float, float, float, float]:
+    """Operations a second: products of activations and weights, visits to activations, symmetric products, GPTQ's steps."""
     import torch
 
+    from bitwright.calibration.cores import CORES
     from bitwright.calibration.decoder import product_dtype, transposed_product
     from bitwright.calibration.sequential import bfloat16_gram
 
     n = min(model.architecture.hidden_size, 1024)
     x, w = torch.randn(PROBE_TOKENS, n).to(product_dtype()), torch.randn(n, n).to(product_dtype())
     plain = x.float().numpy()
-    product = 2 * PROBE_TOKENS * n * n / _seconds(lambda: torch.nn.functional.linear(x, w))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the cores works: see cores.py
+    product = CORES * 2 * PROBE_TOKENS * n * n / _seconds(lambda: torch.nn.functional.linear(x, w))
+    visits = CORES * PROBE_TOKENS * n / _seconds(lambda: torch.nn.functional.silu(x))
+    torch.set_num_threads(before)
     tiles = product_dtype() == torch.bfloat16 and _native.has_bfloat16_tiles()
     observed = _seconds(lambda: bfloat16_gram(x, None) if tiles else transposed_product(plain, plain, product_dtype()))
     moment = PROBE_TOKENS * n * n / observed
-    scale, group_of, rows = np.ones((512, 1), np.float32), np.zeros(n, np.int32), np.ascontiguousarray(plain[:512])
-    factor = np.eye(n, dtype=np.float32)
-    steps = _seconds(lambda: _native.compensate(rows, scale, 0 * scale, group_of, -8, 7, factor, None))
-    return product, moment, 512 * n * n / steps
+    gram, scheme, rows = (plain.T @ plain).astype(np.float64), Scheme.parse("int4-channel"), np.ascontiguousarray(plain[:n])
+    steps = _seconds(lambda: gptq(rows, scheme, FITTING["mse"], Moments(gram)))
+    return product, visits, moment, len(rows) * n * n / steps
 
 
 def _token_seconds(body: int) -> float:
-    """One token reads all weights, a byte each."""
+    """One token reads all weights, a byte each, but many windows are written together."""
     block = np.ones(2**23, np.float32)
-    return body / (block.nbytes / _seconds(block.sum))
+    together = TOGETHER_ON_TILES if _native.isa() == "amx" else TOGETHER
+    return together * body / (block.nbytes / _seconds(block.sum))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -48,7 +48,9 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     ] = None,
     context: Annotated[int, Option("--context", help="Tokens in a window.")] = 512,
     tokens: Annotated[int, Option("--tokens", help="Tokens of the text to use, from its beginning.")] = 32768,
-    activations: Annotated[str, Option("--activations", help="int8, int16, fp32; simulated: int8-tensor, fp8-token.")] = "int8",
+    activations: Annotated[
+        str, Option("--activations", help="int8, int16, fp32; simulated: fp8-token. [the recipe's, or int8]")
+    ] = "",
     calibration: Annotated[str, Option("--calibration", help="Text for static ranges; see quantize.")] = "self",
     allow_seen: Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")] = False,
     by_kind: Annotated[bool, Option("--by-kind", help="Say on which kinds of token the loss lands.")] = False,

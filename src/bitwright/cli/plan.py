@@ -12,6 +12,8 @@ from bitwright.cli.console import Json, megabytes, note, print_json, print_table
 if TYPE_CHECKING:
     from bitwright.analysis.planning import Plan
 
+CHANGED = 0.05  # of a machine's pace, that is worth a word
+
 
 def plan(  # noqa: PLR0913 - one parameter an option
     model: Annotated[str, Argument("MODEL", help="Hugging Face directory or hub id, .gguf file or artifact.")],
@@ -30,6 +32,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     objective: Annotated[str, Option("--objective", help="What to make best within the limits: loss, size or speed.")] = "",
     method: Annotated[str, Option("--method", help="How codes are chosen; see bitwright methods.")] = "gptq",
     schemes: Annotated[str | None, Option("--schemes", help="Candidates, with commas between. [int2 to int8]")] = None,
+    activations: Annotated[str, Option("--activations", help="Kinds that the plan may take.")] = "int8,int16",
     rotate: Annotated[bool, Option("--rotate/--no-rotate", help="Turn columns before rounding.")] = True,
     calibration: Annotated[str, Option("--calibration", help="self, a text file, or a data set on the hub.")] = "self",
     text: Annotated[Path | None, Option("--text", help="Text to verify on. [more that the model writes]")] = None,
@@ -78,6 +81,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
         schemes=SCHEMES if schemes is None else tuple(schemes.split(",")),
         method=method,
         rotate=rotate,
+        activations=tuple(activations.split(",")),
         calibration=Source(calibration),
         held_out=held_out,
         threads=threads,
@@ -136,9 +140,14 @@ def _show(found: Plan, output: Path, report: Path | None) -> None:
     if found.drop is not None:
         between = "" if found.drop.interval is None else f" ({found.drop.interval[0]:.3g} to {found.drop.interval[1]:.3g})"
         note(f"the task's score falls by {found.drop.drop:.3g}{between} from {found.drop.score_reference:.3g}")
+    if found.activations != "int8":
+        note(f"activations are {found.activations}, as the recipe says: slower than int8, which --activations int8 keeps to")
     if "seconds" in found.measured:
         speed, memory = f"{1 / found.measured['seconds']:.0f} tokens/s", megabytes(int(found.measured["ram"]))
         note(f"measured {speed} and {memory} of memory at most")
     if "seconds" in found.foretold:
-        note(f"foretold {1 / found.foretold['seconds']:.0f} tokens/s, {megabytes(int(found.foretold['ram']))} of memory at most")
+        speed, memory = f"{1 / found.foretold['seconds']:.0f} tokens/s", megabytes(int(found.foretold["ram"]))
+        now = f" ({1 / found.at_pace('seconds'):.0f} at the pace that the machine had while it was measured)"
+        changed = abs(found.measured.get("slowness", 1.0) - 1) > CHANGED
+        note(f"foretold {speed}{now if changed else ''}, {memory} of memory at most")
     note(f"wrote {output}" + (f" and {report}" if report else "") + f"; bitwright quantize MODEL --recipe {output} -o OUT")

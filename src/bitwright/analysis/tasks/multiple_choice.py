@@ -32,6 +32,7 @@ from bitwright.engine import AT_ONCE, Engine
 from bitwright.errors import NonFiniteError, TaskError
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
+from bitwright.runtime import activations_of
 
 Progress = Callable[[int, int], None]
 Mask = npt.NDArray[np.bool_]
@@ -108,7 +109,7 @@ def choice_task(path: str | Path, reference: LanguageModel) -> Callable[[Languag
 
     def right(model: LanguageModel) -> Mask:
         in_full = model.fingerprint() == original
-        return multiple_choice(model, questions, "fp32" if in_full else "int8", "fp32" if in_full else "fp16").right
+        return multiple_choice(model, questions, "fp32" if in_full else "", "fp32" if in_full else "fp16").right
 
     return right
 
@@ -117,7 +118,7 @@ def compare_choices(
     model: LanguageModel | str | Path,
     reference: LanguageModel | str | Path | None,
     path: str | Path,
-    activations: str = "int8",
+    activations: str = "",
     progress: Progress | None = None,
 ) -> ChoiceComparison:
     """Both models on a file of questions, one after the other; the reference with 32-bit activations and KV cache."""
@@ -135,7 +136,7 @@ def compare_choices(
 def multiple_choice(
     model: LanguageModel | str | Path,
     questions: str | Path | Sequence[Question],
-    activations: str = "int8",
+    activations: str = "",
     kv_cache: str = "fp16",
     progress: Progress | None = None,
 ) -> TaskResult:
@@ -147,7 +148,7 @@ def multiple_choice(
     tokenizer, limit = loaded.tokenizer(), loaded.architecture.context_length
     asked = [in_tokens(question, tokenizer, limit) for question in asked_for]
     longest = max(len(one.context) + max(map(len, one.choices)) for one in asked)
-    engine = Engine.load(loaded, context=longest, activations=activations, kv_cache=kv_cache)
+    engine = Engine.load(loaded, context=longest, activations=activations or activations_of(loaded), kv_cache=kv_cache)
     likelihoods = []
     for found in log_likelihoods(engine, asked):
         likelihoods.append(found)
