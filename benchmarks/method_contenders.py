@@ -19,7 +19,7 @@ BUDGETS = (4.25, 3.25, 2.25)
 @dataclass(frozen=True)
 class Contender:
     """`kind` is what the worker is asked for; of ours it is a method, a scheme, and `unrotated` and `distilled` where it is that;
-    `v_proj=int6-g64` and its like give matrices of one kind a scheme of their own.
+    `v_proj=int6-g64` and its like give matrices of one kind a scheme of their own, and `mixed4.25` each matrix its own.
 
     `bits` is the budget, `stored` the bits a weight that the peer's own file takes, computed from its layout; 0 where that is
     read from what was made.
@@ -68,11 +68,7 @@ def _ours() -> list[Contender]:
         3.25: ("refine kmeans3-g64", "guided kmeans3-g64", "refine int3-g96-affine"),
         2.25: ("refine kmeans2-g64", "guided kmeans2-g64"),
     }
-    distilled = {
-        4.25: ("guided kmeans4-g64", "refine int4-g96-affine"),
-        3.25: ("refine int3-g96-affine",),
-        2.25: ("refine kmeans2-g64",),
-    }
+    distilled = {bits: (f"guided mixed{bits}",) for bits in kinds}
     plain = [Contender(OURS, f"{kind} unrotated", bits) for bits, names in kinds.items() for kind in names]
     return plain + [Contender(OURS, f"{kind} unrotated distilled", bits) for bits, names in distilled.items() for kind in names]
 

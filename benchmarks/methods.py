@@ -21,13 +21,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import bitwright
+from bitwright.allocation.candidates import Offer
+from bitwright.allocation.sensitivity import sensitivities
+from bitwright.allocation.solver import choose
 from bitwright.calibration.text import Source
 from bitwright.core import Choice, Recipe, Scheme
 from bitwright.models import load
@@ -41,6 +44,12 @@ from worker import Worker
 CONTEXT = 512
 LOWER_BY = {4.25: 0.20, 3.25: 0.30, 2.25: 0.40}  # KL than the best peer's, at so many bits
 DISTILLED = 2  # passes
+PLAN_WINDOWS = 16  # of the calibration text, on which a mix of schemes is chosen
+MIXED = {  # what its matrices may have
+    4.25: ("kmeans3-g96", "kmeans4-g96", "kmeans4-g64", "int5-g64", "int6-g64"),
+    3.25: ("kmeans2-g64", "kmeans3-g96", "kmeans3-g64", "kmeans4-g96", "int5-g64"),
+    2.25: ("kmeans2-g96", "kmeans2-g64", "kmeans3-g96", "kmeans4-g96"),
+}
 PEER_BITS = 0.5  # that a peer may take beyond the budget and still be the one to beat
 TABLE_BITS = 0.005  # a table of levels for each tensor, forgiven
 
@@ -55,12 +64,40 @@ def recipe(scheme: str, method: str, rotate: bool, distill: int = 0, own: Sequen
     return Recipe((*ends, *body), distill=distill)
 
 
-def made_by_us(kind: str, windows: int, out: Path) -> Row:
+def mixed(method: str, bits: float, rotate: bool, distill: int, calibration: Path) -> Recipe:
+    """Each matrix of the blocks by the scheme that the planner's integer program finds for it, `bits` a weight on average.
+
+    What its error costs is looked for by plain GPTQ on the calibration text, and nothing else is seen. v has 6 bits: what
+    attribution.py measures of it is beyond what second-order estimates say.
+    """
+    model, windows = load(twin()), np.load(calibration)
+    ends = (("*embed_tokens*", "int8-channel"), ("lm_head*", "int8-channel"), ("*v_proj*", "int6-g64"))
+    fixed = tuple((names, Scheme.parse(scheme)) for names, scheme in ends)
+    offer = Offer(tuple(Scheme.parse(scheme) for scheme in MIXED[bits]), "gptq", rotate, fixed)
+    units = sensitivities(model, windows[:PLAN_WINDOWS], offer)
+    of_body = set(body(model.names()))
+    weights = sum(int(np.prod(unit.shape)) for unit in units if unit.name in of_body)
+    costs = [unit for unit in units if unit.name in of_body]
+    table = {
+        "bits": [np.array([candidate.bits for candidate in unit.candidates], np.float64) for unit in costs],
+        "divergence": [np.array([candidate.divergence for candidate in unit.candidates]) for unit in costs],
+    }
+    chosen = choose(table, {}, "divergence", {"bits": bits * weights})
+    choices = [replace(unit.candidates[index].choice, method=method) for unit, index in zip(costs, chosen, strict=True)]
+    kept = [Choice(names, Scheme.parse(scheme)) for names, scheme in ends[:2]]
+    return Recipe((*kept, *choices), distill=distill)
+
+
+def made_by_us(kind: str, calibration: Path, out: Path) -> Row:
     method, scheme, *flags = kind.split()
     passes = DISTILLED if "distilled" in flags else 0
-    own = [flag for flag in flags if "=" in flag]
-    recipe(scheme, method, "unrotated" not in flags, passes, own).save(out.with_suffix(".json"))
-    tokens = ("--calibration", "self", "--calibration-tokens", windows * CONTEXT)
+    own, rotate = [flag for flag in flags if "=" in flag], "unrotated" not in flags
+    if scheme.startswith("mixed"):
+        found = mixed(method, float(scheme.removeprefix("mixed")), rotate, passes, calibration)
+    else:
+        found = recipe(scheme, method, rotate, passes, own)
+    found.save(out.with_suffix(".json"))
+    tokens = ("--calibration", "self", "--calibration-tokens", len(np.load(calibration)) * CONTEXT)
     made = command("quantize", twin(), "-o", out, "--recipe", out.with_suffix(".json"), *tokens)
     return {"bits": body_bits(out), "seconds": made["seconds"], "peak_rss_bytes": made["peak_rss_bytes"]}
 
@@ -103,7 +140,7 @@ def measure(contender: Contender, calibration: Path, tokens: int) -> Row:
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out"
         ours = contender.system == OURS
-        cost = made_by_us(contender.kind, len(windows), out) if ours else made_by_peer(contender, calibration, out)
+        cost = made_by_us(contender.kind, calibration, out) if ours else made_by_peer(contender, calibration, out)
         text = ("--text", TEXT, "--context", CONTEXT, "--tokens", tokens)
         figures = command("eval", out, "--reference", twin(), *text, "--activations", "fp32")
     row |= cost | {key: figures[key] for key in ("kl_mean", "kl_mean_interval", "perplexity", "top1_agreement")} | where

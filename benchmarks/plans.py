@@ -55,8 +55,22 @@ CLOSE, CLOSE_SPEED = 0.2, 0.1  # of what was measured, that what was foretold ma
 AGAINST_UNIFORM = 0.7  # of the loss of the best single scheme of the same size
 WHOLE, ESTIMATED, REMAINING = 600.0, 60.0, 1.5  # seconds, seconds, factor
 LAST_SECONDS = 10.0  # of a plan, in which what is left is too little to be judged by a factor
-BODIES = ("int3-g64", "int3-g32", "int4-g64", "int4-g32", "int4-g32-affine", "int5-g64", "int5-g32", "int6-g64", "int6-g32")
-HEADS = ("int4-g64", "int4-g32", "int5-g64", "int6-g64", "int8-channel")
+BODIES = (
+    "kmeans3-g64",
+    "kmeans4-g96",
+    "kmeans4-g64",
+    "kmeans4-g32",
+    "int3-g64",
+    "int3-g32",
+    "int4-g64",
+    "int4-g32",
+    "int4-g32-affine",
+    "int5-g64",
+    "int5-g32",
+    "int6-g64",
+    "int6-g32",
+)
+HEADS = ("kmeans4-g64", "int4-g64", "int4-g32", "int5-g64", "int6-g64", "int8-channel")
 COLUMNS = ("what", "size MB", "foretold KL", "KL in planning", "WikiText-2 KL", "interval", "perplexity", "same token")
 SPEEDS = (
     "plan",

@@ -14,7 +14,7 @@ import torch
 
 import tiny
 from bitwright.allocation import curvature as module
-from bitwright.allocation.candidates import choices_for, sampled_rows
+from bitwright.allocation.candidates import Offer, choices_for, sampled_rows
 from bitwright.allocation.curvature import Curvature, curvatures
 from bitwright.allocation.sensitivity import sensitivities
 from bitwright.analysis.attribution import rank_correlation
@@ -63,12 +63,13 @@ def test_sensitivities_are_kept_and_read_again(
     tiny_directory: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path))
-    model, schemes = load(tiny_directory("llama")), [Scheme.parse(name) for name in ("int3-g32", "int4-g32", "int8-channel")]
-    found = sensitivities(model, WINDOWS, schemes, "gptq")
+    model, schemes = load(tiny_directory("llama")), tuple(map(Scheme.parse, ("int3-g32", "int4-g32", "int8-channel")))
+    offer = Offer(schemes, "gptq")
+    found = sensitivities(model, WINDOWS, offer)
     monkeypatch.setattr("bitwright.allocation.sensitivity.curvatures", None)  # not needed any more
-    assert sensitivities(model, WINDOWS, schemes, "gptq") == found
+    assert sensitivities(model, WINDOWS, offer) == found
     for unit in found:
-        assert [c.choice for c in unit.candidates] == choices_for(unit, schemes, "gptq", True)
+        assert [c.choice for c in unit.candidates] == choices_for(unit, offer)
         losses = [candidate.divergence for candidate in unit.candidates]
         assert losses == sorted(losses, reverse=True) and losses[-1] > 0
         assert [c.bits for c in unit.candidates] == [scheme.stored_bits(unit.shape) for scheme in schemes]

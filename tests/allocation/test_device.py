@@ -117,9 +117,9 @@ def test_what_is_known_is_not_measured_again(monkeypatch: pytest.MonkeyPatch, ca
     first = DeviceCosts.measured(TINY, [int8], threads=1)
     measured: list[str] = []
     measure = DeviceCosts._measure
-    monkeypatch.setattr(DeviceCosts, "_measure", lambda *a: (measured.append(str(a[2])), measure(*a))[1])
+    monkeypatch.setattr(DeviceCosts, "_measure", lambda *a: (measured.extend(map(str, a[2])), measure(*a))[1])
     again = DeviceCosts.measured(TINY, [int8, int4], 1, lambda *done: told.append(done))
-    assert measured == ["int4-g64"] and told == [(1, 2), (2, 2)]
+    assert measured == ["int4-g64"] and told == [(step, 1 + device.ROUNDS) for step in range(1, 2 + device.ROUNDS)]
     assert again.decode_seconds(int8, (64, 64)) == first.decode_seconds(int8, (64, 64))
     DeviceCosts.measured(TINY, [int8], threads=1, rotated=False)
     DeviceCosts.measured(TINY, [int8], threads=2)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -15,17 +17,21 @@ pytest.importorskip("scipy", exc_type=ImportError)
 
 import bitwright
 from bitwright.allocation.budget import Budget
+from bitwright.allocation.candidates import Candidate, Offer, choices_for
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.memory import Running, cache_bytes
+from bitwright.allocation.sensitivity import units_of
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Made, plan_document
+from bitwright.analysis.plan_costs import Costs
 from bitwright.analysis.planning import Plan, Settings, find_plan
 from bitwright.analysis.report.document import parse
 from bitwright.calibration.text import Source
-from bitwright.core import Recipe
+from bitwright.core import Recipe, Scheme
 from bitwright.errors import BudgetError
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
+from bitwright.runtime import RuntimeSetting, activations_of
 
 SETTINGS = Settings(
     schemes=("int3-g32", "int4-g32", "int6-g32", "int8-channel"), calibration=Source(windows=4, length=64), threads=1
@@ -153,3 +159,47 @@ def test_a_tasks_drop_is_kept(model: LanguageModel) -> None:
     assert found.drop is not None and 0 < found.drop.drop <= 0.005 and found.drop.score_reference == 0.0
     with pytest.raises(BudgetError, match="--task"):
         find_plan(model, Budget(max_task_drop=0.005), SETTINGS)
+
+
+def test_activations_are_chosen_with_the_schemes(model: LanguageModel, tmp_path: Path) -> None:
+    found = find_plan(model, Budget(max_size=10**6), SETTINGS)
+    assert found.activations == "int16" and found.noise == 0  # nothing asks for speed
+    assert found.recipe.runtime == (RuntimeSetting(activations="int16"),)
+    saved = bitwright.quantize(model, found.recipe, SETTINGS.calibration).save(tmp_path / "out")
+    assert activations_of(saved) == "int16"
+    kept = find_plan(model, Budget(max_size=10**6), replace(SETTINGS, activations=("int8",)))
+    assert kept.activations == "int8" and kept.noise > 0 and kept.recipe.runtime == ()
+
+
+def test_a_limit_on_speed_decides_between_kinds_of_activations(model: LanguageModel) -> None:
+    units = [unit for unit in units_of(model) if not unit.looked_up]
+    for unit in units:
+        choices = choices_for(unit, Offer((Scheme.parse("int4-g32"), Scheme.parse("int8-channel")), rotate=False))
+        unit.candidates = [Candidate(choice, 100 * (2 - i), 0.01 * (i + 1)) for i, choice in enumerate(choices)]
+    fast, slow = (
+        cast(
+            DeviceCosts,
+            SimpleNamespace(
+                decode_seconds=lambda *_, each=each: each,
+                prefill_seconds=lambda *_, each=each: each,
+                other_seconds=lambda *_: 0.0,
+            ),
+        )
+        for each in (1.0, 3.0)
+    )
+    costs = Costs(model, units, Running(16, 1), {"int8": 0.5, "int16": 0.0}, {"int8": fast, "int16": slow})
+    for limit, kind in ((3.0 * len(units), "int16"), (2.9 * len(units), "int8")):
+        chosen = costs.choose("divergence", {"seconds": limit})
+        assert costs.activations(chosen) == kind and costs.sums(chosen)["seconds"] <= limit
+        assert costs.sums(chosen)["divergence"] == pytest.approx(0.01 * len(units) + (0.5 if kind == "int8" else 0.0))
+    with pytest.raises(BudgetError) as refusal:
+        costs.choose("divergence", {"seconds": 0.5 * len(units)})
+    assert refusal.value.nearest["seconds"] == pytest.approx(len(units))
+
+
+def test_tensors_whose_scheme_is_given_keep_it(model: LanguageModel) -> None:
+    settings = replace(SETTINGS, fixed=(("lm_head*", "int8-channel"), ("*.0.*.v_proj*", "fp16")), swaps=0)
+    found = find_plan(model, Budget(max_kl=0.2), settings)
+    schemes = {unit.name: str(candidate.choice.scheme) for unit, candidate in found.candidates()}
+    assert schemes["model.layers.0.self_attn.v_proj.weight"] == "fp16" and schemes["lm_head.weight"] == "int8-channel"
+    assert schemes["model.layers.1.self_attn.v_proj.weight"] != "fp16"

@@ -7,6 +7,7 @@ and what one costs is much like what the next one does.
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,10 +30,10 @@ SAMPLE_OF_VOCABULARY = 512  # rows of a head or an embedding, which are less ali
 SCHEMES = (
     "int2-g32",
     "int3-g64",
-    "int3-g32",
+    "kmeans3-g64",
     "int4-g64",
-    "int4-g32",
-    "int4-g32-affine",
+    "kmeans4-g64",
+    "kmeans4-g32",
     "int5-g64",
     "int6-g64",
     "int8-channel",
@@ -72,10 +73,33 @@ class Unit:
         return all(role == "embedding" for role, _ in self.roles)
 
 
-def choices_for(unit: Unit, schemes: Sequence[Scheme], method: str, rotate: bool) -> list[Choice]:
+@dataclass(frozen=True)
+class Offer:
+    """What tensors may have: `schemes`, rounded by `method`, columns turned with `rotate`.
+
+    Tensors whose names match one of the `fixed` patterns have the scheme beside the first that they match.
+    """
+
+    schemes: tuple[Scheme, ...]
+    method: str = "nearest"
+    rotate: bool = True
+    fixed: tuple[tuple[str, Scheme], ...] = ()
+
+    def all_schemes(self) -> list[Scheme]:
+        """Each once."""
+        return list(dict.fromkeys([*self.schemes, *(scheme for _, scheme in self.fixed)]))
+
+    def schemes_for(self, name: str) -> Sequence[Scheme]:
+        for pattern, scheme in self.fixed:
+            if fnmatch.fnmatchcase(name, pattern):
+                return [scheme]
+        return self.schemes
+
+
+def choices_for(unit: Unit, offer: Offer) -> list[Choice]:
     """The candidates that fit the unit's shape; what is only looked up is rounded to nearest and not turned."""
     found = []
-    for scheme in schemes:
+    for scheme in offer.schemes_for(unit.name):
         try:
             scheme.group_size(unit.shape)
         except SchemeError:
@@ -83,7 +107,7 @@ def choices_for(unit: Unit, schemes: Sequence[Scheme], method: str, rotate: bool
         if unit.looked_up:
             found.append(Choice(unit.name, scheme))
         else:
-            found.append(Choice(unit.name, scheme, method, rotate=rotate and scheme.scaled))
+            found.append(Choice(unit.name, scheme, offer.method, rotate=offer.rotate and scheme.scaled))
     return found
 
 

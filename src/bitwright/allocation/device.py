@@ -7,7 +7,8 @@ and the working set of a real token, not for a loop over one matrix that a cache
     sum over its matrices of decode_seconds(scheme, shape) + other_seconds(architecture, context)
 
 A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are medians of tokens, the
-lesser of two: they are kept, and what waited for another program today says nothing of tomorrow.
+least of a few: they are kept, and what waited for another program today says nothing of tomorrow. Schemes take turns, so that
+a machine that is slow for some seconds is not slow for one scheme alone.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ Progress = Callable[[int, int], None]
 FILE = "device_costs.json"
 PROMPT = 192  # tokens of a prompt: as many as the engine takes at a time
 SHALLOW, DEEP = 16, 1024  # tokens in the context when a burst begins
-BURST, BURSTS = 12, 5  # tokens; how often
+BURST, BURSTS = 12, 3  # tokens; how often
 PROMPTS = 3
+ROUNDS = 3  # in which every scheme has its turn
 STAGES = {  # of the engine's steps -> the matrices that it multiplies
     "query_key_value": ("q", "k", "v"),
     "output": ("o",),
@@ -70,7 +72,7 @@ class DeviceCosts:
     ) -> Self:
         """Everything that is asked for and not in the cache is measured now, a second or two for a scheme.
 
-        `progress` is told (schemes done, in all). `rotated`: for matrices whose columns are turned, as recipes do by default.
+        `progress` is told (steps done, in all). `rotated`: for matrices whose columns are turned, as recipes do by default.
         `activations` are the engine's kinds.
         Raises `SchemeError` where a group does not divide the model's rows.
         """
@@ -78,12 +80,10 @@ class DeviceCosts:
         path, holding_for = cache_directory() / FILE, _holding_for()
         figures = read_figures(path, holding_for)
         costs = cls(_line(), count, _shape(architecture, count, activations), _shares(architecture), figures)
-        for done, scheme in enumerate(schemes):
-            if costs._name("decode", scheme, rotated, "head") not in figures:
-                figures.update(costs._measure(architecture, scheme, rotated, activations))
-                write_figures(path, holding_for, figures)
-            if progress is not None:
-                progress(done + 1, len(schemes))
+        missing = [scheme for scheme in schemes if costs._name("decode", scheme, rotated, "head") not in figures]
+        if missing:
+            figures.update(costs._measure(architecture, missing, rotated, activations, progress))
+            write_figures(path, holding_for, figures)
         return costs
 
     @classmethod
@@ -165,20 +165,39 @@ class DeviceCosts:
     def _name(self, kind: str, scheme: Scheme, rotated: bool, stage: str) -> str:
         return f"{self.shape}, {kind} {stage} of {scheme}{' rotated' if rotated and scheme.scaled else ''}"
 
-    def _measure(self, architecture: Architecture, scheme: Scheme, rotated: bool, activations: str) -> dict[str, float]:
-        stand_in = StandIn(architecture, scheme, rotated)
-        engine = _engine(stand_in, self.threads, activations)
-        layers = stand_in.architecture.layers
-        first, prefill, second = _decode(engine, SHALLOW), _prefill(engine), _decode(engine, SHALLOW)
-        decode = {name: min(first[name], second[name]) for name in first}  # something may disturb for a second
+    def _measure(
+        self, architecture: Architecture, schemes: Sequence[Scheme], rotated: bool, activations: str, progress: Progress | None
+    ) -> dict[str, float]:
+        """All of them in turn, ROUNDS times; memory holds a stand-in of each."""
+        engines, layers = list[Engine](), 0
+        steps, total = iter(range(1, 10**9)), (1 + ROUNDS) * len(schemes)
+
+        def told() -> None:
+            if progress is not None:
+                progress(next(steps), total)
+
+        for scheme in schemes:
+            stand_in = StandIn(architecture, scheme, rotated)
+            layers = stand_in.architecture.layers
+            engines.append(_engine(stand_in, self.threads, activations))
+            told()
+        decode: list[dict[str, float]] = [{} for _ in schemes]
+        prefill: list[dict[str, float]] = [{} for _ in schemes]
+        for _ in range(ROUNDS):
+            for number, engine in enumerate(engines):
+                decode[number] = _least(decode[number], _decode(engine, SHALLOW))
+                prefill[number] = _least(prefill[number], _prefill(engine))
+                told()
         figures = {}
-        for stage in STAGES:
-            each = 1 if stage == "head" else layers
-            figures[self._name("decode", scheme, rotated, stage)] = decode[stage] / each
-            figures[self._name("prefill", scheme, rotated, stage)] = prefill[stage] / each
+        for number, scheme in enumerate(schemes):
+            for stage in STAGES:
+                each = 1 if stage == "head" else layers
+                figures[self._name("decode", scheme, rotated, stage)] = decode[number][stage] / each
+                figures[self._name("prefill", scheme, rotated, stage)] = prefill[number][stage] / each
         if f"{self.shape}, rest" in self.figures:
             return figures
-        return figures | {f"{self.shape}, rest": decode["embedding"] + decode["rest"]} | self._attention(engine, layers)
+        rest = min(each["embedding"] + each["rest"] for each in decode)
+        return figures | {f"{self.shape}, rest": rest} | self._attention(engines[0], layers)
 
     def _attention(self, engine: Engine, layers: int) -> dict[str, float]:
         """Seconds of attention in a layer at two depths, for each type of cache, and the depths."""
@@ -263,6 +282,11 @@ def _step(engine: Engine, work: Callable[[], object]) -> dict[str, float]:
 
 def _middle(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.median([step[name] for step in steps])) for name in steps[0]}
+
+
+def _least(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    """Of each stage, where `first` has it."""
+    return {name: min(seconds, first.get(name, seconds)) for name, seconds in second.items()}
 
 
 def _shares(architecture: Architecture) -> dict[tuple[int, int], tuple[tuple[str, float], ...]]:

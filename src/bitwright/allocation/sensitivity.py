@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.allocation.candidates import Candidate, Unit, add_role, choices_for
+from bitwright.allocation.candidates import Candidate, Offer, Unit, add_role, choices_for
 from bitwright.allocation.curvature import curvatures
 from bitwright.cache import cache_directory, keep
 from bitwright.core import Choice, Scheme
@@ -37,19 +37,13 @@ def units_of(model: LanguageModel) -> list[Unit]:
     return list(units.values())
 
 
-def sensitivities(
-    model: LanguageModel,
-    windows: Tokens,
-    schemes: Sequence[Scheme],
-    method: str,
-    rotate: bool = True,
-    progress: Progress | None = None,
-) -> list[Unit]:
+def sensitivities(model: LanguageModel, windows: Tokens, offer: Offer, progress: Progress | None = None) -> list[Unit]:
     """All matrices with their candidates. `windows` (windows, tokens) is text like that which the model will read.
 
     What was computed before for the same model, text and candidates is read from the cache. `progress` is told (done, in all).
     """
-    facts = (_LAYOUT, model.fingerprint(), windows.tobytes(), list(map(str, schemes)), method, rotate)
+    schemes, fixed = list(map(str, offer.schemes)), [(pattern, str(scheme)) for pattern, scheme in offer.fixed]
+    facts = (_LAYOUT, model.fingerprint(), windows.tobytes(), schemes, offer.method, offer.rotate, fixed)
     path = cache_directory() / f"sensitivities-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
     kept = _read(path)
     if kept is not None:
@@ -64,7 +58,7 @@ def sensitivities(
         if curvature.inputs is not inputs:  # those that read one input share what follows from it
             inputs = curvature.inputs
             moments = None if inputs is None else Moments(inputs.astype(np.float64))
-        add_role(unit, model, place, choices_for(unit, schemes, method, rotate), curvature, moments)
+        add_role(unit, model, place, choices_for(unit, offer), curvature, moments)
     found = list(units.values())
     _keep(path, found)
     return found

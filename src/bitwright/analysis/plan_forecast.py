@@ -19,7 +19,7 @@ from bitwright.analysis.planning import (
     source_of,
 )
 from bitwright.calibration.forecast import Work, forecast
-from bitwright.core import Recipe, Scheme
+from bitwright.core import Recipe
 from bitwright.models.base import LanguageModel
 from bitwright.quantization import quantize
 
@@ -45,7 +45,7 @@ def phases(model: LanguageModel, settings: Settings) -> Phases:
     made = quantize(model, Recipe.uniform(settings.schemes[-1], settings.method, rotate=settings.rotate), source).forecast()
     length = min(HELD_OUT_LENGTH, model.architecture.context_length)
     proof, climbing = PROOF_WINDOWS * length, CLIMBING_WINDOWS * length
-    schemes = [Scheme.parse(scheme) for scheme in settings.schemes]
+    schemes = settings.offer().all_schemes()
     pace = forecast(model, Work({}, {}, (1, tokens), 0, 0, 1)).seconds / tokens
     token = forecast(model, Work({}, {}, (1, tokens), 1, 0, 1)).writing_seconds  # of a text
     writing = A_WRITER + made.writing_seconds if made.writing_seconds else 0.0

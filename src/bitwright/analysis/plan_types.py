@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.allocation.budget import Budget
-from bitwright.allocation.candidates import SCHEMES, Candidate, Unit
+from bitwright.allocation.candidates import SCHEMES, Candidate, Offer, Unit
 from bitwright.allocation.device import DeviceCosts
 from bitwright.analysis.tasks.paired import Drop
 from bitwright.analysis.trial import Task
 from bitwright.calibration.text import Source
-from bitwright.core import Recipe
-from bitwright.runtime import RuntimeSetting
+from bitwright.core import Recipe, Scheme
+from bitwright.errors import EngineError
+from bitwright.runtime import ACTIVATIONS, RuntimeSetting
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to plan: which candidates, what text, for which use.
 
-    `schemes` are candidates, all rounded by `method`, columns turned with `rotate`. `calibration` is the text that
+    `schemes` are candidates, all rounded by `method`, columns turned with `rotate`; tensors whose names match one of the
+    `fixed` patterns have the scheme beside it. `calibration` is the text that
     sensitivities are found on and weights are rounded by; `held_out` that on which plans are proved, by default more of the
     model's own. Speed is that of `threads`, on this machine or on the one that measured `device`. Memory is that of a run
     through `context` tokens. `activations` are the engine's kinds that the plan may take, the same for all layers. `verify`
@@ -30,6 +32,7 @@ class Settings:
     """
 
     schemes: tuple[str, ...] = SCHEMES
+    fixed: tuple[tuple[str, str], ...] = ()
     method: str = "gptq"
     rotate: bool = True
     calibration: Source = field(default_factory=Source)
@@ -41,6 +44,14 @@ class Settings:
     verify: bool = True
     swaps: int = 1
     task: Task | None = None
+
+    def offer(self) -> Offer:
+        """Raises `SchemeError` for a scheme and `EngineError` for activations that do not exist."""
+        for kind in self.activations:
+            if kind not in ACTIVATIONS:
+                raise EngineError(f"unknown activations {kind!r} for a plan; choose from {', '.join(ACTIVATIONS)}")
+        fixed = tuple((pattern, Scheme.parse(scheme)) for pattern, scheme in self.fixed)
+        return Offer(tuple(Scheme.parse(scheme) for scheme in self.schemes), self.method, self.rotate, fixed)
 
 
 @dataclass(frozen=True)

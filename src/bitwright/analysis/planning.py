@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from bitwright.allocation.budget import Budget, in_users_units
 from bitwright.allocation.cache_plan import TYPES
-from bitwright.allocation.candidates import choices_for
+from bitwright.allocation.candidates import Offer, choices_for
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.memory import Running
 from bitwright.allocation.sensitivity import sensitivities, units_of
@@ -100,15 +100,15 @@ class _Planner:
 
     def run(self) -> Plan:
         settings = self.settings
-        schemes = [Scheme.parse(scheme) for scheme in settings.schemes]
-        self._refuse_too_small(schemes)
+        offer = settings.offer()
+        self._refuse_too_small(offer)
         windows = self._source().tokens(self.model, self._writer, self.watch)
         with self.watch("finding what each tensor's error costs") as progress:
             part = windows[:PLAN_WINDOWS, :PLAN_LENGTH]
-            units = sensitivities(self.model, part, schemes, settings.method, settings.rotate, progress)
+            units = sensitivities(self.model, part, offer, progress)
         units = [unit for unit in units if unit.candidates]
         self._read_texts()
-        devices = self._devices(schemes)
+        devices = self._devices(offer.all_schemes())
         threads = next(iter(devices.values())).threads if devices else 1
         running = Running(min(settings.context, self.model.architecture.context_length), threads)
         caches = self._cache_losses() if "ram" in self.limits else {}
@@ -208,14 +208,14 @@ class _Planner:
                 ratio = (measured[quantity] - constant) / (foretold[quantity] - constant)
                 costs.scale[quantity] = costs.scale.get(quantity, 1.0) * ratio
 
-    def _refuse_too_small(self, schemes: Sequence[Scheme]) -> None:
+    def _refuse_too_small(self, offer: Offer) -> None:
         """What no candidate is small enough for needs no text to be known. Raises `BudgetError`."""
         limit = self.limits.get("bytes", np.inf)
         if limit == np.inf:
             return
         choices = []
         for unit in units_of(self.model):
-            fitting = choices_for(unit, schemes, "nearest", self.settings.rotate)
+            fitting = choices_for(unit, replace(offer, method="nearest"))
             if fitting:
                 choices.append(min(fitting, key=lambda choice: choice.scheme.stored_bits(unit.shape)))
         source = self.settings.calibration

@@ -37,7 +37,7 @@ Tokens = npt.NDArray[np.int32]
 Task = Callable[[LanguageModel], Scored]
 
 DEPTH = 128  # tokens of context at which speed is foretold and measured
-TIMED = 3  # times that speed is measured
+TIMED = 7  # times that speed is measured
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,14 @@ def tried(made: QuantizedModel, held: Examination, what: str, watch: Watch) -> T
     measured = {"bytes": float(sum(path.stat().st_size for path in output.rglob("*") if path.is_file()))}
     texts = [*held.proof, *held.climbing]
     with watch(what) as progress:
-        scores = list(measure(saved, held.model, texts, _run(saved, texts), progress))
+        scores = list(measure(saved, held.model, texts, _run(saved, texts), lambda done, all: progress(done, 2 * all)))
+        measured |= _speed(saved, held)
+        progress(3, 4)
+        measured["ram"] = float(true_peak(output, held.running))
     proof = scores[: len(held.proof)]
     found = figures(joined(iter(proof)), [len(window) - 1 for window in held.proof], paired=True)
     climbing = float(np.mean([score.kl.mean() for score in scores[len(proof) :]]))
-    measured |= {"divergence": found["kl_mean"]} | _speed(saved, held)
-    measured["ram"] = float(true_peak(output, held.running))
+    measured["divergence"] = found["kl_mean"]
     drop = None if held.task is None else task_drop(saved, held.model, held.task)
     return Trial(saved, measured, found["kl_mean_interval"], climbing, drop, directory)
 
@@ -95,15 +97,17 @@ def _run(saved: ArtifactModel, texts: Sequence[Tokens]) -> str | Iterator[Floats
 
 
 def _speed(saved: ArtifactModel, held: Examination) -> dict[str, float]:
-    """Seconds of a token at DEPTH and of a prompt; where costs are known, how slow the machine was, timed in between."""
+    """Seconds of a token at DEPTH and of a prompt; where costs are known, how slow the machine was: a stand-in is timed in turn
+    with the model, and the median of their ratios says what the stand-in took in the model's best moment.
+    """
     context = min(saved.architecture.context_length, max(PROMPT, 2 * DEPTH))
     activations = resolved(saved.runtime)[0].activations if saved.runtime else "int8"
     engine = Engine.load(saved, threads=held.running.threads, context=context, activations=activations)
     costs, depth = held.devices.get(activations), min(DEPTH, context // 2)
     now = None if costs is None else slowness(costs, saved, activations, depth)
-    seconds, slow = [], []
+    seconds, ratios = [], []
     for _ in range(TIMED):
         seconds.append(token_time(engine, depth))
-        slow += [] if now is None else [now()]
+        ratios += [] if now is None else [seconds[-1] / now()]
     found = {"seconds": min(seconds), "prefill": prompt_time(engine, min(PROMPT, context))}
-    return found | ({"slowness": min(slow)} if slow else {})
+    return found | ({"slowness": min(seconds) / float(np.median(ratios))} if ratios else {})

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from bitwright.cli.command_line import Argument, Option
+from bitwright.cli.command_line import Argument, Option, UsageError
 from bitwright.cli.console import Json, megabytes, note, print_json, print_table, timeline
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ def plan(  # noqa: PLR0913 - one parameter an option
     max_energy: Annotated[str | None, Option("--max-energy", help="Joules a token; an estimate.")] = None,
     objective: Annotated[str, Option("--objective", help="What to make best within the limits: loss, size or speed.")] = "",
     method: Annotated[str, Option("--method", help="How codes are chosen; see bitwright methods.")] = "gptq",
-    schemes: Annotated[str | None, Option("--schemes", help="Candidates, with commas between. [int2 to int8]")] = None,
+    schemes: Annotated[str | None, Option("--schemes", help="Candidates, with commas between. [2 to 8 bits]")] = None,
+    fix: Annotated[
+        str, Option("--fix", help="Tensors whose scheme is given, such as lm_head*=int8-channel,*.v_proj*=fp16.")
+    ] = "",
     activations: Annotated[str, Option("--activations", help="Kinds that the plan may take.")] = "int8,int16",
     rotate: Annotated[bool, Option("--rotate/--no-rotate", help="Turn columns before rounding.")] = True,
     calibration: Annotated[str, Option("--calibration", help="self, a text file, or a data set on the hub.")] = "self",
@@ -79,6 +82,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     held_out = None if text is None else read_text(text, 2**20)
     settings = Settings(
         schemes=SCHEMES if schemes is None else tuple(schemes.split(",")),
+        fixed=_fixed(fix),
         method=method,
         rotate=rotate,
         activations=tuple(activations.split(",")),
@@ -104,6 +108,14 @@ def plan(  # noqa: PLR0913 - one parameter an option
         print_json({"path": str(output)} | found.to_dict() | _public(found))
         return
     _show(found, output, report)
+
+
+def _fixed(given: str) -> tuple[tuple[str, str], ...]:
+    """PATTERN=SCHEME, with commas between. Raises `UsageError`."""
+    pairs = [one.partition("=") for one in given.split(",") if one]
+    if not all(pattern and scheme for pattern, _, scheme in pairs):
+        raise UsageError(f"--fix takes PATTERN=SCHEME, with commas between, not {given!r}", "bitwright plan")
+    return tuple((pattern, scheme) for pattern, _, scheme in pairs)
 
 
 def _public(found: Plan) -> dict[str, float | None]:
