@@ -6,9 +6,9 @@ and the working set of a real token, not for a loop over one matrix that a cache
 
     sum over its matrices of decode_seconds(scheme, shape) + other_seconds(architecture, context)
 
-A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are medians of tokens, the
-least of a few: they are kept, and what waited for another program today says nothing of tomorrow. Schemes take turns, so that
-a machine that is slow for some seconds is not slow for one scheme alone.
+A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are medians of tokens, of the
+round that took least: they are kept, and what waited for another program today says nothing of tomorrow. Schemes take turns,
+and before each the first is timed again: machines that others use change pace within seconds, and ratios of neighbours do not.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ Progress = Callable[[int, int], None]
 FILE = "device_costs.json"
 PROMPT = 192  # tokens of a prompt: as many as the engine takes at a time
 SHALLOW, DEEP = 16, 1024  # tokens in the context when a burst begins
-BURST, BURSTS = 12, 3  # tokens; how often
+BURST, BURSTS = 12, 2  # tokens; how often
 PROMPTS = 3
-ROUNDS = 3  # in which every scheme has its turn
+ROUNDS = 6  # in which every scheme has its turn
 STAGES = {  # of the engine's steps -> the matrices that it multiplies
     "query_key_value": ("q", "k", "v"),
     "output": ("o",),
@@ -181,13 +181,17 @@ class DeviceCosts:
             layers = stand_in.architecture.layers
             engines.append(_engine(stand_in, self.threads, activations))
             told()
-        decode: list[dict[str, float]] = [{} for _ in schemes]
-        prefill: list[dict[str, float]] = [{} for _ in schemes]
+        decodes: list[list[dict[str, float]]] = [[] for _ in schemes]
+        prefills: list[list[dict[str, float]]] = [[] for _ in schemes]
+        beside: list[list[float]] = [[] for _ in schemes]  # what the first took just before each
         for _ in range(ROUNDS):
             for number, engine in enumerate(engines):
-                decode[number] = _least(decode[number], _decode(engine, SHALLOW))
-                prefill[number] = _least(prefill[number], _prefill(engine))
+                beside[number].append(sum(_decode(engines[0], SHALLOW).values()))
+                decodes[number].append(_decode(engine, SHALLOW))
+                prefills[number].append(_prefill(engine))
                 told()
+        prefill, best = [_least(rounds) for rounds in prefills], min(map(min, beside))
+        decode = [_scaled(rounds, firsts, best) for rounds, firsts in zip(decodes, beside, strict=True)]
         figures = {}
         for number, scheme in enumerate(schemes):
             for stage in STAGES:
@@ -233,12 +237,8 @@ def _engine(stand_in: StandIn, threads: int, activations: str) -> Engine:
 
 
 def token_time(engine: Engine, depth: int) -> float:
-    """Seconds of one decoded token that sees `depth` others: the median, the lesser of two bursts with a prompt between."""
-    times = []
-    for _ in range(2):
-        times.append(float(np.median([sum(step.values()) for step in _bursts(engine, depth, "fp16")])))
-        _prefill(engine)
-    return min(times)
+    """Seconds of one decoded token that sees `depth` others: the median of some."""
+    return float(np.median([sum(step.values()) for step in _bursts(engine, depth, "fp16")]))
 
 
 def prompt_time(engine: Engine, tokens: int) -> float:
@@ -268,8 +268,8 @@ def _bursts(engine: Engine, depth: int, kv_cache: str) -> list[dict[str, float]]
 def _prefill(engine: Engine) -> dict[str, float]:
     """Seconds of a prompt of PROMPT tokens, in all layers, by stage; a shorter context is scaled up."""
     tokens = np.zeros(min(PROMPT, engine.context), np.int32)
-    middle = _middle([_step(engine, lambda: engine.prefill(tokens)) for _ in range(PROMPTS)])
-    return {name: seconds * PROMPT / len(tokens) for name, seconds in middle.items()}
+    step = _step(engine, lambda: engine.prefill(tokens))
+    return {name: seconds * PROMPT / len(tokens) for name, seconds in step.items()}
 
 
 def _step(engine: Engine, work: Callable[[], object]) -> dict[str, float]:
@@ -284,9 +284,16 @@ def _middle(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.median([step[name] for step in steps])) for name in steps[0]}
 
 
-def _least(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    """Of each stage, where `first` has it."""
-    return {name: min(seconds, first.get(name, seconds)) for name, seconds in second.items()}
+def _least(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The round that took least in all."""
+    return min(rounds, key=lambda each: sum(each.values()))
+
+
+def _scaled(rounds: Sequence[dict[str, float]], beside: Sequence[float], best: float) -> dict[str, float]:
+    """The same, in all so many times `best` as the median round took of what was timed beside it."""
+    least = _least(rounds)
+    ratio = float(np.median([sum(each.values()) / first for each, first in zip(rounds, beside, strict=True)]))
+    return {stage: seconds * ratio * best / sum(least.values()) for stage, seconds in least.items()}
 
 
 def _shares(architecture: Architecture) -> dict[tuple[int, int], tuple[tuple[str, float], ...]]:

@@ -37,7 +37,7 @@ Tokens = npt.NDArray[np.int32]
 Task = Callable[[LanguageModel], Scored]
 
 DEPTH = 128  # tokens of context at which speed is foretold and measured
-TIMED = 7  # times that speed is measured
+TIMED = 16  # times that speed is measured
 
 
 @dataclass(frozen=True)
