@@ -68,9 +68,9 @@ def _ours() -> list[Contender]:
         3.25: ("refine kmeans3-g64", "guided kmeans3-g64", "refine int3-g96-affine"),
         2.25: ("refine kmeans2-g64", "guided kmeans2-g64"),
     }
-    distilled = {bits: (f"guided mixed{bits}",) for bits in kinds}
+    mixed = [(f"guided mixed{bits}{end}", bits) for bits in kinds for end in (" unrotated", " unrotated distilled")]
     plain = [Contender(OURS, f"{kind} unrotated", bits) for bits, names in kinds.items() for kind in names]
-    return plain + [Contender(OURS, f"{kind} unrotated distilled", bits) for bits, names in distilled.items() for kind in names]
+    return plain + [Contender(OURS, kind, bits) for kind, bits in mixed]
 
 
 def _llama_cpp() -> list[Contender]:

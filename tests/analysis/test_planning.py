@@ -23,7 +23,7 @@ from bitwright.allocation.memory import Running, cache_bytes
 from bitwright.allocation.sensitivity import units_of
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Made, plan_document
-from bitwright.analysis.plan_costs import Costs
+from bitwright.analysis.plan_costs import BEYOND_SUM, Costs
 from bitwright.analysis.planning import Plan, Settings, find_plan
 from bitwright.analysis.report.document import parse
 from bitwright.calibration.text import Source
@@ -191,7 +191,9 @@ def test_a_limit_on_speed_decides_between_kinds_of_activations(model: LanguageMo
     for limit, kind in ((3.0 * len(units), "int16"), (2.9 * len(units), "int8")):
         chosen = costs.choose("divergence", {"seconds": limit})
         assert costs.activations(chosen) == kind and costs.sums(chosen)["seconds"] <= limit
-        assert costs.sums(chosen)["divergence"] == pytest.approx(0.01 * len(units) + (0.5 if kind == "int8" else 0.0))
+        assert costs.sums(chosen)["divergence"] == pytest.approx(
+            BEYOND_SUM * 0.01 * len(units) + (0.5 if kind == "int8" else 0.0)
+        )
     with pytest.raises(BudgetError) as refusal:
         costs.choose("divergence", {"seconds": 0.5 * len(units)})
     assert refusal.value.nearest["seconds"] == pytest.approx(len(units))
