@@ -36,7 +36,7 @@ from methods import recipe, written
 from results import circumstances, table, verdict, write
 
 CONTEXT = 512
-W8, W4 = ("nearest", "int8-channel"), (("gptq", "int4-g64"), ("guided", "kmeans4-g64"))  # rotated, for one scale a token
+W8, W4 = ("nearest", "int8-channel"), (("gptq", "int4-g64"), ("gptq", "kmeans4-g64"))  # rotated, for one scale a token
 RUN = ("fp32", "int16", "int8")
 SIMULATED = ("int8-token", "int8-g64", "int8-tensor-entropy", "int8-tensor-mse", "int8-channel", "fp8-token", "fp8-tensor")
 W8A8_BAR, MORE_BAR, ENTROPY_BAR = 0.012, 0.10, 0.05

@@ -28,8 +28,7 @@ Session::Wanted Session::wanted(std::initializer_list<Product> products) const {
       if (matrix->rotated()) {
         (integer(*matrix) ? forms.rotated_integer : forms.rotated_dense) = true;
         forms.whole = whole(*matrix);
-      }
-      else
+      } else
         (integer(*matrix) ? forms.integer : forms.dense) = true;
     }
   return forms;

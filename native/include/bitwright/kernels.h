@@ -212,7 +212,7 @@ struct Kernels {
 
   // One row to int8 with a scale for each block, or one in all.
   void (*quantize_row)(const float* x, int columns, bool whole, RowTarget target);
-  // One row to 15 bits as two rows of int8, the second the row behind it: x = scale * (254 * first + second).
+  // One row to 15 bits as two rows of int8: x = scale * (254 * high + low).
   void (*quantize_row_wide)(const float* x, int columns, bool whole, RowTarget high, RowTarget low);
   // Orthonormal Hadamard transform (Sylvester's order) of each `block` of x, a power of two up to kLargestHadamard; out may
   // be x.

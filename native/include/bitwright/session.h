@@ -206,7 +206,7 @@ class Session {
   int width() const { return options_.activations == Activations::int16 ? 2 : 1; }  // int8 rows for a token
   // One scale for a row of int8, or one for each block of 32. The latter is finer: the head's answers are the model's.
   bool whole(const Matrix& matrix) const { return matrix.rotated() && &matrix != &model_->output(); }
-  bool apart(int count) const { return count * width() <= kernels_.few_rows; }       // rows lie one after the other
+  bool apart(int count) const { return count * width() <= kernels_.few_rows; }  // rows lie one after the other
 
   std::shared_ptr<const Model> model_;
   SessionOptions options_;
