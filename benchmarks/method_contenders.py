@@ -68,7 +68,10 @@ def _ours() -> list[Contender]:
         3.25: ("refine kmeans3-g64", "guided kmeans3-g64", "refine int3-g96-affine"),
         2.25: ("refine kmeans2-g64", "guided kmeans2-g64"),
     }
-    mixed = [(f"guided mixed{bits}{end}", bits) for bits in kinds for end in (" unrotated", " unrotated distilled")]
+    mixed = [
+        (f"{method} mixed{bits}{end}", bits) for bits in kinds for method in ("gptq", "guided") for end in ("", " distilled")
+    ]
+    mixed += [(f"guided mixed{bits} unrotated{end}", bits) for bits in (4.25, 3.25) for end in ("", " distilled")]
     plain = [Contender(OURS, f"{kind} unrotated", bits) for bits, names in kinds.items() for kind in names]
     return plain + [Contender(OURS, kind, bits) for kind, bits in mixed]
 
