@@ -20,8 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitwright import _native
-from bitwright.core import Scheme
-from bitwright.fitting import FITTING
+from bitwright.core import QParams, Scheme
 from bitwright.models.architecture import LAYER_MATRICES
 from bitwright.models.base import LanguageModel
 from bitwright.rounding.gptq import gptq
@@ -134,7 +133,8 @@ def _paces(model: LanguageModel) -> tuple[float, float, float, float]:
     observed = _seconds(lambda: bfloat16_gram(x, None) if tiles else transposed_product(plain, plain, product_dtype()))
     moment = PROBE_TOKENS * n * n / observed
     gram, scheme, rows = (plain.T @ plain).astype(np.float64), Scheme.parse("int4-channel"), np.ascontiguousarray(plain[:n])
-    steps = _seconds(lambda: gptq(rows, scheme, FITTING["mse"], Moments(gram)))
+    scales = QParams(np.abs(rows).max(1) / 7)
+    steps = _seconds(lambda: gptq(rows, scheme, lambda *_: scales, Moments(gram)))
     return product, visits, moment, len(rows) * n * n / steps
 
 
