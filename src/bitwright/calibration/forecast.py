@@ -6,7 +6,7 @@
     rounding    rows * columns^2 a matrix, times what the method does with it, scales and the moments' root included
     distilling  eight products a pass with blocks and head: forwards twice, backwards twice the work of forwards
     transforms  products and moments once more for each that observes, and for each try a product with a layer's moments
-    writing     tokens that the model has still to write, at the pace of reading its weights
+    writing     tokens that the model has still to write, at the pace of reading its weights, or of a matrix unit
 
 Each pace is measured for a fraction of a second. Memory is the residual stream, the widest input and what one layer takes.
 """
@@ -29,7 +29,8 @@ from bitwright.rounding.moments import Moments
 BASE_BYTES = 450_000_000  # Python, torch and their working memory
 BETWEEN = 18  # visits to each activation between products, of the width of the stream or of the MLP
 PASSES = {"gptq": 1.0, "gptaq": 2.0, "gptq-scales": 20.0, "refine": 12.0, "guided": 12.0}  # multiply-adds over those of GPTQ
-TOGETHER, TOGETHER_ON_TILES = 0.45, 0.12  # of the time of a token that is written alone
+TOGETHER = 0.45  # of the time of a token that is written alone
+BESIDE_PRODUCTS = 10  # times what the products of a written token take on a matrix unit
 PROBE_TOKENS = 2048
 STEP_TOKENS, HEAD_TOKENS = 2048, 256  # of distillation, whose module needs torch
 
@@ -78,7 +79,7 @@ def forecast(model: LanguageModel, work: Work) -> Forecast:
     trained = body + int(np.prod(model.shape(model.roles()["head", -1].name)))
     seconds += (8 * work.distill + 2 * bool(work.distill)) * tokens * trained / product
     peak = _peak_bytes(model, tokens, streams) + bool(work.distill) * _distilled_bytes(model, tokens, body)
-    return Forecast(work.size_bytes, seconds, work.unwritten * _token_seconds(body), peak)
+    return Forecast(work.size_bytes, seconds, work.unwritten * _token_seconds(body, trained, product), peak)
 
 
 def _layer_shapes(model: LanguageModel) -> list[tuple[int, int]]:
@@ -138,11 +139,12 @@ def _paces(model: LanguageModel) -> tuple[float, float, float, float]:
     return product, visits, moment, len(rows) * n * n / steps
 
 
-def _token_seconds(body: int) -> float:
-    """One token reads all weights, a byte each, but many windows are written together."""
+def _token_seconds(body: int, weights: int, product: float) -> float:
+    """One token reads all weights, a byte each, but many windows are written together; a matrix unit then waits for the rest."""
+    if _native.isa() == "amx":
+        return BESIDE_PRODUCTS * 2 * weights / product
     block = np.ones(2**23, np.float32)
-    together = TOGETHER_ON_TILES if _native.isa() == "amx" else TOGETHER
-    return together * body / (block.nbytes / _seconds(block.sum))
+    return TOGETHER * body / (block.nbytes / _seconds(block.sum))
 
 
 def _seconds(work: Callable[[], object]) -> float:
