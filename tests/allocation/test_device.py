@@ -169,3 +169,11 @@ def test_costs_of_another_machine_that_lack_something_are_refused(cache: Path) -
     for bad in (cache / "bad.json", cache / "absent.json"):
         with pytest.raises(CostError, match="cannot read costs"):
             DeviceCosts.read(bad, TINY, [])
+
+
+def test_slowness_is_of_what_was_measured(cache: Path) -> None:
+    int4, int8 = Scheme.parse("int4-g64"), Scheme.parse("int8-channel")
+    costs = DeviceCosts.measured(TINY, [int8], threads=1)
+    now = device.slowness(costs, StandIn(TINY, int8, True), "int8", 16)  # type: ignore[arg-type]
+    assert now is not None and now() > 0
+    assert device.slowness(costs, StandIn(TINY, int4, True), "int8", 16) is None  # type: ignore[arg-type]

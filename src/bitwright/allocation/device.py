@@ -13,6 +13,7 @@ and before each the first is timed again: machines that others use change pace w
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +81,7 @@ class DeviceCosts:
         path, holding_for = cache_directory() / FILE, _holding_for()
         figures = read_figures(path, holding_for)
         costs = cls(_line(), count, _shape(architecture, count, activations), _shares(architecture), figures)
-        missing = [scheme for scheme in schemes if costs._name("decode", scheme, rotated, "head") not in figures]
+        missing = [scheme for scheme in schemes if not costs.knows(scheme, rotated)]
         if missing:
             figures.update(costs._measure(architecture, missing, rotated, activations, progress))
             write_figures(path, holding_for, figures)
@@ -111,11 +112,15 @@ class DeviceCosts:
             f"{line}, {isa.removesuffix(_with(activations))}", int(count), beginning + teams[-1], _shares(architecture), figures
         )
         for scheme in schemes:
-            if costs._name("decode", scheme, rotated, "head") not in figures:
+            if not costs.knows(scheme, rotated):
                 raise CostError(
                     f"{path} has no costs of {scheme} for {costs.shape}; name it in --schemes to a plan on that machine"
                 )
         return costs
+
+    def knows(self, scheme: Scheme, rotated: bool = True) -> bool:
+        """Whether the scheme was measured."""
+        return self._name("decode", scheme, rotated, "head") in self.figures
 
     def decode_seconds(self, scheme: Scheme, shape: Sequence[int], rotated: bool = True) -> float:
         """Of one matrix (outputs, inputs) for one token, batch 1. Raises `CostError` for what was not measured.
@@ -170,7 +175,7 @@ class DeviceCosts:
     ) -> dict[str, float]:
         """All of them in turn, ROUNDS times; memory holds a stand-in of each."""
         engines, layers = list[Engine](), 0
-        steps, total = iter(range(1, 10**9)), (1 + ROUNDS) * len(schemes)
+        steps, total = itertools.count(1), (1 + ROUNDS) * len(schemes)
 
         def told() -> None:
             if progress is not None:
@@ -214,17 +219,21 @@ class DeviceCosts:
         return figures
 
 
-def slowness(costs: DeviceCosts, model: LanguageModel, activations: str, depth: int) -> Callable[[], float]:
+def slowness(costs: DeviceCosts, model: LanguageModel, activations: str, depth: int) -> Callable[[], float] | None:
     """Of this machine now, against when it measured `costs`: how many times longer a stand-in of the scheme that most of
-    the model's time goes to takes for a token. Other programs make a machine slower for minutes. Raises `CostError`.
+    the model's time goes to takes for a token. Other programs make a machine slower for minutes. None where `costs` knows no
+    scheme of the model.
     """
     shapes = role_shapes(model.architecture)
     spent: dict[tuple[Scheme, bool], float] = {}
     for (role, _), part in model.roles().items():
         if role in shapes:
             scheme, rotated = _stored_as(model, part.name)
-            seconds = costs.decode_seconds(scheme, shapes[role], rotated)
-            spent[scheme, rotated] = spent.get((scheme, rotated), 0.0) + seconds
+            if costs.knows(scheme, rotated):  # what no candidate fitted stays as it was
+                seconds = costs.decode_seconds(scheme, shapes[role], rotated)
+                spent[scheme, rotated] = spent.get((scheme, rotated), 0.0) + seconds
+    if not spent:
+        return None
     stand_in = StandIn(model.architecture, *max(spent, key=lambda stored: spent[stored]))
     engine = _engine(stand_in, costs.threads, activations)
     foretold = token_seconds(costs, stand_in, depth)  # type: ignore[arg-type]
