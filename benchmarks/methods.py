@@ -51,6 +51,7 @@ MIXED = {  # what its matrices may have
     2.25: ("kmeans2-g96", "kmeans2-g64", "kmeans3-g96", "kmeans4-g96"),
 }
 PEER_BITS = 0.5  # that a peer may take beyond the budget and still be the one to beat
+ENDS = tuple(Choice(name, Scheme.parse("int8-channel")) for name in ("model.embed_tokens.weight", "lm_head.weight"))
 TABLE_BITS = 0.005  # a table of levels for each tensor, forgiven
 
 Row = dict[str, Any]
@@ -58,10 +59,9 @@ Row = dict[str, Any]
 
 def recipe(scheme: str, method: str, rotate: bool, distill: int = 0, own: Sequence[str] = ()) -> Recipe:
     """The blocks by `scheme`, but for those with their `own`; embedding and head at int8-channel, as in every contender."""
-    ends = tuple(Choice(name, Scheme.parse("int8-channel")) for name in ("model.embed_tokens.weight", "lm_head.weight"))
     schemes = [(f"*{kind}*", spelling) for kind, _, spelling in (one.partition("=") for one in own)]
     body = tuple(Choice(names, Scheme.parse(one), method, rotate=rotate) for names, one in (*schemes, ("*", scheme)))
-    return Recipe((*ends, *body), distill=distill)
+    return Recipe((*ENDS, *body), distill=distill)
 
 
 def mixed(method: str, bits: float, rotate: bool, distill: int, calibration: Path) -> Recipe:
@@ -71,8 +71,7 @@ def mixed(method: str, bits: float, rotate: bool, distill: int, calibration: Pat
     attribution.py measures of it is beyond what second-order estimates say.
     """
     model, windows = load(twin()), np.load(calibration)
-    ends = (("*embed_tokens*", "int8-channel"), ("lm_head*", "int8-channel"), ("*v_proj*", "int6-g64"))
-    fixed = tuple((names, Scheme.parse(scheme)) for names, scheme in ends)
+    fixed = (*((end.pattern, end.scheme) for end in ENDS), ("*v_proj*", Scheme.parse("int6-g64")))
     offer = Offer(tuple(Scheme.parse(scheme) for scheme in MIXED[bits]), "gptq", rotate, fixed)
     units = sensitivities(model, windows[:PLAN_WINDOWS], offer)
     of_body = set(body(model.names()))
@@ -84,8 +83,7 @@ def mixed(method: str, bits: float, rotate: bool, distill: int, calibration: Pat
     }
     chosen = choose(table, {}, "divergence", {"bits": bits * weights})
     choices = [replace(unit.candidates[index].choice, method=method) for unit, index in zip(costs, chosen, strict=True)]
-    kept = [Choice(names, Scheme.parse(scheme)) for names, scheme in ends[:2]]
-    return Recipe((*kept, *choices), distill=distill)
+    return Recipe((*ENDS, *choices), distill=distill)
 
 
 def made_by_us(kind: str, calibration: Path, out: Path) -> Row:
@@ -214,7 +212,7 @@ def report(data: Row) -> None:
     header = ("system", "version", "kind", "bits per body weight", "KL", "interval", "perplexity", "top-1", "seconds")
     note = (
         f"{data['windows']} windows of {CONTEXT} tokens, written by the model, calibrate; {data['tokens']} tokens of WikiText-2 "
-        "validation; weights alone. Seconds are of a machine that others used, too."
+        "validation; weights alone. Seconds are of a machine that others used, too, and without the search for a mix of schemes."
     )
     for name, why in data["failed"].items():
         note += f"\n\nNo result from {name}, {why}"

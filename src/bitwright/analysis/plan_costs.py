@@ -4,10 +4,9 @@
 
 `fixed` is what all plans have alike: vectors, attention and norms, buffers, the loss of rounded activations. `scale` and `weight`
 are 1 until a plan was measured, but for the loss: what is rounded by a model's own text on that text is foretold too low, and
-plans lose more than the sum (docs/planning.md). Where
-memory is limited the KV cache is one more unit, whose candidates are the narrowest types that it may come to
-(allocation/cache_plan.py). Activations have a kind, the same for all layers, on which seconds depend: a choice is found for
-each, and the best is taken.
+plans lose more than the sum (docs/planning.md). Where memory is limited the KV cache is one more unit, whose candidates are
+the narrowest types that it may come to (allocation/cache_plan.py). Activations have a kind, the same for all layers, on which
+seconds depend: a choice is found for each, and the best is taken.
 
 A choice is a list of indices: of each unit's candidates, of the caches where they are planned, and of the kinds of activations.
 """
