@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kChunk = 256;
 constexpr size_t kTables = 4;  // neighbours that fall in one bin would wait for each other's count
+constexpr size_t kValuesAThread = 8;  // as many times what in_parallel shares out: a value takes a nanosecond
 constexpr int32_t kMagnitude = 0x7FFFFFFF;
 
 // The bin of each value: floor(x * scale) from the middle on, ends clipped. Returns the largest |x|, as bits.
@@ -36,7 +37,7 @@ float count_in_bins(const float* x, size_t n, int exponent, int bins, int64_t* c
   const float middle = static_cast<float>(bins) / 2, scale = std::ldexp(middle, -exponent);
   std::mutex adding;
   int32_t largest = 0;
-  in_parallel(n, n, [&](size_t begin, size_t end) {
+  in_parallel(n, n / kValuesAThread, [&](size_t begin, size_t end) {
     std::vector<uint32_t> tables(kTables * bins);
     std::array<int32_t, kChunk> places;
     int32_t most = 0;

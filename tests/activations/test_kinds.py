@@ -157,6 +157,23 @@ def test_rotated_inputs_are_rounded_where_the_engine_rounds_them(model: Language
     assert float(first) < 0.5 * float(other)
 
 
+def test_shapes_of_inputs_are_read_from_one_token_in_a_few(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All positions of a window take their turn, and the largest value is the largest of all tokens."""
+    from bitwright.activations import simulation
+    from bitwright.observers.histogram import Histogram
+
+    rows: dict[str, list[int]] = {"minmax": [], "entropy": []}
+    for name, seen in rows.items():
+        update = Histogram.update
+        monkeypatch.setattr(Histogram, "update", lambda self, x, u=update, s=seen: (s.append(len(x)), u(self, x))[1])
+        found = static_scales(model, Turns(model), Kind.parse(f"int8-tensor-{name}"), WINDOWS)
+        monkeypatch.undo()
+    inputs = len(found)
+    assert sum(rows["minmax"]) == inputs * WINDOWS.size
+    assert abs(sum(rows["entropy"]) / inputs - WINDOWS.size / simulation.STRIDE) < 1
+    assert np.gcd(simulation.STRIDE, 1 << 20) == 1
+
+
 def test_groups_must_divide_inputs(model: LanguageModel) -> None:
     with pytest.raises(SchemeError, match="48 does not divide an input of 64 channels"):
         list(hidden_states(model, list(WINDOWS), Kind.parse("int8-g48"), None))

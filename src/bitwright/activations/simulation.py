@@ -9,6 +9,7 @@ the engine would: after the rotation.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,6 @@ from torch import Tensor
 from bitwright.activations.kind import LARGEST, Kind
 from bitwright.activations.ranges import RANGES
 from bitwright.calibration.forward import Site, forward
-from bitwright.calibration.sequential import rows_of
 from bitwright.errors import SchemeError
 from bitwright.formats.hadamard import rotate
 from bitwright.models.base import LanguageModel, Packed
@@ -32,6 +32,7 @@ Tokens = npt.NDArray[np.int32]
 Scales = Mapping[Site, Tensor]  # of a static kind: largest values, one or one a channel
 
 SMALLEST = 1e-12  # of a largest value
+STRIDE = 15  # one token in so many is counted: odd, so that it does not meet the first token of every window, or of none
 
 
 def hidden_states(model: LanguageModel, windows: Sequence[Tokens], kind: Kind, calibration: Tokens | None) -> Iterator[Floats]:
@@ -114,14 +115,21 @@ def fake(x: Tensor, largest: Tensor, format: str) -> Tensor:
 
 
 def static_scales(model: LanguageModel, turns: Turns, kind: Kind, windows: Tokens) -> Scales:
-    """The largest value of each input, or of each of its channels, on calibration text."""
+    """The largest value of each input, or of each of its channels, on calibration text.
+
+    Shapes of distributions are read from one token in `STRIDE`; largest values from all.
+    """
     seen: dict[Site, Histogram | MinMax] = {}
+    tokens: Counter[Site] = Counter()
+    stride = 1 if kind.scales == "channel" or kind.range == "minmax" else STRIDE
 
     def change(site: Site, x: Tensor) -> Tensor:
         if site.layer >= 0:
-            rows = rows_of(turns(site, x))
+            rows = x.flatten(0, 1)
+            counted = turns(site, rows[-tokens[site] % stride :: stride]).float().numpy()
             observer = seen.setdefault(site, MinMax(rows.shape[1]) if kind.scales == "channel" else Histogram())
-            observer.update(rows)
+            observer.update(counted)
+            tokens[site] += len(rows)
         return x
 
     for _ in forward(model, windows, change, torch.float32):

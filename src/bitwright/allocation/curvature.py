@@ -38,6 +38,7 @@ Progress = Callable[[int, int], None]
 
 CHUNK_TOKENS = 1024  # that are computed at a time
 HEAD_TOKENS = 256  # whose logits are held at a time
+BACK, HEAD = 16, 60  # of progress: what a block takes backwards, and the head, over a block forwards; candidates included
 _READS_WITH = {"k": "q", "v": "q", "up": "gate"}  # matrices that read another's input
 
 
@@ -73,8 +74,7 @@ def curvatures(
 ) -> Iterator[tuple[str, int, Curvature]]:
     """(role, layer, curvature) of every matrix: the head, the blocks from the last to the first, the embedding.
 
-    `windows` (windows, tokens) is text like that which the model will read. `progress` is told (blocks done, blocks in all),
-    each twice.
+    `windows` (windows, tokens) is text like that which the model will read. `progress` is told (work done, work in all).
     """
     return _Pass(model, windows, seed, progress or (lambda done, total: None)).run()
 
@@ -115,6 +115,7 @@ class _Pass:
 
     def run(self) -> Iterator[tuple[str, int, Curvature]]:
         layers = self.architecture.layers
+        work = layers + HEAD + BACK * layers
         embedding = self.model.read(self.roles["embedding", -1].name)
         x = torch.from_numpy(embedding[self.windows]) * self.architecture.embedding_scale
         entering = [x]  # the residual stream before each block, and after the last
@@ -123,16 +124,17 @@ class _Pass:
             for layer in range(layers):
                 weights = self._weights(layer)
                 entering.append(torch.cat([plain.through(entering[-1][chunk], weights, layer) for chunk in self.chunks]))
-                self.progress(layer + 1, 2 * layers)
+                self.progress(layer + 1, work)
         gradient, head = self._head(entering.pop().clone())
         yield "head", -1, head
+        self.progress(layers + HEAD, work)
         watched = self._decoder(self._tapped)
         for layer in reversed(range(layers)):
             gradient = self._back(watched, entering.pop().clone(), gradient, layer)
             inputs = {role: (gram / self.sums[role].tokens[0]).numpy() for role, gram in self.grams.items()}
             for role in sorted(LAYER_MATRICES, key=lambda role: _READS_WITH.get(role, role)):
                 yield role, layer, self.sums[role].curvature(inputs[_READS_WITH.get(role, role)])
-            self.progress(2 * layers - layer, 2 * layers)
+            self.progress(work - BACK * layer, work)
         yield "embedding", -1, self._looked_up(gradient, len(embedding))
 
     def _decoder(self, product: Callable[[Tensor, Weights, str], Tensor]) -> Decoder:
