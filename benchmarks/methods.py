@@ -47,8 +47,8 @@ DISTILLED = 2  # passes
 PLAN_WINDOWS = 16  # of the calibration text, on which a mix of schemes is chosen
 MIXED = {  # what its matrices may have
     4.25: ("kmeans3-g96", "kmeans4-g96", "kmeans4-g64", "int5-g64", "int6-g64"),
-    3.25: ("kmeans2-g64", "kmeans3-g96", "kmeans3-g64", "kmeans4-g96", "int5-g64"),
-    2.25: ("kmeans2-g96", "kmeans2-g64", "kmeans3-g96", "kmeans4-g96"),
+    3.25: ("kmeans2-g64", "kmeans3-g96", "kmeans3-g64", "kmeans4-g96", "int5-g64", "int6-g64"),
+    2.25: ("kmeans2-g192", "kmeans2-g96", "kmeans2-g64", "kmeans3-g96", "kmeans4-g96", "int5-g64"),
 }
 PEER_BITS = 0.5  # that a peer may take beyond the budget and still be the one to beat
 ENDS = tuple(Choice(name, Scheme.parse("int8-channel")) for name in ("model.embed_tokens.weight", "lm_head.weight"))
@@ -67,11 +67,10 @@ def recipe(scheme: str, method: str, rotate: bool, distill: int = 0, own: Sequen
 def mixed(method: str, bits: float, rotate: bool, distill: int, calibration: Path) -> Recipe:
     """Each matrix of the blocks by the scheme that the planner's integer program finds for it, `bits` a weight on average.
 
-    What its error costs is looked for by plain GPTQ on the calibration text, and nothing else is seen. v has 6 bits: what
-    attribution.py measures of it is beyond what second-order estimates say.
+    What its error costs is looked for by plain GPTQ on the calibration text, and nothing else is seen.
     """
     model, windows = load(twin()), np.load(calibration)
-    fixed = (*((end.pattern, end.scheme) for end in ENDS), ("*v_proj*", Scheme.parse("int6-g64")))
+    fixed = tuple((end.pattern, end.scheme) for end in ENDS)
     offer = Offer(tuple(Scheme.parse(scheme) for scheme in MIXED[bits]), "gptq", rotate, fixed)
     units = sensitivities(model, windows[:PLAN_WINDOWS], offer)
     of_body = set(body(model.names()))
