@@ -144,7 +144,7 @@ def uniform_recipes(found: Plan, model: LanguageModel, limit: float, count: int)
             recipe = Recipe.uniform(body, "gptq", head=top)
             if bitwright.quantize(model, recipe, Settings().calibration).size_bytes() > limit:
                 continue
-            schemes = {name: Scheme.parse(top if name == head else body) for name in known}
+            schemes = {unit.name: Scheme.parse(top if unit.matrix == head else body) for unit in found.units}
             loss = sum(_loss(known[name], scheme) for name, scheme in schemes.items())
             ranked.append((loss, f"{body}, head {top}", recipe))
     return [(name, recipe) for _, name, recipe in sorted(ranked, key=lambda row: row[0])[:count]]

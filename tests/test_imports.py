@@ -29,13 +29,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rounding": BASE | {"fitting"},
     "sparsity": READERS | {"fitting"},
     "transforms": READERS | {"observers"},
-    "calibration": READERS | {"cache", "engine", "observers", "rounding"},
+    "calibration": READERS | {"cache", "engine", "fitting", "observers", "rounding"},
     "artifact": READERS,
     "models": READERS,
     "inspection": READERS,
     "engine": READERS,
     "refusals": READERS | {"fitting", "rounding", "sparsity"},
-    "quantization": READERS | {"fitting", "rounding", "sparsity", "calibration", "observers", "transforms", "refusals"},
+    "guards": READERS,
+    "quantization": READERS
+    | {"fitting", "rounding", "sparsity", "calibration", "observers", "transforms", "refusals"}
+    | {"guards"},
     "activations": READERS | {"fitting", "observers", "calibration"},
     "allocation": READERS
     | {"cache", "machine", "engine", "fitting", "rounding", "observers", "calibration", "quantization", "inspection"},

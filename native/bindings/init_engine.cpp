@@ -33,8 +33,10 @@ namespace {
 using Floats = std::vector<float>;
 
 Matrix* matrix_of(Model& model, const std::string& role, int layer) {
-  if (role == "embedding") return &model.embedding;
-  if (role == "head") return &model.head;
+  if (role == "embedding" || role == "head") {  // `layer` counts the blocks of rows
+    require(layer >= 0 && layer < kMostBlocks, "a vocabulary has at most " + std::to_string(kMostBlocks) + " blocks of rows");
+    return role == "head" ? &model.head[layer] : &model.embedding[layer];
+  }
   require(layer >= 0 && layer < static_cast<int>(model.layers.size()), "no such layer");
   Layer& at = model.layers[layer];
   const std::map<std::string, Matrix*> table = {{"q", &at.q},       {"k", &at.k},   {"v", &at.v},      {"o", &at.o},

@@ -147,9 +147,15 @@ inline typename Isa::B load_table(const QuantizedPanels& w) {
 // Levels of one step.
 template <class Isa, class Storage, int kStep>
 inline typename Isa::B step_levels(const uint8_t* block, typename Isa::B table) {
-  const auto codes = step_codes<Isa, Storage::kBits, kStep>(block);
-  if constexpr (Storage::kTable) return Isa::look_up(table, codes);
-  return codes;
+  constexpr int kBits = Storage::kBits;
+  if constexpr (Storage::kTable && Isa::kLooksUpLowBits && kBits == 4) {
+    const auto bytes = Isa::load_bytes(block + kStep / 2 * kStepBytes);
+    return Isa::look_up(table, Isa::template shifted<kStep % 2 * kBits>(bytes));
+  } else if constexpr (Storage::kTable) {
+    return Isa::look_up(table, step_codes<Isa, kBits, kStep>(block));
+  } else {
+    return step_codes<Isa, kBits, kStep>(block);
+  }
 }
 
 template <class Isa, class Storage, int... kStep>

@@ -45,7 +45,9 @@ bool has_amx() {
   unsigned a, b, c, d;
   constexpr unsigned kNeeded = 1u << 22 | 1u << 24 | 1u << 25;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  if (!has_avx512vnni() || !__builtin_cpu_supports("avx512bf16") || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!has_avx512vnni() || !__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vbmi") ||
+      !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+    return false;
   if ((d & kNeeded) != kNeeded) return false;
   static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   return granted;

@@ -1,4 +1,5 @@
-// Weights against one uniform grid: level = clip(rint(x / scale) + zero_point, low, high), code = level - low.
+// Weights against one uniform grid, or a table of few levels. Of a grid level = clip(rint(x / scale) + zero_point, low, high),
+// code = level - low.
 #pragma once
 
 #include "bitwright/kernels.h"
@@ -36,6 +37,24 @@ float squared_error(const float* x, int n, float scale, float zero_point, int lo
   for_each_vector<Isa>(x, n, 0.0f, [&](int, auto v, int) {
     const auto error = Isa::sub(Isa::mul(Isa::sub(grid.level(v), grid.zero_point), grid.scale), v);
     total = Isa::fma(error, error, total);
+  });
+  return Isa::sum(total);
+}
+
+// Of the nearest of few levels; each weight's error counts `importance` times, where there is any.
+template <class Isa>
+float table_error(const float* x, const float* importance, int n, float scale, const float* levels, int count) {
+  auto total = Isa::set1(0.0f);
+  for_each_vector<Isa>(x, n, 0.0f, [&](int i, auto v, int lanes) {
+    auto error = Isa::abs(Isa::sub(v, Isa::set1(levels[0] * scale)));
+    for (int k = 1; k < count; k++) error = Isa::min(error, Isa::abs(Isa::sub(v, Isa::set1(levels[k] * scale))));
+    if (lanes < kPanelRows) error = keep_lanes<Isa>(error, lanes);
+    const auto squared = Isa::mul(error, error);
+    if (importance == nullptr)
+      total = Isa::add(total, squared);
+    else
+      total =
+          Isa::fma(squared, lanes < kPanelRows ? load_tail<Isa>(importance + i, lanes, 0.0f) : Isa::load(importance + i), total);
   });
   return Isa::sum(total);
 }

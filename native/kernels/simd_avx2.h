@@ -143,6 +143,7 @@ struct Avx2 {
   static B multiply_bytes(B codes, I multiple) {
     return {multiply_half<kMiddle>(codes.lo, multiple.lo), multiply_half<kMiddle>(codes.hi, multiple.hi)};
   }
+  static constexpr bool kLooksUpLowBits = false;
   static B load_table(const uint8_t* p) {
     const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return {table, table};

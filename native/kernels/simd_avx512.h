@@ -1,4 +1,5 @@
-// Sixteen lanes as one 512-bit register: AVX-512 F, BW, VL, DQ and VNNI.
+// Sixteen lanes as one 512-bit register: AVX-512 F, BW, VL, DQ and VNNI; BF16 and VBMI where the file that includes this has
+// them.
 #pragma once
 
 #include <immintrin.h>
@@ -155,7 +156,17 @@ struct Avx512 {
     return {_mm512_add_epi8(both, _mm512_set1_epi8(static_cast<char>(128)))};
   }
   static B load_table(const uint8_t* p) { return {_mm512_broadcast_i32x4(load128(p))}; }
+#ifdef __AVX512VBMI__
+  static constexpr bool kLooksUpLowBits = true;  // bits of a byte above its code may be anything: the table stands there 4 times
+  template <int kShift>
+  static B shifted(B w) {
+    return {kShift == 0 ? w.v : _mm512_srli_epi16(w.v, kShift)};
+  }
+  static B look_up(B table, B codes) { return {_mm512_permutexvar_epi8(codes.v, table.v)}; }
+#else
+  static constexpr bool kLooksUpLowBits = false;
   static B look_up(B table, B codes) { return {_mm512_shuffle_epi8(table.v, codes.v)}; }
+#endif
 
   static constexpr int kByteOffset = 0;
   template <bool kSmall>

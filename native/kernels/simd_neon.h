@@ -177,6 +177,7 @@ struct Neon {
       return vaddq_u8(product, vdupq_n_u8(128));
     });
   }
+  static constexpr bool kLooksUpLowBits = false;
   static B load_table(const uint8_t* p) {  // 16 entries
     return map<B>([&](int) { return vld1q_u8(p); });
   }

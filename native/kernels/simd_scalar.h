@@ -180,6 +180,7 @@ struct Scalar {
     for (int i = 0; i < 64; i++) codes.v[i] = static_cast<uint8_t>((codes.v[i] - kMiddle) * multiple.v[i / 4] + 128);
     return codes;
   }
+  static constexpr bool kLooksUpLowBits = false;
   static B load_table(const uint8_t* p) {  // 16 entries
     B r;
     std::memcpy(r.v, p, 16);

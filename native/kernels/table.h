@@ -44,6 +44,7 @@ constexpr bitwright::Kernels make_table() {
       .expected_gap = expected_gap<Isa>,
       .encode_group = encode_group<Isa>,
       .squared_error = squared_error<Isa>,
+      .table_error = table_error<Isa>,
       .scale_sums = scale_sums<Isa>,
       .compensate_panel = compensate_panel<Isa>,
       .descend_panel = descend_panel<Isa>,

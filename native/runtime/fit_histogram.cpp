@@ -13,7 +13,7 @@ namespace bitwright {
 namespace {
 
 constexpr size_t kChunk = 256;
-constexpr size_t kTables = 4;  // neighbours that fall in one bin would wait for each other's count
+constexpr size_t kTables = 4;         // neighbours that fall in one bin would wait for each other's count
 constexpr size_t kValuesAThread = 8;  // as many times what in_parallel shares out: a value takes a nanosecond
 constexpr int32_t kMagnitude = 0x7FFFFFFF;
 

@@ -18,6 +18,18 @@ void require_shape(const Matrix& matrix, int rows, int columns, const std::strin
                                                                     std::to_string(rows) + " x " + std::to_string(columns));
 }
 
+void require_rows(const RowBlocks& blocks, int rows, int columns, const std::string& name) {
+  int found = 0;
+  for (const Matrix& block : blocks) {
+    require(block.empty() || block.columns() == columns, name + " has rows of different lengths");
+    found += block.rows();
+  }
+  require(!blocks[0].empty(), name + " is missing");
+  require(found == rows && blocks[0].columns() == columns, name + " is " + std::to_string(found) + " x " +
+                                                               std::to_string(blocks[0].columns()) + ", not " +
+                                                               std::to_string(rows) + " x " + std::to_string(columns));
+}
+
 void require_length(const std::vector<float>& vector, int length, bool optional, const std::string& name) {
   if (optional && vector.empty()) return;
   require(static_cast<int>(vector.size()) == length,
@@ -27,7 +39,8 @@ void require_length(const std::vector<float>& vector, int length, bool optional,
 }  // namespace
 
 size_t Model::bytes_per_token() const {
-  size_t total = output().bytes();
+  size_t total = 0;
+  for (const Matrix& block : output()) total += block.bytes();
   for (const Layer& layer : layers)
     for (const Matrix* matrix : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down})
       total += matrix->bytes();
@@ -37,8 +50,8 @@ size_t Model::bytes_per_token() const {
 void Model::check() const {
   require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "query heads must be a multiple of key heads");
   const int wide = heads * head_dim, narrow = kv_heads * head_dim;
-  require_shape(embedding, vocabulary, hidden, "embedding");
-  if (!head.empty()) require_shape(head, vocabulary, hidden, "head");
+  require_rows(embedding, vocabulary, hidden, "embedding");
+  if (!head[0].empty()) require_rows(head, vocabulary, hidden, "head");
   require_length(final_norm, hidden, false, "final_norm");
   for (size_t i = 0; i < layers.size(); i++) {
     const Layer& layer = layers[i];

@@ -20,7 +20,7 @@ QuantizedRows Session::quantized_rows(const RowForm& form, int count, int column
           form.negated_totals.as<int32_t>()};
 }
 
-Session::Wanted Session::wanted(std::initializer_list<Product> products) const {
+Session::Wanted Session::wanted(std::span<const Product> products) const {
   Wanted forms;
   for (const Product& product : products)
     for (const Matrix* matrix : {product.matrix, product.times}) {

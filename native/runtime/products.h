@@ -9,7 +9,7 @@
 namespace bitwright {
 
 template <class Read>
-void Session::multiply(int thread, int count, int columns, std::initializer_list<Product> products, const Read& read) {
+void Session::multiply(int thread, int count, int columns, std::span<const Product> products, const Read& read) {
   // A single row is prepared by every thread for itself: cheaper than meeting at a barrier.
   const bool single = count == 1;
   Scratch& scratch = scratch_[thread];

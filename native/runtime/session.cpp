@@ -149,9 +149,18 @@ const float* Session::final_row(int row, float* line) const {
   return line;
 }
 
+std::vector<Session::Product> Session::head_products(float* logits) const {
+  std::vector<Product> products;
+  for (const Matrix& block : model_->output()) {
+    if (!block.empty()) products.push_back({&block, logits, model_->vocabulary, false, nullptr});
+    logits += block.rows();
+  }
+  return products;
+}
+
 void Session::write_logits(int thread, float* logits) {
-  const int rows = static_cast<int>(ends_.size()), vocabulary = model_->vocabulary;
-  multiply(thread, rows, model_->hidden, {{&model_->output(), logits, vocabulary, false, nullptr}},
+  const int rows = static_cast<int>(ends_.size());
+  multiply(thread, rows, model_->hidden, head_products(logits),
            [&](int row, float* line) { return final_row(ends_[row], line); });
   if (model_->logit_softcap > 0) cap_logits(thread, rows, logits);
 }
@@ -170,8 +179,7 @@ void Session::project(const float* hidden, int rows, float* logits) {
     const float* from = hidden + static_cast<size_t>(done) * width;
     float* to = logits + static_cast<size_t>(done) * vocabulary;
     team_.run([&](int thread) {
-      multiply(thread, now, width, {{&model_->output(), to, vocabulary, false, nullptr}},
-               [&](int row, float*) { return from + static_cast<size_t>(row) * width; });
+      multiply(thread, now, width, head_products(to), [&](int row, float*) { return from + static_cast<size_t>(row) * width; });
       if (model_->logit_softcap > 0) cap_logits(thread, now, to);
     });
   }
@@ -181,7 +189,9 @@ void Session::embed(int thread, const std::vector<int32_t>& tokens) {
   const Share share(static_cast<int>(tokens.size()), thread, team_.size());
   for (int i = share.begin; i < share.end; i++) {
     float* row = stream_.data() + static_cast<size_t>(i) * model_->hidden;
-    model_->embedding.read_row(tokens[i], row);
+    int word = tokens[i], block = 0;
+    while (word >= model_->embedding[block].rows()) word -= model_->embedding[block++].rows();
+    model_->embedding[block].read_row(word, row);
     if (model_->embedding_scale != 1.0f) kernels_.scale(row, model_->hidden, model_->embedding_scale);
     prepare_angles(i);
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "bitwright/kernels.h"
 #include "parallel.h"
 
 namespace bitwright {
@@ -58,6 +59,10 @@ void table_error(const float* x, size_t groups, size_t n, const float* scale, co
       const size_t table = g / (groups / tables.count);
       const float* values = tables.values + table * tables.levels;
       const float* weight = importance.of_column ? importance.of_column + (g % importance.groups_a_row) * n : nullptr;
+      if (tables.levels <= kFewLevels) {
+        error[g] = kernels().table_error(x + g * n, weight, static_cast<int>(n), scale[g], values, tables.levels);
+        continue;
+      }
       double total = 0;
       for_each_chunk(x + g * n, n, scale[g], tables.thresholds + table * (tables.levels - 1), tables.levels,
                      [&](size_t i, const int32_t* positions, int m) {

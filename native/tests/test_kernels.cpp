@@ -363,6 +363,19 @@ void check_grid(const Kernels& k) {
       double error = 0;
       for (int i = 0; i < n; i++) error += std::pow(0.21 * (b[i] - 8 - zero_point) - x[i], 2);
       CHECK(std::fabs(k.squared_error(x.data(), n, 0.21f, zero_point, -8, 7) - error) < 1e-5 * (1 + error));
+      const float levels[5] = {-1.7f, -0.6f, 0.1f, 0.45f, 1.9f};
+      for (const bool weighted : {false, true}) {
+        double nearest = 0;
+        for (int i = 0; i < n; i++) {
+          double least = 1e30;
+          for (const float level : levels) least = std::min(least, std::fabs(0.9 * level - x[i]));
+          nearest += least * least * (weighted ? std::fabs(x[i]) : 1);
+        }
+        std::vector<float> importance(x.size());
+        for (size_t i = 0; i < x.size(); i++) importance[i] = std::fabs(x[i]);
+        const float found = k.table_error(x.data(), weighted ? importance.data() : nullptr, n, 0.9f, levels, 5);
+        CHECK(std::fabs(found - nearest) < 1e-5 * (1 + nearest));
+      }
       float xq, qq, xq2, qq2;
       k.scale_sums(x.data(), n, 0.21f, zero_point, -8, 7, &xq, &qq);
       scalar().scale_sums(x.data(), n, 0.21f, zero_point, -8, 7, &xq2, &qq2);

@@ -129,7 +129,7 @@ std::shared_ptr<Model> small_model(int bits, int window) {
     layer.q_bias = normal(48, 77), layer.window = i == 0 ? window : 0;
     model->layers.push_back(std::move(layer));
   }
-  model->embedding = random_matrix(101, 48, 99, bits);
+  model->embedding[0] = random_matrix(101, 48, 99, bits);
   model->final_norm = ones;
   model->check();
   return model;

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from bitwright.errors import (
     FindingError,
     MissingTensorError,
     NonFiniteError,
+    RecipeError,
     SchemeError,
     TokenizerError,
 )
@@ -48,9 +49,11 @@ from bitwright.formats.checks import require_finite
 from bitwright.formats.hadamard import rotate, rotation_block
 from bitwright.formats.packing import pack
 from bitwright.formats.scales import store_multiples, store_scale
+from bitwright.guards import Finding, Guard, relative_error
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed
-from bitwright.refusals import check_fit, check_recipe
+from bitwright.models.row_blocks import Stacked, named_rows, rows_in
+from bitwright.refusals import blocks_in, check_fit, check_recipe
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.moments import Moments
 from bitwright.runtime import RuntimeSetting
@@ -64,7 +67,6 @@ if TYPE_CHECKING:
     from bitwright.models.tokenizer import Tokenizer
 
 BLOCK_BYTES = 2**22  # of float32 weights that one thread works on at once: what a core's cache holds
-Check = Callable[[str, Packed | Dense], None]
 THREADS = min(8, len(os.sched_getaffinity(0)))
 
 
@@ -90,27 +92,55 @@ def _choices(model: LanguageModel, recipe: Recipe) -> dict[str, Choice]:
     """What holds for each tensor, whatever it is rounded by. Raises `SchemeError` and `RecipeError`."""
     head, embedding = (model.roles()[(role, -1)].name for role in ("head", "embedding"))
     choices = {}
-    for name in model.names():
-        choice = recipe.choice_for(name, is_head=name == head) if len(model.shape(name)) == 2 else None
+    for name, of, shape in _stored_apart(model, recipe):
+        choice = recipe.choice_for(name, is_head=name == head) if len(shape) == 2 else None
         if choice is not None:
-            check_fit(name, model.shape(name), choice)
-            looked_up = name == embedding != head  # multiplied by nothing that could be turned
+            check_fit(name, shape, choice)
+            looked_up = of == embedding != head  # multiplied by nothing that could be turned
             spared = looked_up and choice.pattern == "*"  # as the head is, which `choice_for` sees to
             prune = "" if spared else choice.prune
             choices[name] = replace(choice, rotate=choice.rotate and not looked_up, prune=prune)
     return choices
 
 
+def _stored_apart(model: LanguageModel, recipe: Recipe) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(name, matrix, shape) of all tensors that will be stored: blocks of rows in place of a matrix that the recipe gives some.
+
+    Raises `RecipeError`.
+    """
+    tables = {model.roles()[role, -1].name for role in ("head", "embedding")}
+    for name in model.names():
+        shape = model.shape(name)
+        blocks = blocks_in(recipe, name, shape)
+        if blocks and name not in tables:
+            raise RecipeError(f"{name} cannot have blocks of rows; only embedding and head can")
+        for block in blocks:
+            begin, end = rows_in(block)
+            yield block, name, (end - begin, *shape[1:])
+        if not blocks:
+            yield name, name, shape
+
+
 class QuantizedModel:
-    """A `LanguageModel` that quantizes each tensor of `source` at the moment it is asked for."""
+    """A `LanguageModel` that quantizes each tensor of `source` at the moment it is asked for.
+
+    `findings` is what looked wrong in the last `save`, though nothing failed; empty before. guards.py says what is looked for.
+    """
+
+    findings: tuple[Finding, ...] = ()
 
     def __init__(self, source: LanguageModel, recipe: Recipe, choices: Mapping[str, Choice], text: CalibrationText) -> None:
         self.source, self.recipe, self.text, self.calibration = source, recipe, text, text.source
         self.architecture, self.path = source.architecture, source.path
         self._choices = dict(choices)
+        self._blocks: dict[str, list[str]] = {}  # of a matrix that is stored in blocks of rows
+        for name, matrix, _ in _stored_apart(source, recipe):
+            if name != matrix:
+                self._blocks.setdefault(matrix, []).append(name)
         self._lines: dict[str, StoredTensor] = {}
         self._needs = self._needed_inputs()
         self._calibrated: Store | None = None  # matrices rounded by their inputs
+        self._output_errors: dict[str, float] = {}  # of these, relative, as far as they were rounded by this object
 
     def names(self) -> Sequence[str]:
         return self.source.names()
@@ -119,8 +149,12 @@ class QuantizedModel:
         return self.source.shape(name)
 
     def stored(self, name: str) -> Packed | Dense:
-        """Quantized now. Raises `NonFiniteError` or `SchemeError` (a scale beyond its type), both naming the tensor."""
-        if name not in self.source.names():
+        """Quantized now; a block of rows, too. Raises `NonFiniteError` or `SchemeError` (a scale beyond its type), both naming
+        the tensor.
+        """
+        if name in self._blocks:
+            return Stacked([self.stored(block) for block in self._blocks[name]])
+        if _matrix_of(name) not in self.source.names():
             raise MissingTensorError(f"{self.path} has no tensor {name!r}; `bitwright inspect` lists those it has")
         if name in self._needs or self.recipe.distill:
             self.calibrate()
@@ -132,25 +166,33 @@ class QuantizedModel:
         return self._quantized(name, None)
 
     def _quantized(self, name: str, moments: Moments | None) -> Packed | Dense:
-        tensor, choice = self.source.stored(name), self._choices.get(name)
+        tensor, choice = self._unquantized(name), self._choices.get(name)
         if choice is not None:
-            return quantize_matrix(name, tensor, choice, moments)
+            made = quantize_matrix(name, tensor, choice, moments)
+            if moments is not None:
+                self._output_errors[name] = relative_error(tensor, made, moments.gram)
+            return made
         for begin, end in _blocks(tensor.shape):
             require_finite(tensor.rows(begin, end).dequantize(), name)
         return tensor
+
+    def _unquantized(self, name: str) -> Packed | Dense:
+        matrix = _matrix_of(name)
+        tensor = self.source.stored(matrix)
+        return tensor if matrix == name else tensor.rows(*rows_in(name))
 
     def read(self, name: str) -> Floats:
         return self.stored(name).dequantize()
 
     def stored_bits(self, name: str) -> int:
-        return self._line(name).stored_bits
+        return sum(line.stored_bits for line in self._lines_of(name))
 
     def scheme_of(self, name: str) -> str:
-        return str(self._line(name).scheme)
+        return " + ".join(dict.fromkeys(str(line.scheme) for line in self._lines_of(name)))
 
     def rotation_of(self, name: str) -> int:
-        """Columns in a block of the Hadamard rotation that the tensor's codes are of; 0 for none."""
-        return self._line(name).rotation
+        """Columns in a block of the Hadamard rotation that the tensor's codes are of; 0 for none, or not in all its rows."""
+        return min(line.rotation for line in self._lines_of(name))
 
     def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
         return self.source.roles()
@@ -185,8 +227,8 @@ class QuantizedModel:
         length = min(self.calibration.length, self.source.architecture.context_length)
         shape = (self.calibration.windows, length)
         unwritten = missing_tokens(self.text.model, shape, self.calibration.seed) if self.calibration.place == "self" else 0
-        methods = {name: self._choices[name].method for name in self._needs}
-        size = sum(self._line(name).stored_bits for name in self.names()) // 8
+        methods = {_matrix_of(name): self._choices[name].method for name in self._needs}
+        size = sum(self.stored_bits(name) for name in self.names()) // 8
         rows = [TRANSFORMS[name] for name in self.recipe.transforms]
         observations, searches = sum(row.observes for row in rows), sum(row.searches for row in rows)
         work = Work(methods, self._needs, shape, unwritten, size, observations, searches, self.recipe.distill)
@@ -217,7 +259,7 @@ class QuantizedModel:
         try:
             if self._needs:
                 with watch("rounding layer by layer") as progress:
-                    walk(self.source, windows, Layers(self._needs, self._quantized, store), progress)
+                    walk(self.source, windows, Layers(self._needs, self._quantized, store, self._blocks), progress)
             if self.recipe.distill:
                 self._distil(windows, store, watch)
         except BitwrightError:
@@ -242,22 +284,27 @@ class QuantizedModel:
         """Matrices whose method looks at their inputs, and what it needs of them. The embedding is looked up: it has none."""
         looked_up = self.source.roles()[("embedding", -1)].name
         needs = {name: ROUNDING[choice.method].needs for name, choice in self._choices.items() if choice.scheme.scaled}
-        return {name: need for name, need in needs.items() if need and name != looked_up}
+        return {name: need for name, need in needs.items() if need and _matrix_of(name) != looked_up}
 
-    def save(self, path: str | Path, progress: Progress | None = None, check: Check | None = None) -> ArtifactModel:
-        """Quantize everything into an artifact at `path`, tensor by tensor, and open it.
+    def save(self, path: str | Path, progress: Progress | None = None, strict: bool = False) -> ArtifactModel:
+        """Quantize everything into an artifact at `path`, tensor by tensor, and open it. What looks wrong is in `findings`.
 
-        `progress` is told (tensor, bytes written so far, bytes in all). `check` is shown each tensor before it is written,
-        and may raise `FindingError`. A failure leaves nothing behind. Raises `OutputError`
-        before any work where `path` cannot be written, and what `stored` raises.
+        `progress` is told (tensor, bytes written so far, bytes in all). A failure leaves nothing behind. Raises `OutputError`
+        before any work where `path` cannot be written, what `stored` raises, and where `strict` `FindingError` if there are
+        findings.
         """
         self.calibrate(path)
         manifest = self._manifest()
+        guard, last = Guard(self.source, self.recipe, self._output_errors), list(manifest.tensors)[-1]
+        self.findings = ()
 
         def stored(name: str) -> Packed | Dense:
             tensor = self.stored(name)
-            if check is not None:
-                check(name, tensor)
+            guard.look(name, self._unquantized(name), tensor)
+            if name == last:
+                self.findings = guard.findings()
+                if strict and self.findings:
+                    raise FindingError(f"{len(self.findings)} finding(s), so nothing was written; leave out 'strict' to write it")
             return tensor
 
         try:
@@ -278,7 +325,7 @@ class QuantizedModel:
     def _manifest(self) -> Manifest:
         source = {"name": self.path.resolve().name, "fingerprint": self.text.model.fingerprint()}
         source |= self.text.seen() if self.calibrates else {}
-        lines = {name: self._line(name) for name in self.names()}
+        lines = {block: self._line(block) for name in self.names() for block in self._blocks.get(name, [name])}
         return Manifest(self.config(), lines, __version__, self.recipe.to_dict(), source)
 
     def _forget(self) -> None:
@@ -297,12 +344,23 @@ class QuantizedModel:
             raise
         tokenizer.save(directory)
 
+    def _lines_of(self, name: str) -> list[StoredTensor]:
+        return [self._line(block) for block in self._blocks.get(name, [name])]
+
     def _line(self, name: str) -> StoredTensor:
         if name not in self._lines:
-            choice, shape = self._choices.get(name), self.shape(name)
+            choice, shape = self._choices.get(name), self.shape(_matrix_of(name))
+            if name != _matrix_of(name):
+                shape = (int(np.diff(rows_in(name))[0]), *shape[1:])
             kept = StoredTensor.of(self.source.stored(name)) if choice is None else None
             self._lines[name] = kept or StoredTensor(self._choices[name].scheme, shape, rotation_of(self._choices[name], shape))
         return self._lines[name]
+
+
+def _matrix_of(name: str) -> str:
+    """The matrix that a block of rows belongs to; of all else the name itself."""
+    block = named_rows(name)
+    return name if block is None else block[0]
 
 
 def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice, moments: Moments | None = None) -> Packed | Dense:

@@ -8,14 +8,17 @@ from bitwright.core import Choice, Recipe
 from bitwright.errors import RecipeError, SchemeError
 from bitwright.fitting import CALIBRATED, FITTING
 from bitwright.models.base import LanguageModel
+from bitwright.models.row_blocks import blocks_of, named_rows
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.even_steps import require_even_steps
 from bitwright.sparsity.pruning import Pattern
 
+MATRIX = 2  # dimensions
+
 
 def check_recipe(recipe: Recipe, model: LanguageModel) -> None:
     """Methods and fittings exist, and a pattern that is a plain name names a tensor. Raises `RecipeError`."""
-    names = frozenset(model.names())
+    names = frozenset(model.names()) | {block for name in model.names() for block in blocks_in(recipe, name, model.shape(name))}
     for choice in recipe.choices:
         if choice.method not in ROUNDING:
             raise RecipeError(f"unknown method {choice.method!r}; choose from {', '.join(ROUNDING)}")
@@ -27,6 +30,18 @@ def check_recipe(recipe: Recipe, model: LanguageModel) -> None:
             _check_prune(choice)
         if not set(choice.pattern) & set("*?[") and choice.pattern not in names:
             raise RecipeError(f"the model has no tensor {choice.pattern!r}; `bitwright inspect` lists those it has")
+
+
+def blocks_in(recipe: Recipe, name: str, shape: Sequence[int]) -> list[str]:
+    """The blocks of rows that the choices name of a tensor of this shape, in order; often none. Raises `RecipeError`."""
+    found = [choice.pattern for choice in recipe.choices if (named_rows(choice.pattern) or ("", ()))[0] == name]
+    try:
+        blocks = blocks_of(found).get(name, [])
+    except ValueError as fault:
+        raise RecipeError(str(fault)) from fault
+    if blocks and (len(shape) != MATRIX or blocks[-1][1] != shape[0]):
+        raise RecipeError(f"the blocks of {name} end at row {blocks[-1][1]}, and it has {shape[0]} rows")
+    return found
 
 
 def _check_prune(choice: Choice) -> None:

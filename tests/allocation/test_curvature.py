@@ -54,7 +54,7 @@ def test_foretold_and_measured_loss_of_random_errors(case: str, tiny_directory: 
 def test_sampled_rows_stand_for_all() -> None:
     random = np.random.default_rng(3)
     curvature = Curvature(random.uniform(0.5, 1.5, 4096).astype(np.float32), (np.ones(8, np.float32),) * 2, None)
-    rows, share = sampled_rows(curvature, 8)
+    rows, share = sampled_rows(curvature, 64)
     assert len(rows) == len(set(rows)) < 4096
     assert float((share * curvature.rows[rows]).sum()) == pytest.approx(float(curvature.rows.sum()), rel=1e-4)
 

@@ -236,6 +236,8 @@ struct Kernels {
   // Quantization: groups of n values against one grid each, level = clip(rint(x / scale) + zero_point, low, high).
   void (*encode_group)(const float* x, int n, float scale, float zero_point, int low, int high, uint8_t* codes);
   float (*squared_error)(const float* x, int n, float scale, float zero_point, int low, int high);
+  // the nearest of few levels times the scale, each error counted `importance` times where there is any
+  float (*table_error)(const float* x, const float* importance, int n, float scale, const float* levels, int count);
   // sum x q and sum q q over levels q of the group, for the least-squares scale
   void (*scale_sums)(const float* x, int n, float scale, float zero_point, int low, int high, float* xq, float* qq);
 

@@ -1,6 +1,7 @@
 // A decoder-only transformer as data: what src/bitwright/models/architecture.py describes, with its weights.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -22,16 +23,21 @@ struct Layer {
   int window = 0;  // positions a token sees, itself included; 0 for all
 };
 
+// A matrix with a row for each word: blocks of rows, one below the other, each stored in its own way; empty ones at the end.
+constexpr int kMostBlocks = 8;
+using RowBlocks = std::array<Matrix, kMostBlocks>;
+
 struct Model {
   int hidden = 0, intermediate = 0, heads = 0, kv_heads = 0, head_dim = 0, vocabulary = 0;
   float epsilon = 1e-5f, embedding_scale = 1.0f, attention_scale = 1.0f, attention_softcap = 0.0f, logit_softcap = 0.0f;
   bool gelu = false;
   std::vector<Rope> ropes;
   std::vector<Layer> layers;
-  Matrix embedding, head;  // `head` is empty where it is tied to the embedding
+  RowBlocks embedding, head;  // `head` is empty where it is tied to the embedding
   std::vector<float> final_norm;
 
-  const Matrix& output() const { return head.empty() ? embedding : head; }
+  const RowBlocks& output() const { return head[0].empty() ? embedding : head; }
+  bool is_output(const Matrix& matrix) const { return &matrix >= output().data() && &matrix < output().data() + kMostBlocks; }
   // Bytes of weights that one decoded token reads.
   size_t bytes_per_token() const;
   // Throws std::invalid_argument that names what is missing or has the wrong shape.

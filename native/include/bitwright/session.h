@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "bitwright/kernels.h"
@@ -139,6 +140,7 @@ class Session {
   void check(const std::vector<Piece>& pieces) const;
   void lap(int thread, Stage stage);  // what has passed since the last lap was spent in this stage
   void run_chunk(const std::vector<int32_t>& tokens, float* hidden, float* logits);
+  std::vector<Product> head_products(float* logits) const;
   void write_logits(int thread, float* logits);
   void cap_logits(int thread, int rows, float* logits);
   const float* final_row(int row, float* line) const;
@@ -186,13 +188,17 @@ class Session {
   // Puts rows 0 .. count-1, as `read(row, line)` gives them, into the form that the products need, then multiplies.
   // See products.h; the caller places the barrier behind it.
   template <class Read>
-  void multiply(int thread, int count, int columns, std::initializer_list<Product> products, const Read& read);
+  void multiply(int thread, int count, int columns, std::initializer_list<Product> products, const Read& read) {
+    multiply(thread, count, columns, std::span(products.begin(), products.size()), read);
+  }
+  template <class Read>
+  void multiply(int thread, int count, int columns, std::span<const Product> products, const Read& read);
   // The forms that a set of matrices wants of its rows.
   struct Wanted {
     bool dense = false, integer = false, rotated_dense = false, rotated_integer = false;
     bool whole = false;  // of those that are rotated
   };
-  Wanted wanted(std::initializer_list<Product> products) const;
+  Wanted wanted(std::span<const Product> products) const;
   void place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, int row, int count, int columns, const float* x);
   void place_dense(RowForm& form, int row, int count, int columns, const float* x);
   void place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x);
@@ -205,7 +211,7 @@ class Session {
   bool integer(const Matrix& matrix) const { return matrix.quantized() && options_.activations != Activations::fp32; }
   int width() const { return options_.activations == Activations::int16 ? 2 : 1; }  // int8 rows for a token
   // One scale for a row of int8, or one for each block of 32. The latter is finer: the head's answers are the model's.
-  bool whole(const Matrix& matrix) const { return matrix.rotated() && &matrix != &model_->output(); }
+  bool whole(const Matrix& matrix) const { return matrix.rotated() && !model_->is_output(matrix); }
   bool apart(int count) const { return count * width() <= kernels_.few_rows; }  // rows lie one after the other
 
   std::shared_ptr<const Model> model_;

@@ -1,6 +1,7 @@
 """What each candidate would cost each tensor: bits, and the divergence that curvature.py foretells of its error.
 
-A unit of choice is one stored tensor, so matrices that a model stores as one (Phi's q, k and v) share a scheme. Rounding is
+A unit of choice is one stored tensor, so matrices that a model stores as one (Phi's q, k and v) share a scheme, and a block of
+rows of an embedding or a head (models/row_blocks.py) has one of its own. Rounding is
 done for real, by the method that the recipe will name, but on a sample of rows: rows are rounded apart from each other,
 and what one costs is much like what the next one does.
 """
@@ -20,6 +21,7 @@ from bitwright.core import Choice, Scheme
 from bitwright.errors import NonFiniteError, SchemeError
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel
+from bitwright.models.row_blocks import Rows, block_name, named_rows
 from bitwright.quantization import quantize_matrix
 from bitwright.rounding.moments import Moments
 
@@ -27,6 +29,7 @@ Floats = npt.NDArray[np.float32]
 
 SAMPLE = 64  # rows of a matrix
 SAMPLE_OF_VOCABULARY = 512  # rows of a head or an embedding, which are less alike
+SAMPLE_OF_BLOCK = 128  # rows of a block of these
 SCHEMES = (
     "int2-g32",
     "int3-g64",
@@ -51,17 +54,38 @@ class Candidate:
 
 @dataclass
 class Unit:
-    """One stored tensor and its candidates. `roles` are those that it plays, a tied head's two for one."""
+    """One stored tensor and its candidates. `roles` are those that it plays, a tied head's two for one.
+
+    `whole` is the shape of the matrix that it is a block of rows of, or its own.
+    """
 
     name: str
     shape: tuple[int, int]
     roles: list[tuple[str, int]] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
+    whole: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        self.whole = self.whole if self.whole[0] else self.shape
 
     @property
     def kind(self) -> str:
-        """Its roles without the layer, such as q or gate+up."""
-        return "+".join(dict.fromkeys(role for role, _ in self.roles))
+        """Its roles without the layer, such as q or gate+up; a block's with its rows."""
+        roles = "+".join(dict.fromkeys(role for role, _ in self.roles))
+        block = named_rows(self.name)
+        return roles if block is None else block_name(roles, block[1])
+
+    @property
+    def matrix(self) -> str:
+        """The name of the matrix that it is, or is a block of rows of."""
+        block = named_rows(self.name)
+        return self.name if block is None else block[0]
+
+    @property
+    def rows(self) -> Rows:
+        """Which rows of the matrix it has."""
+        block = named_rows(self.name)
+        return (0, self.shape[0]) if block is None else block[1]
 
     @property
     def layer(self) -> int:
@@ -125,7 +149,7 @@ def add_role(
     """
     weights = model.stored(place.name)
     begin, end = place.begin, place.end if place.end >= 0 else weights.shape[0]
-    rows, share = sampled_rows(curvature, unit.shape[1])
+    rows, share = sampled_rows(curvature, SAMPLE_OF_BLOCK if unit.shape != unit.whole else _sample(unit.shape))
     sample = np.concatenate([weights.rows(begin + row, begin + row + 1).dequantize() for row in rows])
     known: Mapping[Scheme, Candidate] = {candidate.choice.scheme: candidate for candidate in unit.candidates}
     allowed = [choice for choice in choices if not unit.candidates or choice.scheme in known]
@@ -147,13 +171,16 @@ def add_role(
     assert end - begin == len(curvature.rows)
 
 
-def sampled_rows(curvature: Curvature, columns: int) -> tuple[npt.NDArray[np.intp], Floats]:
+def _sample(shape: tuple[int, int]) -> int:
+    return SAMPLE if shape[0] <= 8 * shape[1] else SAMPLE_OF_VOCABULARY
+
+
+def sampled_rows(curvature: Curvature, wanted: int) -> tuple[npt.NDArray[np.intp], Floats]:
     """Rows that stand for all, and how many rows each stands for.
 
     Half are spaced evenly, half are those of most weight, which stand for themselves: of a vocabulary few words matter much.
     """
     total = len(curvature.rows)
-    wanted = SAMPLE if total <= 8 * columns else SAMPLE_OF_VOCABULARY
     if total <= wanted:
         return np.arange(total), np.ones(total, np.float32)
     order = np.argsort(-curvature.rows, kind="stable")

@@ -20,7 +20,7 @@ residual stream at every block and one block's activations and weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,10 @@ class Curvature:
     rows: Floats
     weighted: tuple[Floats, Floats]
     inputs: Floats | None
+
+    def of_rows(self, begin: int, end: int) -> Curvature:
+        """Of the block of rows [begin, end)."""
+        return replace(self, rows=self.rows[begin:end])
 
     def divergence(self, error: Floats, rows: slice | npt.NDArray[np.intp] = slice(None)) -> tuple[Floats, Floats]:
         """(rows,) nats a token that each row of an error costs, on each half of the text; `rows` says which rows these are.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +32,7 @@ from bitwright.errors import CostError
 from bitwright.machine import identity, read_figures, write_figures
 from bitwright.models.architecture import Architecture
 from bitwright.models.base import LanguageModel, Packed
+from bitwright.models.row_blocks import Stacked
 
 Progress = Callable[[int, int], None]
 
@@ -228,10 +229,10 @@ def slowness(costs: DeviceCosts, model: LanguageModel, activations: str, depth: 
     spent: dict[tuple[Scheme, bool], float] = {}
     for (role, _), part in model.roles().items():
         if role in shapes:
-            scheme, rotated = _stored_as(model, part.name)
-            if costs.knows(scheme, rotated):  # what no candidate fitted stays as it was
-                seconds = costs.decode_seconds(scheme, shapes[role], rotated)
-                spent[scheme, rotated] = spent.get((scheme, rotated), 0.0) + seconds
+            for scheme, rotated, share in _stored_as(model, part.name):
+                if costs.knows(scheme, rotated):  # what no candidate fitted stays as it was
+                    seconds = share * costs.decode_seconds(scheme, shapes[role], rotated)
+                    spent[scheme, rotated] = spent.get((scheme, rotated), 0.0) + seconds
     if not spent:
         return None
     stand_in = StandIn(model.architecture, *max(spent, key=lambda stored: spent[stored]))
@@ -352,8 +353,8 @@ def token_seconds(costs: DeviceCosts, model: LanguageModel, context: int, kv_cac
     total = costs.other_seconds(model.architecture, context, kv_cache)
     for (role, _), part in model.roles().items():
         if role in shapes:
-            scheme, rotated = _stored_as(model, part.name)
-            total += costs.decode_seconds(scheme, shapes[role], rotated)
+            for scheme, rotated, share in _stored_as(model, part.name):
+                total += share * costs.decode_seconds(scheme, shapes[role], rotated)
     return total
 
 
@@ -363,11 +364,14 @@ def schemes_of(model: LanguageModel) -> dict[bool, list[Scheme]]:
     shapes = role_shapes(model.architecture)
     for (role, _), part in model.roles().items():
         if role in shapes:
-            scheme, rotated = _stored_as(model, part.name)
-            found.setdefault(rotated, {})[scheme] = None
+            for scheme, rotated, _ in _stored_as(model, part.name):
+                found.setdefault(rotated, {})[scheme] = None
     return {rotated: list(schemes) for rotated, schemes in found.items()}
 
 
-def _stored_as(model: LanguageModel, name: str) -> tuple[Scheme, bool]:
+def _stored_as(model: LanguageModel, name: str) -> Iterator[tuple[Scheme, bool, float]]:
+    """(scheme, whether columns are rotated, share of the rows) of each way in which rows of a matrix are stored."""
     stored = model.stored(name)
-    return (stored.scheme, stored.rotation > 0) if isinstance(stored, Packed) else (Scheme(stored.dtype), False)
+    for block in stored.blocks if isinstance(stored, Stacked) else (stored,):
+        scheme, rotated = (block.scheme, block.rotation > 0) if isinstance(block, Packed) else (Scheme(block.dtype), False)
+        yield scheme, rotated, block.shape[0] / stored.shape[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,25 +17,41 @@ from bitwright.allocation.curvature import curvatures
 from bitwright.cache import cache_directory, keep
 from bitwright.core import Choice, Scheme
 from bitwright.errors import BitwrightError
+from bitwright.models.architecture import MODEL_MATRICES, TensorSlice
 from bitwright.models.base import LanguageModel
+from bitwright.models.row_blocks import block_name
 from bitwright.rounding.moments import Moments
 
 Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
-_LAYOUT = 2  # raise it when the same inputs would give other figures
+_LAYOUT = 3  # raise it when the same inputs would give other figures
+LARGE = 8192  # rows of an embedding or a head that is worth being stored in blocks
+ENDS = (1 / 12, 1 / 3, 1)  # of the blocks, as shares of the rows: most tokenizers number common words first
 
 
-def units_of(model: LanguageModel) -> list[Unit]:
-    """The matrices that a plan chooses for, without candidates."""
+def units_of(model: LanguageModel, in_blocks: bool = False) -> list[Unit]:
+    """The matrices that a plan chooses for, without candidates; a large embedding and head in blocks of rows if asked."""
     units: dict[str, Unit] = {}
     for (role, layer), place in model.roles().items():
         shape = model.shape(place.name)
         if len(shape) == 2:
-            unit = units.setdefault(place.name, Unit(place.name, (shape[0], shape[1])))
-            unit.roles.append((role, layer))
+            whole = Unit(place.name, (shape[0], shape[1]))
+            for unit in _blocks(whole) if in_blocks and role in MODEL_MATRICES else [whole]:
+                units.setdefault(unit.name, unit).roles.append((role, layer))
     return list(units.values())
+
+
+def _blocks(whole: Unit) -> list[Unit]:
+    rows, columns = whole.shape
+    if rows < LARGE:
+        return [whole]
+    edges = sorted({0, *(int(share * rows) // 64 * 64 for share in ENDS[:-1]), rows})
+    return [
+        Unit(block_name(whole.name, (begin, end)), (end - begin, columns), whole=whole.shape)
+        for begin, end in itertools.pairwise(edges)
+    ]
 
 
 def sensitivities(model: LanguageModel, windows: Tokens, offer: Offer, progress: Progress | None = None) -> list[Unit]:
@@ -48,20 +65,23 @@ def sensitivities(model: LanguageModel, windows: Tokens, offer: Offer, progress:
     kept = _read(path)
     if kept is not None:
         return kept
-    units = {unit.name: unit for unit in units_of(model)}
+    units = units_of(model, in_blocks=True)
     roles = model.roles()
     inputs: Floats | None = None
     moments: Moments | None = None
     for role, layer, curvature in curvatures(model, windows, progress=progress):
         place = roles[role, layer]
-        unit = units[place.name]
         if curvature.inputs is not inputs:  # those that read one input share what follows from it
             inputs = curvature.inputs
             moments = None if inputs is None else Moments(inputs.astype(np.float64))
-        add_role(unit, model, place, choices_for(unit, offer), curvature, moments)
-    found = list(units.values())
-    _keep(path, found)
-    return found
+        for unit in units:
+            if (role, layer) in unit.roles:
+                block, part = place, curvature
+                if unit.shape != unit.whole:  # roles that are blocks of rows are of matrices that play no other
+                    block, part = TensorSlice(place.name, *unit.rows), curvature.of_rows(*unit.rows)
+                add_role(unit, model, block, choices_for(unit, offer), part, moments)
+    _keep(path, units)
+    return units
 
 
 def _read(path: Path) -> list[Unit] | None:
@@ -73,10 +93,10 @@ def _read(path: Path) -> list[Unit] | None:
 
 
 def _keep(path: Path, units: Sequence[Unit]) -> None:
-    data = [
-        {"name": unit.name, "shape": unit.shape, "roles": unit.roles, "candidates": list(map(_line, unit.candidates))}
-        for unit in units
-    ]
+    data = []
+    for unit in units:
+        facts = {"name": unit.name, "shape": unit.shape, "whole": unit.whole, "roles": unit.roles}
+        data.append(facts | {"candidates": list(map(_line, unit.candidates))})
     keep(path, lambda file: file.write(json.dumps(data).encode()))
 
 
@@ -102,4 +122,4 @@ def _unit(entry: dict[str, Any]) -> Unit:
         for line in entry["candidates"]
     ]
     rows, columns = entry["shape"]
-    return Unit(entry["name"], (int(rows), int(columns)), roles, candidates)
+    return Unit(entry["name"], (int(rows), int(columns)), roles, candidates, (int(entry["whole"][0]), int(entry["whole"][1])))

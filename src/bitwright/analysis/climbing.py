@@ -24,7 +24,9 @@ import numpy.typing as npt
 from bitwright.analysis.probe import Probe
 from bitwright.analysis.significance import resample, units_of_windows
 from bitwright.models.base import LanguageModel
+from bitwright.models.row_blocks import named_rows
 
+Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
@@ -48,17 +50,33 @@ def regained(
     windows: Tokens,
     progress: Progress | None = None,
 ) -> list[Regained]:
-    """Of each group of stored matrices, restored together and without the others in `made`. `windows` (windows, tokens)."""
+    """Of each group of stored matrices or blocks of their rows, restored together and without the others in `made`.
+
+    `windows` (windows, tokens).
+    """
     draws = resample(units_of_windows([windows.shape[1]] * len(windows)))
     matrices = {place.name for place in model.roles().values() if len(model.shape(place.name)) == 2}
     reference = Probe(model, windows).reference
     lossy = Probe(model, windows, lambda name: (made if name in matrices else model).read(name), reference)
     whole, found = lossy.divergence({}), list[Regained]()
     for done, names in enumerate(groups):
-        back = whole - lossy.divergence({name: model.read(name) for name in names})
+        back = whole - lossy.divergence(_restored(model, made, names))
         found.append(Regained(float(back.mean()), float(draws.means(back).var())))
         if progress is not None:
             progress(done + 1, len(groups))
+    return found
+
+
+def _restored(model: LanguageModel, made: LanguageModel, names: Sequence[str]) -> dict[str, Floats]:
+    """Matrices of `made`, those that are named as in `model`, or their rows that are."""
+    found: dict[str, Floats] = {}
+    for name in names:
+        block = named_rows(name)
+        if block is None:
+            found[name] = model.read(name)
+        else:
+            matrix, (begin, end) = block
+            found.setdefault(matrix, np.array(made.read(matrix)))[begin:end] = model.stored(matrix).rows(begin, end).dequantize()
     return found
 
 

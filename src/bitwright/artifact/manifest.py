@@ -29,6 +29,7 @@ from bitwright.formats.packing import row_bytes
 from bitwright.formats.scales import E4M3, LARGEST_MULTIPLE, SHARED, STORED_DTYPE, load_multiples, load_scale
 from bitwright.formats.table import WHOLE
 from bitwright.models.base import Dense, Packed
+from bitwright.models.row_blocks import block_name, blocks_of, rows_in
 
 MANIFEST_FILE = "manifest.json"
 TENSOR_FILE = "model.safetensors"
@@ -126,9 +127,22 @@ class Manifest:
         if len(set(parts)) != len(parts):
             twice = next(part for part in parts if parts.count(part) > 1)
             raise ManifestError(f"two tensors would both be stored as {twice!r}; rename one of them")
+        try:
+            matrices = self.blocks()
+        except ValueError as fault:
+            raise ManifestError(str(fault)) from fault
+        for matrix, blocks in matrices.items():
+            shapes = [self.tensors[block].shape for block in blocks]
+            rows = [end - begin for begin, end in map(rows_in, blocks)]
+            if [shape[0] for shape in shapes] != rows or len({shape[1:] for shape in shapes}) > 1 or matrix in self.tensors:
+                raise ManifestError(f"the blocks of rows of {matrix!a} do not make one matrix; quantize the model again")
         for name in self.tensors:
             if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable() or name == METADATA:
                 raise ManifestError(f"no tensor can be called {name[:80]!a}; use 1 to {LONGEST_NAME} printable characters")
+
+    def blocks(self) -> dict[str, list[str]]:
+        """The blocks of rows of each matrix that is stored in some: models/row_blocks.py."""
+        return {name: [block_name(name, rows) for rows in blocks] for name, blocks in blocks_of(self.tensors).items()}
 
     def parts(self) -> Parts:
         """Everything the tensor file must hold, in order."""

@@ -19,6 +19,7 @@ from bitwright.errors import HeaderError, ManifestError, MissingTensorError, Mod
 from bitwright.models.architecture import Architecture, TensorSlice
 from bitwright.models.base import Dense, Packed
 from bitwright.models.families import check_shapes, read_architecture, roles, tensor_shapes
+from bitwright.models.row_blocks import Stacked, whole_names
 from bitwright.runtime import RuntimeSetting, read_settings
 
 if TYPE_CHECKING:
@@ -48,17 +49,21 @@ class ArtifactModel:
         self.manifest = manifest
         self._tensors = tensors
         self.architecture: Architecture = read_architecture(manifest.config)
-        self._roles = roles(self.architecture, tuple(manifest.tensors))
+        self._blocks = manifest.blocks()
+        self._roles = roles(self.architecture, self.names())
         check_shapes(tensor_shapes(self.architecture, self._roles), self.shape)
 
     def names(self) -> Sequence[str]:
-        return tuple(self.manifest.tensors)
+        return tuple(whole_names(self.manifest.tensors))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._line(name).shape
+        first, *rest = (line.shape for line in self._lines(name))
+        return (first[0] + sum(shape[0] for shape in rest), *first[1:])
 
     def stored(self, name: str) -> Packed | Dense:
         """Views of the mapped file. Raises `MissingTensorError`, `NonFiniteError` for a scale, `ManifestError`."""
+        if name in self._blocks:
+            return Stacked([self.stored(block) for block in self._blocks[name]])
         line = self._line(name)
         if not line.scheme.scaled:
             return Dense(line.scheme.format, self._tensors.view(name))
@@ -71,14 +76,14 @@ class ArtifactModel:
         return self.stored(name).dequantize()
 
     def stored_bits(self, name: str) -> int:
-        return self._line(name).stored_bits
+        return sum(line.stored_bits for line in self._lines(name))
 
     def scheme_of(self, name: str) -> str:
-        return str(self._line(name).scheme)
+        return " + ".join(dict.fromkeys(str(line.scheme) for line in self._lines(name)))
 
     def rotation_of(self, name: str) -> int:
-        """Columns in a block of the Hadamard rotation that the codes are of; 0 for none."""
-        return self._line(name).rotation
+        """Columns in a block of the Hadamard rotation that the codes are of; 0 for none, or not in all its rows."""
+        return min(line.rotation for line in self._lines(name))
 
     def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
         return self._roles
@@ -117,6 +122,9 @@ class ArtifactModel:
         for file in TOKENIZER_FILES:
             if (self.path / file).is_file():
                 shutil.copyfile(self.path / file, directory / file)
+
+    def _lines(self, name: str) -> list[StoredTensor]:
+        return [self._line(block) for block in self._blocks.get(name, [name])]
 
     def _line(self, name: str) -> StoredTensor:
         if name not in self.manifest.tensors:

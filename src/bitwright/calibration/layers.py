@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ Round = Callable[[str, Moments | None], Packed | Dense]  # a matrix's name and i
 
 @dataclass
 class Layers:
-    """A `Rounder` for sequential.walk. `needs_of` names the matrices whose method looks at inputs, and what it needs.
+    """A `Rounder` for sequential.walk. `needs_of` names the matrices whose method looks at inputs, and what it needs; `blocks`
+    the blocks of rows of a matrix that is stored in some, which stand there in its place.
 
     What has been rounded by its inputs goes to `store`; what is there already is not rounded again.
     """
@@ -27,14 +28,18 @@ class Layers:
     needs_of: Mapping[str, str]
     round: Round
     store: Store
+    blocks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._last: tuple[Gram, Moments] | None = None
 
     def needs(self, name: str) -> str:
-        return "" if name in self.store else self.needs_of.get(name, "")
+        found = {"" if one in self.store else self.needs_of.get(one, "") for one in self.blocks.get(name, [name])}
+        return next((need for need in ("cross", "guided", "gram") if need in found), "")
 
     def rounded(self, name: str, moments: Gram | None) -> Floats:
+        if name in self.blocks:
+            return np.concatenate([self.rounded(block, moments) for block in self.blocks[name]])
         if name not in self.needs_of:
             return self.round(name, None).dequantize()
         kept = self.store.get(name)

@@ -13,10 +13,9 @@ from bitwright.cli.console import Json, megabytes, note, print_json, progress
 from bitwright.errors import FindingError, RecipeError
 
 if TYPE_CHECKING:
-    from bitwright.analysis.guards import Finding
     from bitwright.calibration.forecast import Forecast
     from bitwright.core import Recipe
-    from bitwright.models.base import Dense, Packed
+    from bitwright.guards import Finding
 
 SHOWN_FINDINGS = 20
 DEFAULTS = {"scheme": "int4-g64", "method": "nearest", "fitting": "mse"}
@@ -30,7 +29,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     fitting: Annotated[str | None, Option("--fitting", help=f"See bitwright methods. [{DEFAULTS['fitting']}]")] = None,
     recipe: Annotated[Path | None, Option("--recipe", help="A .json or .toml recipe, instead of these options.")] = None,
     calibration: Annotated[
-        str, Option("--calibration", help="self: text that the model writes; or a text file, or a data set on the hub.")
+        str, Option("--calibration", help="self: text that the model writes; or a file; or org/name:config:split on the hub.")
     ] = "self",
     calibration_tokens: Annotated[int, Option("--calibration-tokens", least=1, help="How much of it is used.")] = 65536,
     head: Annotated[str | None, Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
@@ -47,7 +46,6 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     The directory appears whole or not at all.
     """
     from bitwright import quantize as quantize_model
-    from bitwright.analysis.guards import Guard
     from bitwright.analysis.memory import peak_rss_bytes
     from bitwright.calibration.text import Source
     from bitwright.inspection import summary
@@ -72,27 +70,19 @@ def quantize(  # noqa: PLR0913 - one parameter an option
         _say_forecast(expected, as_json)
         return
     quantized.calibrate(output, progress)
-    guard, last = Guard(quantized.source, quantized.recipe), quantized.names()[-1]
-
-    def check(name: str, tensor: Packed | Dense) -> None:
-        guard.look(name, tensor)
-        if strict and name == last and guard.findings():
-            raise FindingError(f"{len(guard.findings())} finding(s), so nothing was written; leave out --strict to write it")
-
     try:
         with progress("quantizing") as report:
-            size = summary(quantized.save(output, lambda name, done, total: report(done, total), check))
+            size = summary(quantized.save(output, lambda name, done, total: report(done, total), strict))
     except FindingError:
-        _say_findings(guard.findings())
         if as_json:
-            print_json({"findings": [asdict(finding) for finding in guard.findings()]})
+            print_json({"findings": [asdict(finding) for finding in quantized.findings]})
         raise
-    found = guard.findings()
-    _say_findings(found)
+    finally:
+        _say_findings(quantized.findings)
     figures = {key: size[key] for key in ("size_bytes", "bits_per_weight")}
     figures |= {"seconds": time.perf_counter() - begin, "peak_rss_bytes": peak_rss_bytes()}
     if as_json:
-        figures |= {"findings": [asdict(finding) for finding in found]}
+        figures |= {"findings": [asdict(finding) for finding in quantized.findings]}
         print_json({"path": str(output)} | figures | ({"forecast": asdict(expected)} if expected else {}))
         return
     note(

@@ -18,6 +18,7 @@ from bitwright.formats.uniform import Uniform
 from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed, WithMinimum
 from bitwright.models.rope import inverse_frequencies
+from bitwright.models.row_blocks import Stacked
 
 BLOCK = 32  # columns that the integer kernels take at a time
 WHOLE = 127  # largest level that they take from a table
@@ -43,7 +44,10 @@ def native_model(model: LanguageModel, context: int) -> tuple[_native.Model, _na
         if role == "head" and tied:
             continue
         if role in LAYER_MATRICES + MODEL_MATRICES:
-            add_matrix(weights, role, layer, rows_of(model.stored(part.name), part))
+            stored = rows_of(model.stored(part.name), part)
+            blocks = stored.blocks if isinstance(stored, Stacked) else (stored,)
+            for number, block in enumerate(blocks):
+                add_matrix(weights, role, number if role in MODEL_MATRICES else layer, block)
         else:
             vector = rows_of(model.stored(part.name), part).dequantize()
             offset = architecture.norm_offset if role in NORMS else 0.0
@@ -101,13 +105,16 @@ def whole_levels(packed: Packed) -> tuple[npt.NDArray[np.uint8], float] | None:
 def only_embedding(native: _native.Model, stored: Packed | Dense) -> None:
     """Repack one matrix as the model's embedding, and wait for it."""
     weights = _native.Weights(native)
-    add_matrix(weights, "embedding", -1, stored)
+    add_matrix(weights, "embedding", 0, stored)
     weights.begin()
     weights.wait()
 
 
 def add_matrix(weights: _native.Weights, role: str, layer: int, stored: Packed | Dense) -> None:
-    """Hand one matrix to C++. Codes of rotated columns go as they are: the engine turns the inputs alike."""
+    """Hand one matrix to C++; `layer` counts the blocks of rows of an embedding or a head.
+
+    Codes of rotated columns go as they are: the engine turns the inputs alike.
+    """
     if isinstance(stored, WithMinimum):
         codes, scale, zero_point = whole_of(stored)
         weights.add_packed(role, layer, codes, scale, zero_point, stored.bits, stored.shape[1], stored.GROUP)

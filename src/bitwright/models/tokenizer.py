@@ -53,6 +53,10 @@ class Tokenizer:
             ids = list(self.backend.encode(text, add_special_tokens=add_special).ids)
         except (TypeError, UnicodeError) as fault:  # lone surrogates
             raise TokenizerError(f"this text cannot be encoded ({fault}); pass valid Unicode") from fault
+        except BaseException as fault:
+            if type(fault).__name__ != "PanicException":  # what the library raises where its file contradicts itself
+                raise
+            raise TokenizerError(f"tokenizer.json is damaged ({fault}); copy it anew from the model's source") from fault
         if add_special and self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids.insert(0, self.bos_id)
         return ids

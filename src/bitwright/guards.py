@@ -4,17 +4,21 @@
     skipped    a layer's matrix that no choice matches, or that stayed in full precision although its choice is lower
     dead       rows, or a whole matrix, of nothing but zeros; of embedding and head only those that quantizing made so,
                because vocabularies are often padded
-    error      |W - Q| / |W| beyond JUMP times the median of its kind: the same matrix of other layers, stored alike
+    error      |(W - Q) x| / |W x| of a layer's inputs x beyond JUMP times the median of its kind: the same matrix of other
+               layers, stored alike; |W - Q| / |W| where not all of these were rounded by their inputs in this run
     saturated  of the groups, more than SATURATED_GROUPS have codes at the grid's two ends beyond `end_share`
 
 Scales and dead rows are looked for everywhere, the last two in SAMPLES blocks of SAMPLE_ROWS rows: a guard that took as
 long as the work would be left out. `Guard` is shown each tensor when it is written, so the model is not quantized twice.
+The error of a layer's output is found when the layer is rounded, from the second moments that rounding has at hand; what
+distillation does to it afterwards is not seen.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +28,9 @@ from bitwright.core import QTensor, Recipe
 from bitwright.formats import FORMATS
 from bitwright.formats.scales import group_scales, load_scale
 from bitwright.models.base import Dense, LanguageModel, Packed
-from bitwright.quantization import QuantizedModel
+from bitwright.models.row_blocks import named_rows
+
+Doubles = npt.NDArray[np.float64]
 
 SAMPLES, SAMPLE_ROWS = 4, 8
 JUMP = 3.0
@@ -43,33 +49,27 @@ class Finding:
     message: str
 
 
-def findings(model: LanguageModel, quantized: QuantizedModel) -> tuple[Finding, ...]:
-    """What is wrong with `quantized`, made of `model`; every tensor is quantized for it. Raises what `stored` raises."""
-    guard = Guard(model, quantized.recipe)
-    for name in quantized.names():
-        guard.look(name, quantized.stored(name))
-    return guard.findings()
-
-
 class Guard:
-    """Shown the tensors of a quantized model one by one; holds a few numbers of each."""
+    """Shown the tensors of a quantized `model` one by one; holds a few numbers of each.
 
-    def __init__(self, model: LanguageModel, recipe: Recipe) -> None:
-        self.model, self.recipe = model, recipe
+    `output_errors`: |(W - Q) x| / |W x| by tensor, of those that were rounded by their inputs.
+    """
+
+    def __init__(self, model: LanguageModel, recipe: Recipe, output_errors: Mapping[str, float]) -> None:
+        self.recipe, self._output_errors = recipe, output_errors
         roles = model.roles()
         self._of_layers = {place.name for (_, layer), place in roles.items() if layer >= 0}
         self._vocabulary = {roles[role, -1].name for role in ("embedding", "head")}
         self._found: list[Finding] = []
         self._errors: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)  # kind and scheme -> tensor -> error
 
-    def look(self, name: str, tensor: Packed | Dense) -> None:
-        """At a tensor as it is about to be written."""
+    def look(self, name: str, source: Packed | Dense, tensor: Packed | Dense) -> None:
+        """At a tensor as it is about to be written, which was `source` before."""
         if len(tensor.shape) != 2:
             return
-        source = self.model.stored(name)
         messages = {"skipped": self._skipped(name, tensor), "scale": bad_scales(tensor)}
         if not messages["scale"]:
-            messages["dead"] = dead_rows(source, tensor, padded=name in self._vocabulary)
+            messages["dead"] = dead_rows(source, tensor, padded=matrix_of(name) in self._vocabulary)
             if isinstance(tensor, Packed):
                 messages["saturated"] = saturated(tensor)
                 self._errors[re.sub(r"\d+", "*", name), str(tensor.scheme)][name] = relative_error(source, tensor)
@@ -77,13 +77,16 @@ class Guard:
 
     def findings(self) -> tuple[Finding, ...]:
         """All so far, those of relative error last, because they need the other layers."""
-        jumps = [
-            Finding(name, "error", message) for errors in self._errors.values() for name, message in jumps_of(errors).items()
-        ]
-        return (*self._found, *jumps)
+        jumps = [jump for errors in self._errors.values() for jump in self._jumps(errors).items()]
+        return (*self._found, *(Finding(name, "error", message) for name, message in jumps))
+
+    def _jumps(self, errors: dict[str, float]) -> dict[str, str]:
+        if errors.keys() <= self._output_errors.keys():
+            return jumps_of({name: self._output_errors[name] for name in errors}, "output")
+        return jumps_of(errors, "weight")
 
     def _skipped(self, name: str, tensor: Packed | Dense) -> str:
-        if name not in self._of_layers:
+        if matrix_of(name) not in self._of_layers:
             return ""
         choice = self.recipe.choice_for(name)
         if choice is None:
@@ -91,6 +94,12 @@ class Guard:
         if choice.scheme.scaled and isinstance(tensor, Dense):
             return f"stayed in {tensor.dtype} although the recipe says {choice.scheme}"
         return ""
+
+
+def matrix_of(name: str) -> str:
+    """The matrix of which this is a block of rows, or which it is."""
+    block = named_rows(name)
+    return name if block is None else block[0]
 
 
 def bad_scales(tensor: Packed | Dense) -> str:
@@ -142,23 +151,28 @@ def sampled(rows: int) -> list[tuple[int, int]]:
     return [(int(begin), int(begin) + SAMPLE_ROWS) for begin in np.linspace(0, rows - SAMPLE_ROWS, SAMPLES)]
 
 
-def relative_error(source: Packed | Dense, tensor: Packed) -> float:
-    """|W - Q| / |W| of the sampled rows; 0 where they are all zero."""
+def relative_error(source: Packed | Dense, tensor: Packed | Dense, gram: Doubles | None = None) -> float:
+    """|W - Q| / |W| of the sampled rows; with `gram`, the second moments of x, |(W - Q) x| / |W x|. 0 where they are all zero."""
     lost = whole = 0.0
     for begin, end in sampled(tensor.shape[0]):
         weights = source.rows(begin, end).dequantize()
         difference = weights - tensor.rows(begin, end).dequantize()
-        lost, whole = lost + float(np.vdot(difference, difference)), whole + float(np.vdot(weights, weights))
-    return (lost / whole) ** 0.5 if whole > 0 else 0.0
+        lost, whole = lost + _energy(difference, gram), whole + _energy(weights, gram)
+    return (max(lost, 0.0) / whole) ** 0.5 if whole > 0 else 0.0
 
 
-def jumps_of(errors: dict[str, float]) -> dict[str, str]:
-    """Of matrices of one kind, by name: what to say of those that stand out."""
+def _energy(rows: npt.NDArray[np.float32], gram: Doubles | None) -> float:
+    """The sum of squares of (rows, columns), or of their products with inputs of second moments `gram`."""
+    return float(np.vdot(rows, rows if gram is None else rows @ gram))
+
+
+def jumps_of(errors: dict[str, float], what: str) -> dict[str, str]:
+    """Of matrices of one kind, by name: what to say of those whose error stands out. `what`: the error's name."""
     median = float(np.median(list(errors.values())))
     if len(errors) < LEAST_LAYERS:
         return {}
-    said = "relative error {:.3g}, in the median of its kind {:.3g}"
-    return {name: said.format(error, median) for name, error in errors.items() if error > JUMP * median}
+    said = "relative {} error {:.3g}, in the median of its kind {:.3g}"
+    return {name: said.format(what, error, median) for name, error in errors.items() if error > JUMP * median}
 
 
 def end_share(bits: int) -> float:
