@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bitwright.allocation.budget import Budget, in_users_units, parse_bytes, parse_number, parse_share
+from bitwright.allocation.budget import OBJECTIVES, Budget, in_users_units, parse_bytes, parse_number, parse_share
 from bitwright.errors import BudgetError
 
 
@@ -31,15 +31,26 @@ def test_shares_and_numbers() -> None:
 
 
 def test_limits_follow_from_the_users_units() -> None:
-    limits = Budget(max_size=10, max_kl=0.5, max_drop=0.1, min_speed=50, min_prefill=256).limits()
-    assert limits == {"bytes": 10, "divergence": pytest.approx(math.log(1.1)), "seconds": 0.02, "prefill": 2.0}
+    budget = Budget(max_size=10, max_kl=0.5, max_drop=0.1, min_speed=50, min_prefill=256)
+    assert budget.limits() == {"bytes": 10, "divergence": 0.5, "seconds": 0.02, "prefill": 2.0}
+    assert budget.asked() == budget.limits() | {"loss_added": pytest.approx(math.log(1.1))}
     assert in_users_units({"bytes": 1.25e6, "seconds": 0.02}) == "--max-size 1.3MB --min-speed 50.0"
+    assert in_users_units({"loss_added": math.log(1.1)}) == "--max-drop 10.1%"  # rounded so that it can be met
+    assert in_users_units({"joules": 0.02}) == "--max-energy 0.0201 (an estimate)"
 
 
 def test_what_is_made_least() -> None:
     assert Budget(max_size=10).wanted == "divergence"
     assert Budget(max_kl=0.1).wanted == "bytes"
-    assert Budget(max_kl=0.1, objective="speed").wanted == "seconds"
+    assert {name: Budget(max_drop=0.1, objective=name).wanted for name in OBJECTIVES} == OBJECTIVES
+
+
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "loss"])
+def test_an_objective_needs_a_loss_to_trade_against(objective: str) -> None:
+    with pytest.raises(BudgetError, match=f"--objective {objective} needs a limit on the loss.*add --max-kl"):
+        Budget(max_size=10, max_ram=10, min_speed=1, objective=objective)
+    assert Budget(max_task_drop=0.01, objective=objective).loss_limited
+    assert Budget(max_size=10, objective="loss").wanted == "divergence"
 
 
 @pytest.mark.parametrize("fields", [{}, {"max_size": 0}, {"max_kl": float("inf")}, {"max_size": 5, "objective": "beauty"}])

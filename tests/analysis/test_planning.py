@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -16,7 +17,7 @@ pytest.importorskip("torch", exc_type=ImportError)
 pytest.importorskip("scipy", exc_type=ImportError)
 
 import bitwright
-from bitwright.allocation.budget import Budget
+from bitwright.allocation.budget import OBJECTIVES, Budget, parse_bytes
 from bitwright.allocation.candidates import Candidate, Offer, choices_for
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.memory import Running, cache_bytes
@@ -24,8 +25,10 @@ from bitwright.allocation.sensitivity import units_of
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Made, plan_document
 from bitwright.analysis.plan_costs import BEYOND_SUM, Costs
-from bitwright.analysis.planning import Plan, Settings, find_plan
+from bitwright.analysis.planning import LUCK, Plan, Settings, _Planner, find_plan, plan
 from bitwright.analysis.report.document import parse
+from bitwright.analysis.trial import Trial
+from bitwright.artifact import ArtifactModel
 from bitwright.calibration.text import Source
 from bitwright.core import Recipe, Scheme
 from bitwright.errors import BudgetError
@@ -73,9 +76,98 @@ def test_a_plan_for_a_loss_keeps_it(model: LanguageModel) -> None:
     assert 0 < found.measured["divergence"] <= 0.05
 
 
-def test_a_budget_that_cannot_be_names_the_nearest(model: LanguageModel) -> None:
-    with pytest.raises(BudgetError, match=r"nearest that can be met: --max-size \d"):
-        find_plan(model, Budget(max_size=1000), SETTINGS)
+@pytest.mark.parametrize(
+    ("budget", "nearest"),
+    [
+        (Budget(max_size=1000), r"--max-size \d"),
+        (Budget(max_ram=10**6, max_size=10**9), r"--max-ram \d"),
+        (Budget(max_energy=1e-12), r"--max-energy \S+ \(an estimate\)$"),
+    ],
+)
+def test_what_no_candidate_can_meet_is_refused_before_any_text(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, budget: Budget, nearest: str
+) -> None:
+    monkeypatch.setattr(Source, "tokens", lambda *_: pytest.fail("a text was written"))
+    with pytest.raises(BudgetError, match=f"nearest that can be met: {nearest}"):
+        find_plan(model, budget, SETTINGS)
+
+
+def test_the_nearest_peak_of_memory_can_be_met(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitwright.analysis.plan_costs.process_bytes", lambda _: 10**7)  # varies from time to time
+    quick = replace(SETTINGS, verify=False)
+    with pytest.raises(BudgetError) as refusal:
+        find_plan(model, Budget(max_ram=10**6), quick)
+    nearest = parse_bytes(str(refusal.value).rpartition("--max-ram ")[2])
+    assert 0.99 * nearest < find_plan(model, Budget(max_ram=nearest), quick).foretold["ram"] <= nearest
+
+
+def test_each_objective_is_reached_best_by_its_own_plan(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitwright.analysis.plan_costs.process_bytes", lambda _: 10**7)  # varies from time to time
+    quick = replace(SETTINGS, schemes=("int3-g32", "int4-g32", "int8-channel"), verify=False)
+    found = {name: find_plan(model, Budget(max_kl=0.05, objective=name), quick) for name in OBJECTIVES}
+    for name, quantity in OBJECTIVES.items():
+        assert found[name].foretold["divergence"] <= 0.05
+        others = [other.foretold[quantity] for other in found.values() if quantity in other.foretold]
+        assert found[name].foretold[quantity] <= min(others) * 1.001 and len(others) > 1
+    assert found["ram"].recipe.runtime[-1].kv_cache == "int8"  # a cache is memory, too; int4 would cost .057
+
+
+class Judged(_Planner):
+    """Plans whose KL is `beyond` times the sum that is foretold, and whose text loses `added` times as much."""
+
+    beyond = added = 1.0
+
+    def _devices(self, _: object) -> dict[str, DeviceCosts]:
+        return {}
+
+    def _tried(self, chosen: Sequence[int], _: str) -> Trial:
+        sums = self.costs.sums(chosen)
+        kl = self.beyond * sums["divergence"] / self.costs.scale["divergence"]
+        measured = {"bytes": sums["bytes"], "divergence": kl, "loss_added": self.added * kl}
+        intervals = {"divergence": (0.0, 1.0), "loss_added": (-1.0, 1.0)}
+        return Trial(cast(ArtifactModel, None), measured, intervals, kl, None, cast(Any, None))
+
+
+def test_a_limit_on_perplexity_holds_of_what_was_measured(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitwright.analysis.planning._Planner", Judged)
+    settings = replace(SETTINGS, activations=("int16",), held_out="a quick brown fox " * 200, swaps=0)
+    limit = math.log(1.01)
+    for added in (3.0, 0.3, -0.1):
+        monkeypatch.setattr(Judged, "added", added)
+        found = find_plan(model, Budget(max_drop=0.01), settings)
+        assert found.measured["loss_added"] <= limit and found.added_interval == (-1, 1)
+        if added < 1:  # more KL than the share of perplexity would be, were the two the same
+            assert 1.2 * limit < found.measured["divergence"] <= LUCK * limit
+    monkeypatch.setattr(Judged, "added", 100.0)
+    with pytest.raises(BudgetError, match=r"nearest.*: --max-drop \d\S*%$"):
+        find_plan(model, Budget(max_drop=0.01), settings)
+
+
+def test_a_plan_that_keeps_its_limits_is_given_though_the_next_cannot_be(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Perplexity is within its limit by luck; by what was learnt of the KL no other plan of this size would be."""
+    monkeypatch.setattr("bitwright.analysis.planning._Planner", Judged)
+    monkeypatch.setattr(Judged, "beyond", 5.0)
+    monkeypatch.setattr(Judged, "added", -0.1)
+    settings = replace(SETTINGS, activations=("int16",), held_out="a quick brown fox " * 200, swaps=0)
+    with monkeypatch.context() as once:
+        once.setattr("bitwright.analysis.planning.ROUNDS", 1)
+        first = find_plan(model, Budget(max_drop=0.01), settings)
+    again = find_plan(model, Budget(max_drop=0.01, max_size=int(first.foretold["bytes"])), settings)
+    assert again.chosen == first.chosen
+
+
+def test_the_public_face_takes_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    def task(_: LanguageModel) -> float:
+        return 1.0
+
+    def find(_: object, budget: Budget, settings: Settings) -> SimpleNamespace:
+        assert budget == Budget(max_size=5, max_task_drop=0.01) and settings == Settings(task=task)
+        return SimpleNamespace(recipe="found")
+
+    monkeypatch.setattr("bitwright.analysis.planning.find_plan", find)
+    assert plan(cast(LanguageModel, None), max_bytes=5, max_task_drop=0.01, task=task) == cast(Recipe, "found")
 
 
 def test_an_estimate_measures_nothing(model: LanguageModel) -> None:
@@ -104,7 +196,8 @@ def test_another_budget_for_another_machine_measures_nothing_again(
     assert there.recipe == here.recipe
     assert there.foretold["seconds"] == pytest.approx(2 * here.foretold["seconds"])
     proved = find_plan(model, Budget(min_speed=1.0), replace(SETTINGS, device=copied, swaps=0))
-    assert {"bytes", "divergence", "ram"} == set(proved.measured)  # the speed of this machine would prove nothing
+    # the speed of this machine would prove nothing
+    assert {"bytes", "divergence", "loss_reference", "loss_added", "ram"} == set(proved.measured)
 
 
 def test_a_swap_is_kept_only_where_it_measures_better(model: LanguageModel) -> None:
@@ -128,8 +221,12 @@ def test_a_swap_is_kept_only_where_it_measures_better(model: LanguageModel) -> N
 
 def test_speed_and_memory_are_measured_too(model: LanguageModel) -> None:
     found = find_plan(model, Budget(objective="loss"), SETTINGS)
-    assert set(found.measured) == {"bytes", "divergence", "seconds", "prefill", "ram", "slowness"}
-    assert all(value > 0 for value in found.measured.values())
+    losses = {"divergence", "loss_reference", "loss_added"}
+    assert set(found.measured) == losses | {"bytes", "seconds", "prefill", "ram", "slowness"}
+    assert all(value > 0 for name, value in found.measured.items() if name != "loss_added")
+    assert found.added_interval is not None and found.added_interval[0] <= found.measured["loss_added"] <= found.added_interval[1]
+    told = json.loads(json.dumps(found.to_dict()))
+    assert told["measured_loss_added_interval"] == list(found.added_interval) and told["energy_source"] == "estimate"
 
 
 def test_a_cache_narrows_where_memory_is_short(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

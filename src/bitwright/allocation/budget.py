@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from bitwright.errors import BudgetError
 
 PROMPT = 512  # tokens of the prompt by whose reading `min_prefill` goes
-OBJECTIVES = {"loss": "divergence", "size": "bytes", "speed": "seconds"}  # what a plan makes least
+OBJECTIVES = {  # what a plan makes least
+    "loss": "divergence",
+    "size": "bytes",
+    "speed": "seconds",
+    "prefill": "prefill",
+    "ram": "ram",
+    "energy": "joules",
+}
+ENDLESS = 100.0  # nats a token: beyond what a model can lose, and its exponential is still a number
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 
@@ -21,7 +29,8 @@ class Budget:
 
     `max_task_drop` is in the units of a task's score, which the plan is to be given.
 
-    `objective` is what to make best within them: "loss", "size" or "speed"; by default size where a loss is limited, else loss.
+    `objective` is what to make best within them, one of OBJECTIVES; by default size where a loss is limited, else loss. All but
+    the loss need a limit on a loss: without one the coarsest candidates are best at everything. Raises `BudgetError`.
     """
 
     max_size: int | None = None
@@ -42,6 +51,9 @@ class Budget:
             raise BudgetError(f"unknown objective {self.objective!r}; choose from {', '.join(OBJECTIVES)}")
         if not self.given() and not self.objective:
             raise BudgetError("a plan needs a budget, such as --max-size 80MB, --max-kl 0.02 or --min-speed 60")
+        if self.wanted != "divergence" and not self.loss_limited:
+            said = f"--objective {self.objective} needs a limit on the loss, or the coarsest schemes are best"
+            raise BudgetError(f"{said}; add --max-kl 0.02 or --max-drop 1%")
 
     def given(self) -> dict[str, float]:
         names = ("max_size", "max_ram", "max_kl", "max_drop", "min_speed", "min_prefill", "max_energy", "max_task_drop")
@@ -52,17 +64,22 @@ class Budget:
         """The quantity to make least."""
         if self.objective:
             return OBJECTIVES[self.objective]
-        lossy = (self.max_kl, self.max_drop, self.max_task_drop)
-        return "bytes" if any(limit is not None for limit in lossy) else "divergence"
+        return "bytes" if self.loss_limited else "divergence"
+
+    @property
+    def loss_limited(self) -> bool:
+        return any(limit is not None for limit in (self.max_kl, self.max_drop, self.max_task_drop))
 
     def limits(self) -> dict[str, float]:
-        """Quantity -> what its sum may be at most. A share d of perplexity is a loss of log(1 + d), about what KL adds to it."""
-        found = {"bytes": self.max_size, "ram": self.max_ram, "joules": self.max_energy}
+        """Quantity -> what its sum may be at most. Perplexity and tasks are no sums: see `asked`."""
+        found = {"bytes": self.max_size, "ram": self.max_ram, "joules": self.max_energy, "divergence": self.max_kl}
         found["seconds"] = None if self.min_speed is None else 1 / self.min_speed
         found["prefill"] = None if self.min_prefill is None else PROMPT / self.min_prefill
-        losses = [self.max_kl, None if self.max_drop is None else math.log1p(self.max_drop)]
-        found["divergence"] = min((loss for loss in losses if loss is not None), default=None)
         return {quantity: float(limit) for quantity, limit in found.items() if limit is not None}
+
+    def asked(self) -> dict[str, float]:
+        """`limits`, and that on what is added to the loss on a text: a share d of perplexity is log(1 + d) nats a token."""
+        return self.limits() | ({} if self.max_drop is None else {"loss_added": math.log1p(self.max_drop)})
 
 
 def in_users_units(quantities: Mapping[str, float]) -> str:
@@ -73,7 +90,8 @@ def in_users_units(quantities: Mapping[str, float]) -> str:
         "divergence": lambda x: f"--max-kl {x * 1.005:.3g}",
         "seconds": lambda x: f"--min-speed {math.floor(10 / x) / 10}",
         "prefill": lambda x: f"--min-prefill {math.floor(10 * PROMPT / x) / 10}",
-        "joules": lambda x: f"--max-energy {x * 1.005:.3g}",
+        "joules": lambda x: f"--max-energy {x * 1.005:.3g} (an estimate)",
+        "loss_added": lambda x: f"--max-drop {100 * math.expm1(min(x, ENDLESS)) * 1.005:.3g}%",
         "task": lambda x: f"--max-drop {x * 1.005:.3g} of the task",
     }
     return " ".join(said[quantity](value) for quantity, value in quantities.items())

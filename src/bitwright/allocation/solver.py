@@ -2,7 +2,7 @@
 
     minimise sum_i c_i[x_i]   subject to   fixed_q + sum_i a_qi[x_i] <= limit_q for every limited quantity q
 
-All quantities (bytes, seconds a token, divergence, joules) are sums over tensors, so one program serves every mix of them. It
+All quantities (bytes, seconds, divergence, memory, joules) are sums over tensors, so one program serves every mix of them. It
 is a multiple-choice knapsack, solved by HiGHS (Huangfu and Hall 2018) through scipy to within GAP of the optimum. Where no
 choice meets all limits, a second program finds the smallest share by which all of them would have to grow together.
 """

@@ -1,12 +1,16 @@
 """What every candidate of every tensor costs in every quantity, with what has been learnt from plans that were made.
 
-    quantity of a plan = scale * (fixed + sum over units of cost)          divergence: fixed + scale * sum of weight * cost
+    quantity of a plan = scale * (fixed + sum over units of cost)          losses: fixed + scale * sum of weight * cost
+
+Losses are the divergence, and what is added to the loss on a text: of text that the model itself writes the two are the same in
+the mean, so both are foretold alike, and each is corrected by what was measured of it.
 
 `fixed` is what all plans have alike: vectors, attention and norms, buffers, the loss of rounded activations. `scale` and `weight`
 are 1 until a plan was measured, but for the loss: what is rounded by a model's own text on that text is foretold too low, and
-plans lose more than the sum (docs/planning.md). Where memory is limited the KV cache is one more unit, whose candidates are
-the narrowest types that it may come to (allocation/cache_plan.py). Activations have a kind, the same for all layers, on which
-seconds depend: a choice is found for each, and the best is taken.
+plans lose more than the sum (docs/planning.md). Where memory is limited or made least, the KV cache is one more unit, whose
+candidates are the narrowest types that it may come to (allocation/cache_plan.py). Energy is that of a token at the depth at which
+speed is told, with the cache at its widest, and of the engine's own bytes, as `bitwright bench` estimates it. Activations have a
+kind, the same for all layers, on which seconds depend: a choice is found for each, and the best is taken.
 
 A choice is a list of indices: of each unit's candidates, of the caches where they are planned, and of the kinds of activations.
 """
@@ -20,17 +24,19 @@ from functools import partial
 import numpy as np
 
 from bitwright.allocation.budget import PROMPT
-from bitwright.allocation.cache_plan import TYPES, cache_settings
+from bitwright.allocation.cache_plan import SPAN, TYPES, cache_settings
 from bitwright.allocation.candidates import Unit
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.energy import estimate
 from bitwright.allocation.memory import Running, buffer_bytes, cache_bytes, matrix_bytes, process_bytes
 from bitwright.allocation.solver import Doubles, choose, totals
 from bitwright.analysis.trial import DEPTH
+from bitwright.analysis.work import cache_bytes_read, token_multiply_adds, weights_multiplied
 from bitwright.errors import BudgetError
 from bitwright.models.base import LanguageModel
 from bitwright.runtime import RuntimeSetting
 
+LOSSES = ("divergence", "loss_added")
 BEYOND_SUM = 1.3  # times the sum of what its parts are foretold to lose, that a plan loses
 
 
@@ -49,7 +55,7 @@ class Costs:
 
     def __post_init__(self) -> None:
         self.weights = [1.0] * len(self.units)
-        self.scale = {"divergence": BEYOND_SUM}
+        self.scale = dict.fromkeys(LOSSES, BEYOND_SUM)
         self.fixed = self._fixed()
         self.table = self._table(self._of_unit)
         self.timed = {kind: self._table(partial(self._time_of_unit, costs)) for kind, costs in self.devices.items()}
@@ -69,6 +75,10 @@ class Costs:
         if not found:
             raise min(refusals, key=lambda fault: max(fault.nearest[name] / limits[name] for name in limits))
         return min(found, key=lambda each: each[0])[1]
+
+    def least(self, quantity: str) -> float:
+        """The smallest sum that any choice has of what does not depend on the machine's speed."""
+        return self.fixed.get(quantity, 0.0) + float(sum(column.min() for column in self.table[quantity]))
 
     def sums(self, chosen: Sequence[int]) -> dict[str, float]:
         """Every quantity of a choice."""
@@ -90,14 +100,16 @@ class Costs:
             scale = self.scale.get(quantity, 1.0)
             table[quantity] = [scale * column for column in columns]
             fixed[quantity] = scale * constants.get(quantity, 0.0)
-        factors = self.factors()
-        known = [factor * column for factor, column in zip(factors, self.table["divergence"], strict=False)]
-        table["divergence"] = known + self.table["divergence"][len(factors) :]
-        return table, fixed | {"divergence": self.noises[kind]}
+        for loss in LOSSES:
+            factors = self.factors(loss)
+            known = [factor * column for factor, column in zip(factors, self.table["divergence"], strict=False)]
+            table[loss] = known + self.table["divergence"][len(factors) :]
+            fixed[loss] = self.noises[kind]
+        return table, fixed
 
-    def factors(self) -> list[float]:
+    def factors(self, loss: str = "divergence") -> list[float]:
         """By how much to multiply the foretold loss of each unit."""
-        return [self.scale.get("divergence", 1.0) * weight for weight in self.weights]
+        return [self.scale[loss] * weight for weight in self.weights]
 
     def runtime(self, chosen: Sequence[int], limit: float) -> tuple[RuntimeSetting, ...]:
         """Settings of the engine that keep a plan within `limit` bytes of memory."""
@@ -113,12 +125,14 @@ class Costs:
         return cache_bytes(self.model.architecture, Running(positions, self.running.threads, kind))
 
     def _fixed(self) -> dict[str, float]:
-        chosen = {unit.name for unit in self.units}
+        chosen = {unit.matrix for unit in self.units}
         architecture = self.model.architecture
         vectors = sum(self.model.stored_bits(name) for name in self.model.names() if name not in chosen) / 8
         cache = 0 if self.caches else cache_bytes(architecture, self.running)
         ram = process_bytes(self.model.path) + buffer_bytes(architecture, self.running) + cache + vectors
-        return {"bytes": vectors, "ram": float(ram)}
+        read = cache_bytes_read(architecture, self.cache_size(TYPES[0], SPAN) / SPAN, DEPTH)
+        attended = token_multiply_adds(architecture, DEPTH) - weights_multiplied(architecture)
+        return {"bytes": vectors, "ram": float(ram), "joules": estimate(read, attended).joules}
 
     def _time_of_rest(self, device: DeviceCosts | None) -> dict[str, float]:
         if device is None:
@@ -140,20 +154,21 @@ class Costs:
         size = float(np.prod(unit.shape))
         costs: dict[str, list[float]] = {"bytes": [], "divergence": [], "joules": [], "ram": []}
         for candidate in unit.candidates:
-            scheme, rotated, stored = candidate.choice.scheme, candidate.choice.rotate, candidate.bits / 8
+            stored = candidate.bits / 8
+            read = matrix_bytes(candidate.choice.scheme, unit.shape, candidate.choice.rotate)
             costs["bytes"].append(stored)
             costs["divergence"].append(candidate.divergence)
-            costs["joules"].append(0.0 if unit.looked_up else estimate(stored, size).joules)
-            costs["ram"].append(stored + matrix_bytes(scheme, unit.shape, rotated))
+            costs["joules"].append(0.0 if unit.looked_up else estimate(read, size, integer=read < 2 * size).joules)
+            costs["ram"].append(stored + read)
         return costs
 
     def _time_of_unit(self, device: DeviceCosts, unit: Unit) -> dict[str, list[float]]:
         costs: dict[str, list[float]] = {"seconds": [], "prefill": []}
+        share = 0.0 if unit.looked_up else unit.shape[0] / unit.whole[0]
         for candidate in unit.candidates:
             scheme, rotated = candidate.choice.scheme, candidate.choice.rotate
-            costs["seconds"].append(0.0 if unit.looked_up else device.decode_seconds(scheme, unit.shape, rotated))
-            many = 0.0 if unit.looked_up else device.prefill_seconds(scheme, unit.shape, PROMPT, rotated)
-            costs["prefill"].append(many)
+            costs["seconds"].append(share * device.decode_seconds(scheme, unit.whole, rotated) if share else 0.0)
+            costs["prefill"].append(share * device.prefill_seconds(scheme, unit.whole, PROMPT, rotated) if share else 0.0)
         return costs
 
     def _of_cache(self, quantity: str) -> Doubles:

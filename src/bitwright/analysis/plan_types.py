@@ -10,6 +10,7 @@ from typing import Any
 from bitwright.allocation.budget import Budget
 from bitwright.allocation.candidates import SCHEMES, Candidate, Offer, Unit
 from bitwright.allocation.device import DeviceCosts
+from bitwright.allocation.energy import ESTIMATE
 from bitwright.analysis.tasks.paired import Drop
 from bitwright.analysis.trial import Task
 from bitwright.calibration.text import Source
@@ -66,12 +67,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """`foretold` and `measured` by quantity: bytes, divergence, seconds, prefill, ram, joules. `measured` holds what was, and
-    the `slowness` of the machine at that time.
+    """`foretold` and `measured` by quantity: bytes, divergence, seconds, prefill, ram, joules. `measured` holds what was, with
+    `loss_reference` and `loss_added`, nats a token, which are the logarithms of the model's perplexity and of what the plan
+    multiplies it by (foretold as the divergence), and the `slowness` of the machine at that time. Joules are an estimate.
 
     `units` and `chosen` are the candidates and which was taken; `weights` say by how much a unit's foretold loss counts,
     after `factor`, the loss a unit of foretold loss; `noise` is that of rounded `activations`; `interval` is that of the
-    measured divergence; `device` is None where nothing asked for its speed.
+    measured divergence, `added_interval` that of the loss added; `device` is None where nothing asked for its speed.
     """
 
     recipe: Recipe
@@ -88,6 +90,7 @@ class Plan:
     device: DeviceCosts | None
     steps: tuple[Step, ...] = ()
     drop: Drop | None = None
+    added_interval: tuple[float, float] | None = None
 
     def candidates(self) -> Iterator[tuple[Unit, Candidate]]:
         """Each unit with what was chosen for it."""
@@ -113,7 +116,9 @@ class Plan:
             "budget": self.budget.given() | ({"objective": self.budget.objective} if self.budget.objective else {}),
             "foretold": self.foretold,
             "measured": self.measured,
+            "energy_source": ESTIMATE,
             "measured_divergence_interval": list(self.interval) if self.interval else None,
+            "measured_loss_added_interval": list(self.added_interval) if self.added_interval else None,
             "task": vars(self.drop) if self.drop else None,
             "swaps": [vars(step) for step in self.steps],
             "factor": self.factor,

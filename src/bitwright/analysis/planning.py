@@ -8,7 +8,8 @@ What is foretold adds up tensors one by one and stops at the second order. How f
 one factor, which the first plan that is made and measured tells; where the budget limits what was measured, the program is
 solved again with it, at most ROUNDS times. Rounded activations add a share of their own, measured beforehand on the model at
 8 bits. A task's drop has no sum: the loss that it allows is searched for, from the rule of thumb that a KL of so many nats
-costs a fifth of that in the share of right answers.
+costs a fifth of that in the share of right answers. A limit on perplexity is one on what is added to the loss on a text, which is
+foretold as the KL is, and measured for itself.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import numpy.typing as npt
 
 from bitwright.allocation.budget import Budget, in_users_units
 from bitwright.allocation.cache_plan import TYPES
-from bitwright.allocation.candidates import Offer, choices_for
+from bitwright.allocation.candidates import Candidate, Offer, choices_for
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.memory import Running
 from bitwright.allocation.sensitivity import sensitivities, units_of
 from bitwright.analysis.climbing import corrections, of_a_kind, regained, worth_restoring
 from bitwright.analysis.evaluate import joined, measure
-from bitwright.analysis.plan_costs import Costs, cache_losses
+from bitwright.analysis.plan_costs import LOSSES, Costs, cache_losses
 from bitwright.analysis.plan_types import Plan, Settings, Step, recipe_of
 from bitwright.analysis.scores import Scores
 from bitwright.analysis.trial import Examination, Task, Trial, tried
@@ -49,11 +50,12 @@ PROOF_WINDOWS, CLIMBING_WINDOWS, HELD_OUT_LENGTH = 16, 4, 256  # of text that no
 ROUNDS = 4
 CLOSE = 0.02  # of a limit on what is measured: what is aimed below it, and half of what a plan may leave unused
 LOSS_OF_DROP = 5.0  # nats a token that are tried first for a drop of 1 in a task's score
+LUCK = 2.0  # by which less than its KL a text is believed to lose: perplexity may even fall by chance, KL may not
 BISECTION = 2.0  # by which that loss is then made larger or smaller
 MARK_BYTES = 0.3  # of a manifest's marks, a token of calibration text; a little more than calibration/marks.py makes
 ESTIMATED_CACHE_LOSSES = (0.0, 0.00066, 0.057)  # of fp16, int8, int4, on the twin of SmolLM2 (docs/planning.md)
 REASONS = 1.001  # the reasons beside choices take some room, too
-MEASURED = ("divergence", "seconds", "prefill", "ram")  # limits that a made plan may be found to miss
+MEASURED = (*LOSSES, "seconds", "prefill", "ram")  # limits that a made plan may be found to miss
 
 
 def plan(  # noqa: PLR0913 - the public face: every limit by its name
@@ -62,15 +64,20 @@ def plan(  # noqa: PLR0913 - the public face: every limit by its name
     max_bytes: int | None = None,
     max_kl: float | None = None,
     max_drop: float | None = None,
+    max_task_drop: float | None = None,
+    task: Task | None = None,
     min_speed: float | None = None,
     min_prefill: float | None = None,
     max_ram: int | None = None,
     max_energy: float | None = None,
     objective: str = "",
 ) -> Recipe:
-    """The recipe that meets a budget best; the units are those of `Budget`. Raises `BudgetError`, and takes minutes."""
-    budget = Budget(max_bytes, max_ram, max_kl, max_drop, min_speed, min_prefill, max_energy, objective)
-    return find_plan(model, budget).recipe
+    """The recipe that meets a budget best; the units are those of `Budget`. Raises `BudgetError`, and takes minutes.
+
+    `task`, any `evaluate(model)` that gives a number or one an item, is what `max_task_drop` limits the fall of.
+    """
+    budget = Budget(max_bytes, max_ram, max_kl, max_drop, min_speed, min_prefill, max_energy, objective, max_task_drop)
+    return find_plan(model, budget, Settings(task=task)).recipe
 
 
 def find_plan(model: LanguageModel, budget: Budget, settings: Settings | None = None, watch: Watch = unwatched) -> Plan:
@@ -92,7 +99,8 @@ def source_of(settings: Settings) -> Source:
 class _Planner:
     def __init__(self, model: LanguageModel, budget: Budget, settings: Settings, watch: Watch) -> None:
         self.model, self.budget, self.settings, self.watch = model, budget, settings, watch
-        self.limits = budget.limits()
+        self.asked = budget.asked()
+        self.limits = dict(self.asked)  # of what is foretold: moved by what was measured
         if budget.max_task_drop is not None:
             if settings.task is None or not settings.verify:
                 raise BudgetError("a limit on a task's drop needs the task (--task FILE), and a plan that is made and measured")
@@ -110,8 +118,8 @@ class _Planner:
         self._read_texts()
         devices = self._devices(offer.all_schemes())
         threads = next(iter(devices.values())).threads if devices else 1
-        running = Running(min(settings.context, self.model.architecture.context_length), threads)
-        caches = self._cache_losses() if "ram" in self.limits else {}
+        running = self._running(threads)
+        caches = self._cache_losses() if "ram" in {self.budget.wanted, *self.limits} else {}
         self.costs = Costs(self.model, units, running, self._noises(), devices, caches)
         chosen = self._solved()
         if not settings.verify:
@@ -130,7 +138,12 @@ class _Planner:
             nearest = beyond if attempt == 0 or sum(beyond.values()) < sum(nearest.values()) else nearest
             if not beyond and (best is None or self._better(found, trial, best)):
                 best = found, trial
-            again = self._again(chosen, foretold, trial)
+            try:
+                again = self._again(chosen, foretold, trial)
+            except BudgetError:  # what was learnt leaves no other choice
+                if best is None:
+                    raise
+                break
             if again is None:
                 break
             chosen = again
@@ -142,17 +155,17 @@ class _Planner:
     def _again(self, chosen: list[int], foretold: dict[str, float], trial: Trial) -> list[int] | None:
         """The next choice to try, with what the trial taught; None where there is none."""
         self._learn(self.costs.noises[self.costs.activations(chosen)], foretold, trial.measured)
-        asked = {quantity: limit for quantity, limit in self.budget.limits().items() if quantity in MEASURED}
+        asked = {quantity: limit for quantity, limit in self.asked.items() if quantity in MEASURED}
         if self.budget.max_task_drop is not None and trial.drop is not None:
             kept = trial.drop.drop <= self.budget.max_task_drop
             self.limits["divergence"] = trial.measured["divergence"] * (BISECTION if kept else 1 / BISECTION)
             self.limits["divergence"] = min(self.limits["divergence"], asked.get("divergence", np.inf))
         else:
-            beyond, limit = self._beyond(trial), asked.get("divergence", np.inf)
-            close = limit == np.inf or trial.measured["divergence"] >= (1 - 2 * CLOSE) * limit
+            beyond, losses = self._beyond(trial), [loss for loss in LOSSES if loss in asked]
+            close = not losses or any(trial.measured[loss] >= (1 - 2 * CLOSE) * asked[loss] for loss in losses)
             if not beyond and close:
                 return None
-            for quantity in {*beyond, *(["divergence"] if limit < np.inf else [])} & set(asked):
+            for quantity in {*beyond, *losses} & set(asked):
                 self.limits[quantity] = (1 - CLOSE) * asked[quantity]  # what is foretold is never hit exactly
         again = self._solved()
         return None if again == chosen else again
@@ -169,7 +182,10 @@ class _Planner:
                 back = regained(self.model, made, groups, np.stack(self.climbing), progress)
             for position, weight in enumerate(corrections(foretold, kinds, alone, back)):
                 self.costs.weights[position] *= weight
-            chosen = self._solved()
+            try:
+                chosen = self._solved()
+            except BudgetError:  # by these weights not even this plan keeps the limits that it was measured to keep
+                break
             swapped = sum(a != b for a, b in zip(found.chosen, chosen, strict=False))
             if not swapped:
                 break
@@ -191,9 +207,8 @@ class _Planner:
 
     def _beyond(self, trial: Trial) -> dict[str, float]:
         """What was measured beyond the user's limits, by quantity."""
-        limits = self.budget.limits()
-        measured = {name: trial.measured[name] for name in MEASURED if name in limits and name in trial.measured}
-        beyond = {name: value for name, value in measured.items() if value > limits[name]}
+        measured = {name: trial.measured[name] for name in MEASURED if name in self.asked and name in trial.measured}
+        beyond = {name: value for name, value in measured.items() if value > self.asked[name]}
         allowed = self.budget.max_task_drop
         if allowed is not None and trial.drop is not None and trial.drop.drop > allowed:
             beyond["task"] = trial.drop.drop
@@ -203,26 +218,36 @@ class _Planner:
         """Scales by what was measured over what was foretold."""
         costs = self.costs
         for quantity in MEASURED:
-            constant = noise if quantity == "divergence" else 0.0
+            constant = noise if quantity in LOSSES else 0.0
             if min(foretold.get(quantity, constant), measured.get(quantity, constant)) > constant:
                 ratio = (measured[quantity] - constant) / (foretold[quantity] - constant)
                 costs.scale[quantity] = costs.scale.get(quantity, 1.0) * ratio
+        least, lost = costs.scale["divergence"] / LUCK, measured["loss_added"] > noise
+        costs.scale["loss_added"] = max(least, costs.scale["loss_added"]) if lost else least
 
     def _refuse_too_small(self, offer: Offer) -> None:
         """What no candidate is small enough for needs no text to be known. Raises `BudgetError`."""
-        limit = self.limits.get("bytes", np.inf)
-        if limit == np.inf:
-            return
-        choices = []
-        for unit in units_of(self.model):
-            fitting = choices_for(unit, replace(offer, method="nearest"))
-            if fitting:
-                choices.append(min(fitting, key=lambda choice: choice.scheme.stored_bits(unit.shape)))
-        source = self.settings.calibration
-        smallest = quantize(self.model, Recipe(tuple(choices))).size_bytes() + MARK_BYTES * source.windows * source.length
-        if limit < smallest:
-            said = in_users_units({"bytes": REASONS * smallest})
+        units, least = units_of(self.model, in_blocks=True), dict[str, float]()
+        for unit in units:
+            choices = choices_for(unit, replace(offer, method="nearest"))
+            unit.candidates = [Candidate(choice, choice.scheme.stored_bits(unit.shape), 0.0) for choice in choices]
+        units = [unit for unit in units if unit.candidates]
+        if "bytes" in self.limits:
+            smallest = [min(unit.candidates, key=lambda candidate: candidate.bits).choice for unit in units]
+            source = self.settings.calibration
+            marks = MARK_BYTES * source.windows * source.length
+            least["bytes"] = quantize(self.model, Recipe(tuple(smallest))).size_bytes() + marks
+        if {"ram", "joules"} & set(self.limits):
+            caches = dict.fromkeys(TYPES, 0.0)
+            costs = Costs(self.model, units, self._running(self.settings.threads or 1), {"int8": 0.0}, caches=caches)
+            least |= {quantity: costs.least(quantity) for quantity in ("ram", "joules")}
+        beyond = {quantity: value for quantity, value in least.items() if self.limits.get(quantity, np.inf) < value}
+        if beyond:
+            said = in_users_units({name: value * (REASONS if name == "bytes" else 1) for name, value in beyond.items()})
             raise BudgetError(f"no choice of schemes meets the budget; the nearest that can be met: {said}")
+
+    def _running(self, threads: int) -> Running:
+        return Running(min(self.settings.context, self.model.architecture.context_length), threads)
 
     def _writer(self) -> LanguageModel:
         return quantize(self.model, Recipe.uniform("int8-channel"))
@@ -317,7 +342,8 @@ class _Planner:
         return quantize(self.model, self._recipe(chosen), self._source())
 
     def _recipe(self, chosen: Sequence[int]) -> Recipe:
-        runtime = self.costs.runtime(chosen, self.limits.get("ram", np.inf))
+        least = self.budget.wanted == "ram"  # then the caches' switches, too, keep to what the plan is foretold to take
+        runtime = self.costs.runtime(chosen, self.costs.sums(chosen)["ram"] if least else self.limits.get("ram", np.inf))
         return recipe_of(self.costs.units, chosen[: len(self.costs.units)], self.costs.factors(), runtime)
 
     def _tried(self, chosen: Sequence[int], what: str) -> Trial:
@@ -334,15 +360,16 @@ class _Planner:
             self.budget,
             tuple(costs.units),
             tuple(chosen[: len(costs.units)]),
-            foretold,
+            {quantity: value for quantity, value in foretold.items() if quantity != "loss_added"},
             {} if trial is None else trial.measured,
-            None if trial is None else trial.interval,
+            None if trial is None else trial.intervals["divergence"],
             costs.scale.get("divergence", 1.0),
             tuple(costs.weights),
             costs.activations(chosen),
             costs.noises[costs.activations(chosen)],
             costs.device(chosen),
             drop=None if trial is None else trial.drop,
+            added_interval=None if trial is None else trial.intervals["loss_added"],
         )
 
 

@@ -1,9 +1,10 @@
 """A plan that was made: the artifact as `quantize` writes it, and everything about it that can be measured rather than foretold.
 
-    bytes       of all files                         divergence   mean KL on text for the proof, with its interval
-    seconds     of one decoded token                 climbing     mean KL on other text, by which plans are compared
-    prefill     of a prompt of PROMPT tokens         task         what a task lost
-    ram         peak of a process that fills the context
+    bytes       of all files                         divergence       mean KL on text for the proof, with its interval
+    seconds     of one decoded token                 loss_reference   the model's own loss on that text: log of its perplexity
+    prefill     of a prompt of PROMPT tokens         loss_added       what the plan adds to it, with its interval
+    ram         peak of a process that fills         climbing         mean KL on other text, by which plans are compared
+                the context                          task             what a task lost
     slowness    of this machine at that time, against when its costs were measured
 
 Plans are compared on one text and proved on another: the least of several measured losses is partly luck, and that luck
@@ -56,11 +57,11 @@ class Examination:
 
 @dataclass(frozen=True)
 class Trial:
-    """`measured` by quantity, `climbing` and `interval` as above; `saved` lives in `directory`, which goes with the trial."""
+    """`measured` by quantity, `intervals` of those that have one; `saved` lives in `directory`, which goes with the trial."""
 
     saved: ArtifactModel
     measured: dict[str, float]
-    interval: tuple[float, float]
+    intervals: dict[str, tuple[float, float]]
     climbing: float
     drop: Drop | None
     directory: tempfile.TemporaryDirectory[str]
@@ -82,9 +83,11 @@ def tried(made: QuantizedModel, held: Examination, what: str, watch: Watch) -> T
     proof = scores[: len(held.proof)]
     found = figures(joined(iter(proof)), [len(window) - 1 for window in held.proof], paired=True)
     climbing = float(np.mean([score.kl.mean() for score in scores[len(proof) :]]))
-    measured["divergence"] = found["kl_mean"]
+    names = {"divergence": "kl_mean", "loss_reference": "loss_reference", "loss_added": "loss_added"}
+    measured |= {quantity: found[name] for quantity, name in names.items()}
+    intervals = {quantity: found[f"{names[quantity]}_interval"] for quantity in ("divergence", "loss_added")}
     drop = None if held.task is None else task_drop(saved, held.model, held.task)
-    return Trial(saved, measured, found["kl_mean_interval"], climbing, drop, directory)
+    return Trial(saved, measured, intervals, climbing, drop, directory)
 
 
 def _run(saved: ArtifactModel, texts: Sequence[Tokens]) -> str | Iterator[Floats]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +30,9 @@ def plan(  # noqa: PLR0913 - one parameter an option
     max_ram: Annotated[str | None, Option("--max-ram", help="Peak memory of a run, such as 300MB.")] = None,
     context: Annotated[int, Option("--context", least=2, help="Tokens of that run; its KV cache narrows where it must.")] = 1024,
     max_energy: Annotated[str | None, Option("--max-energy", help="Joules a token; an estimate.")] = None,
-    objective: Annotated[str, Option("--objective", help="What to make best within the limits: loss, size or speed.")] = "",
+    objective: Annotated[
+        str, Option("--objective", help="What to make best within the limits: loss, size, speed, prefill, ram or energy.")
+    ] = "",
     method: Annotated[str, Option("--method", help="How codes are chosen; see bitwright methods.")] = "gptq",
     schemes: Annotated[str | None, Option("--schemes", help="Candidates, with commas between. [2 to 8 bits]")] = None,
     fix: Annotated[
@@ -63,11 +66,11 @@ def plan(  # noqa: PLR0913 - one parameter an option
         objective,
         None if max_drop is None or task is None else parse_share(max_drop),
     )
-    from bitwright.artifact.staging import check_file, write_file
-
-    for place in (output, report):
-        if place is not None:
-            check_file(place)
+    page_data = None if report is None else report.parent / f"{report.stem}.json"
+    _check_places(
+        {"MODEL": model, "--text": text, "--task": task, "--device": device, "--calibration": calibration},
+        {"-o": output, "--report": report, "the data of --report": page_data},
+    )
     from bitwright.allocation.candidates import SCHEMES
     from bitwright.analysis.plan_forecast import phases
     from bitwright.analysis.planning import Settings, find_plan
@@ -75,6 +78,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     from bitwright.analysis.scored_text import read_text
     from bitwright.analysis.tasks import choice_task
     from bitwright.analysis.timeline import Timeline
+    from bitwright.artifact.staging import write_file
     from bitwright.calibration.text import Source
     from bitwright.models import load
 
@@ -98,16 +102,30 @@ def plan(  # noqa: PLR0913 - one parameter an option
     with timeline() as report_time:
         found = find_plan(source, budget, settings, Timeline(phases(source, settings), report_time).watch)
     write_file(output, json.dumps(finite(found.recipe.to_dict() | {"plan": found.to_dict()}), indent=1) + "\n")
-    if report is not None:
+    if report is not None and page_data is not None:
         from bitwright.analysis.ceilings import Ceilings
         from bitwright.analysis.documents import Made, plan_document
 
         document = plan_document(Made(source, f"bitwright plan {model}"), found, Ceilings.of_this_machine())
-        write(document, report, report.with_suffix(".json"))
+        write(document, report, page_data)
     if as_json:
         print_json({"path": str(output)} | found.to_dict() | _public(found))
         return
     _show(found, output, report)
+
+
+def _check_places(read: dict[str, object], written: dict[str, Path | None]) -> None:
+    """Raises `OutputError` unless a file can stand at each place, and `UsageError` where it would stand over another of these."""
+    from bitwright.artifact.staging import check_file
+
+    taken = {Path(str(place)).resolve(): option for option, place in read.items() if place is not None}
+    for option, place in written.items():
+        if place is None:
+            continue
+        check_file(place)
+        first = taken.setdefault(place.resolve(), option)
+        if first != option:
+            raise UsageError(f"{option} would be written over {first}, {place}; choose another place", "bitwright plan")
 
 
 def _fixed(given: str) -> tuple[tuple[str, str], ...]:
@@ -129,10 +147,18 @@ def _public(found: Plan) -> dict[str, float | None]:
         "task_drop": None if found.drop is None else found.drop.drop,
         "peak_rss_bytes": best.get("ram"),
         "joules_per_token": best["joules"],
+        "perplexity": _perplexity(found, "loss_reference", "loss_added"),
+        "perplexity_reference": _perplexity(found, "loss_reference"),
     }
 
 
+def _perplexity(found: Plan, *losses: str) -> float | None:
+    """From the losses that sum to its logarithm; None where nothing was measured."""
+    return math.exp(sum(found.measured[loss] for loss in losses)) if found.measured else None
+
+
 def _show(found: Plan, output: Path, report: Path | None) -> None:
+    from bitwright.allocation.energy import ESTIMATE, Energy
     from bitwright.analysis.documents import verdict_of_plan
 
     kinds: dict[str, dict[str, int]] = {}
@@ -152,6 +178,9 @@ def _show(found: Plan, output: Path, report: Path | None) -> None:
     if found.drop is not None:
         between = "" if found.drop.interval is None else f" ({found.drop.interval[0]:.3g} to {found.drop.interval[1]:.3g})"
         note(f"the task's score falls by {found.drop.drop:.3g}{between} from {found.drop.score_reference:.3g}")
+    if found.measured:
+        before, after = _perplexity(found, "loss_reference"), _perplexity(found, "loss_reference", "loss_added")
+        note(f"perplexity {before:.4g} -> {after:.4g} ({100 * math.expm1(found.measured['loss_added']):+.2g} %) on that text")
     if found.activations != "int8":
         note(f"activations are {found.activations}, as the recipe says: slower than int8, which --activations int8 keeps to")
     if "seconds" in found.measured:
@@ -162,4 +191,6 @@ def _show(found: Plan, output: Path, report: Path | None) -> None:
         now = f" ({1 / found.at_pace('seconds'):.0f} at the pace that the machine had while it was measured)"
         changed = abs(found.measured.get("slowness", 1.0) - 1) > CHANGED
         note(f"foretold {speed}{now if changed else ''}, {memory} of memory at most")
+    if found.budget.max_energy is not None or found.budget.wanted == "joules":
+        note(f"foretold {Energy(found.foretold['joules'], ESTIMATE)} a token")
     note(f"wrote {output}" + (f" and {report}" if report else "") + f"; bitwright quantize MODEL --recipe {output} -o OUT")

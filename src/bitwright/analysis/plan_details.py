@@ -1,0 +1,117 @@
+"""What a plan's page shows beside the plan itself: its costliest tensors on their grids, and the step up that each could take.
+
+None of it is measured on the made plan, which is gone by then. Weights are a sample of rows, rounded to nearest in the scheme
+that the plan gives them: its method moves codes, hardly the grid. Inputs are those of the unquantized model on one window of the
+text that comes along, divided by their token's scale as the engine does it (seen_inputs.py); 16-bit activations have a grid too
+fine to be seen, and are left out. A step up is the next larger candidate, and its loss is foretold as the plan's is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.allocation.candidates import SAMPLE_OF_BLOCK, Candidate, Unit
+from bitwright.analysis.demonstration import demo_text
+from bitwright.analysis.metrics import weight_histogram
+from bitwright.analysis.plan_types import Plan
+from bitwright.analysis.scored_text import windows_of
+from bitwright.analysis.seen_inputs import BINS, LARGEST_CODE, on_the_grid
+from bitwright.calibration.decoder import product_dtype
+from bitwright.calibration.forward import Site, forward
+from bitwright.calibration.sequential import rows_of
+from bitwright.errors import TokenizerError
+from bitwright.formats.hadamard import rotate
+from bitwright.models.base import Dense, LanguageModel, Packed
+from bitwright.quantization import quantize_matrix, rotation_of
+
+WINDOW = 256  # tokens of the text
+SHOWN = 24  # tensors whose histograms are drawn
+WEIGHT_BINS = 96
+IMPROVED = 8  # tensors whose step up is named
+
+Tokens = npt.NDArray[np.int32]
+Counts = npt.NDArray[np.int64]
+
+
+def costliest(plan: Plan, count: int) -> list[tuple[Unit, Candidate, float]]:
+    """Units with what was chosen for each and its foretold loss in nats a token, the largest loss first."""
+    rows = [(unit, candidate, loss) for (unit, candidate), loss in zip(plan.candidates(), plan.losses(), strict=True)]
+    return sorted(rows, key=lambda row: -row[2])[:count]
+
+
+def steps_up(plan: Plan) -> list[dict[str, Any]]:
+    """For the costliest tensors the smallest candidate that is larger and loses less, as a report's fixes; none was tried."""
+    factors = {unit.name: factor for unit, factor in zip(plan.units, plan.factors(), strict=True)}
+    before, rows = plan.foretold["divergence"], []
+    for unit, candidate, loss in costliest(plan, IMPROVED):
+        larger = [one for one in unit.candidates if one.bits > candidate.bits and one.divergence < candidate.divergence]
+        if larger:
+            better = min(larger, key=lambda one: one.bits)
+            rows.append(
+                {
+                    "tensor": unit.name,
+                    "from_scheme": str(candidate.choice.scheme),
+                    "to_scheme": str(better.choice.scheme),
+                    "kl_before": before,
+                    "kl_after": before - loss + factors[unit.name] * better.divergence,
+                    "extra_bytes": (better.bits - candidate.bits) // 8,
+                    "measured": False,
+                }
+            )
+    return rows
+
+
+def window_of(model: LanguageModel) -> Tokens | None:
+    """The first tokens of the text that comes along; None where the model brings no tokenizer."""
+    try:
+        context = min(WINDOW, model.architecture.context_length)
+        return windows_of(model.tokenizer(), demo_text(), context, context)[0]
+    except TokenizerError:
+        return None
+
+
+def histograms(model: LanguageModel, plan: Plan, window: Tokens | None) -> list[dict[str, Any]]:
+    """Of the costliest tensors, as a report's document has them. `window` (tokens,) is what inputs are seen on."""
+    shown = costliest(plan, SHOWN)
+    seen = {} if window is None or plan.activations != "int8" else _inputs(model, shown, window)
+    rows = []
+    for unit, candidate, _ in shown:
+        row: dict[str, Any] = {"name": unit.name, "weights": _weights(model, unit, candidate)}
+        if unit.name in seen:
+            edges = np.linspace(-LARGEST_CODE, LARGEST_CODE, BINS + 1).tolist()
+            levels = list(range(-LARGEST_CODE, LARGEST_CODE + 1))
+            row["activations"] = {"edges": edges, "counts": seen[unit.name].tolist(), "levels": levels}
+        rows.append(row)
+    return [row for row in rows if row["weights"] or "activations" in row]
+
+
+def _weights(model: LanguageModel, unit: Unit, candidate: Candidate) -> dict[str, Any] | None:
+    """Evenly spaced rows on the grid of the scheme; None where it has none."""
+    stored, (begin, end) = model.stored(unit.matrix), unit.rows
+    rows = np.unique(np.linspace(begin, end - 1, min(SAMPLE_OF_BLOCK, end - begin)).astype(int))
+    sample = np.concatenate([stored.rows(row, row + 1).dequantize() for row in rows])
+    rounded = quantize_matrix(unit.name, Dense("fp32", sample), replace(candidate.choice, method="nearest"))
+    if not isinstance(rounded, Packed):
+        return None
+    found = weight_histogram(sample, rounded, WEIGHT_BINS)
+    return {"edges": found.edges.tolist(), "counts": found.counts.tolist(), "levels": found.levels.tolist()}
+
+
+def _inputs(model: LanguageModel, shown: Sequence[tuple[Unit, Candidate, float]], window: Tokens) -> Mapping[str, Counts]:
+    """Unit -> (BINS,) how many of its inputs lie where between the engine's outermost codes."""
+    counts = {unit.name: np.zeros(BINS, np.int64) for unit, _, _ in shown if not unit.looked_up}
+
+    def change(site: Site, x: Any) -> Any:
+        for unit, candidate, _ in shown:
+            if unit.name in counts and any((role, site.layer) in unit.roles for role in site.roles):
+                counts[unit.name] += on_the_grid(rotate(rows_of(x), rotation_of(candidate.choice, unit.shape)))
+        return x
+
+    for _ in forward(model, window[None], change, product_dtype()):
+        pass
+    return counts
