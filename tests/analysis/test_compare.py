@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 import bitwright
+import bitwright.analysis.compare as core
 from bitwright.analysis.compare import Ruler, compare
+from bitwright.analysis.own_process import Cost
+from bitwright.calibration.self_written import missing_tokens
 from bitwright.calibration.text import Source
 from bitwright.core import Recipe
 from bitwright.errors import TextError
@@ -23,13 +26,20 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
     return bitwright.load(make_handmade(tmp_path / "model", tied=True))
 
 
+def nearest(*schemes: str) -> dict[tuple[str, str], Recipe]:
+    return {("nearest", scheme): Recipe.uniform(scheme) for scheme in schemes}
+
+
 def test_a_row_is_what_quantize_and_evaluate_say(model: LanguageModel, tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
-    pairs = [("nearest", "int4-g64"), ("nearest", "int8-channel")]
-    rows = list(compare(model, pairs, Ruler(TEXT, 300), lambda *step: steps.append(step)))
-    assert [(row.method, row.scheme) for row in rows] == pairs and not any(row.reason for row in rows)
+    recipes = {
+        ("hqq", "int4-g64"): Recipe.uniform("int4-g64", fitting="hqq"),
+        ("fold+nearest", "int8-channel"): Recipe.uniform("int8-channel", transforms=["fold"]),
+    }
+    rows = list(compare(model, recipes, Ruler(TEXT, 300), lambda *step: steps.append(step)))
+    assert [(row.method, row.scheme) for row in rows] == list(recipes) and not any(row.reason for row in rows)
     for row in rows:
-        saved = bitwright.quantize(model, Recipe.uniform(row.scheme)).save(tmp_path / "artifact")
+        saved = bitwright.quantize(model, recipes[row.method, row.scheme]).save(tmp_path / "artifact")
         expected = bitwright.evaluate(saved, model, TEXT, context=128, tokens=300).to_dict()
         found = row.to_dict()
         for key in ("size_bytes", "bits_per_weight", "kl_mean", "kl_mean_interval", "perplexity", "top1_agreement"):
@@ -39,22 +49,46 @@ def test_a_row_is_what_quantize_and_evaluate_say(model: LanguageModel, tmp_path:
 
 
 def test_a_combination_that_cannot_be_is_a_row(model: LanguageModel) -> None:
-    rows = list(compare(model, [("nearest", "int4-g48"), ("nearest", "int8-channel")], Ruler(TEXT, 64)))
+    rows = list(compare(model, nearest("int4-g48", "int8-channel"), Ruler(TEXT, 64)))
     assert rows[0].measured is None and "group 48 does not divide a row of 64" in rows[0].reason
     assert set(rows[0].to_dict()) == {"method", "scheme", "reason"}
     assert rows[1].measured is not None and not rows[1].reason
 
 
-def test_methods_differ_and_calibrate_on_what_they_are_told(model: LanguageModel, tmp_path: Path) -> None:
+def quantize_here(path: Path, recipe: Recipe, source: Source, output: Path) -> Cost:
+    """As `quantize_apart` does, but torch need not be loaded once more."""
+    bitwright.quantize(bitwright.load(path), recipe, source).save(output)
+    return Cost(1.0, 1)
+
+
+def test_methods_differ_and_calibrate_on_what_they_are_told(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("torch", exc_type=ImportError)
+    monkeypatch.setattr(core, "quantize_apart", quantize_here)
     (tmp_path / "numbers.txt").write_text(" ".join(str(n**3) for n in range(300)), "utf-8")
     source = Source(str(tmp_path / "numbers.txt"), 2, 64)
-    nearest, gptq = compare(model, [("nearest", "int3-g64"), ("gptq", "int3-g64")], Ruler(TEXT, 128, source))
-    assert nearest.measured is not None and gptq.measured is not None
-    assert nearest.measured.size_bytes < gptq.measured.size_bytes  # by what the manifest says of the calibration text
-    assert nearest.measured.kl_mean != gptq.measured.kl_mean
-    (seen,) = compare(model, [("gptq", "int3-g64")], Ruler(Path(source.place), 128, source))
+    gptq = {("awq+gptq", "int3-g64"): Recipe.uniform("int3-g64", "gptq", transforms=["awq"])}
+    plain, calibrated = compare(model, nearest("int3-g64") | gptq, Ruler(TEXT, 128, source))
+    assert plain.measured is not None and calibrated.measured is not None
+    assert plain.measured.size_bytes < calibrated.measured.size_bytes  # by what the manifest says of the calibration text
+    assert plain.measured.kl_mean != calibrated.measured.kl_mean
+    (seen,) = compare(model, gptq, Ruler(Path(source.place), 128, source))
     assert seen.measured is None and "calibration saw" in seen.reason
+
+
+def test_no_row_pays_for_text_that_all_read(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", exc_type=ImportError)
+    unwritten = []
+
+    def killed(path: Path, recipe: Recipe, source: Source, output: Path) -> Cost:
+        unwritten.append(missing_tokens(model, (source.windows, source.length), source.seed))
+        raise MemoryError
+
+    monkeypatch.setattr(core, "quantize_apart", killed)
+    recipes = {("awq", "int4-g64"): Recipe.uniform("int4-g64", transforms=["awq"])}
+    (row,) = compare(model, recipes, Ruler(TEXT, 64, Source("self", 2, 16)))
+    assert unwritten == [0] and row.measured is None and row.reason == "MemoryError"
 
 
 def test_a_bad_text_is_refused_before_any_row(model: LanguageModel) -> None:

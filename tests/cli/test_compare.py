@@ -13,20 +13,20 @@ import pytest
 import bitwright.analysis.compare as core
 from cli.helpers import Command
 
-WAYS = ("--schemes", "int8-channel,int4-g48", "--methods", "nearest, stochastic", "--tokens", 128)
+WAYS = ("--schemes", "int8-channel,int4-g48", "--methods", "nearest, stochastic + hqq", "--tokens", 128)
 
 
 def test_a_table_and_an_object(bitwright: Command, model_directory: Path, text_file: Path) -> None:
     shown = bitwright("compare", model_directory, *WAYS, "--text", text_file)
     assert shown.code == 0 and shown.out.count("int8-channel") == 2 and shown.out.count("not possible") == 2
     assert "nearest int4-g48: model" in shown.err and "group 48 does not divide" in shown.err
-    assert "[3/8] stochastic int8-channel: quantizing, about" in shown.err
+    assert "[3/8] stochastic+hqq int8-channel: quantizing, about" in shown.err
     found = bitwright("compare", model_directory, *WAYS, "--json").json  # on the text that comes along
     assert [(row["method"], row["scheme"], "reason" in row) for row in found["rows"]] == [
         ("nearest", "int8-channel", False),
-        ("stochastic", "int8-channel", False),
+        ("stochastic+hqq", "int8-channel", False),
         ("nearest", "int4-g48", True),
-        ("stochastic", "int4-g48", True),
+        ("stochastic+hqq", "int4-g48", True),
     ]
 
 
@@ -57,9 +57,9 @@ def test_an_interrupted_comparison_goes_on(
     path, asked = tmp_path / "table.json", []
     measure = core.compare
 
-    def stopping(model: Any, pairs: Any, *rest: Any) -> Iterator[core.Row]:
-        asked.append(list(pairs))
-        for row in measure(model, pairs, *rest):
+    def stopping(model: Any, recipes: Any, *rest: Any) -> Iterator[core.Row]:
+        asked.append(list(recipes))
+        for row in measure(model, recipes, *rest):
             yield row
             if len(asked) == 1:
                 raise KeyboardInterrupt
@@ -82,6 +82,7 @@ def test_an_interrupted_comparison_goes_on(
         (("-o", "table.xlsx"), "end its name in .json, .csv, .md"),
         (("-o", "nowhere/table.csv"), "no folder nowhere"),
         (("--methods", "magic"), "unknown method 'magic'; choose from nearest"),
+        (("--methods", "nearest,gptq+nearest"), "gptq and nearest exclude each other"),
         (("--schemes", "int9-g64"), "unknown format 'int9'"),
         (("--schemes", "int4-g64,"), "cannot read scheme ''"),
         (("--text", "nowhere.txt"), "cannot read the text nowhere.txt"),

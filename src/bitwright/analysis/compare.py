@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bitwright import __version__
 from bitwright.analysis.evaluate import Evaluation, evaluate
-from bitwright.analysis.memory import peak_rss_bytes, reset_peak
+from bitwright.analysis.own_process import Cost, quantize_apart
 from bitwright.analysis.scored_text import read_text, windows_of
+from bitwright.calibration.observed import require_torch
 from bitwright.calibration.text import Source
 from bitwright.core import Recipe
 from bitwright.errors import EngineError, NonFiniteError, RecipeError, SchemeError, TextError
@@ -25,16 +25,18 @@ from bitwright.models.base import LanguageModel
 from bitwright.quantization import quantize
 
 CONTEXT = 256  # short windows, so that a short text makes enough of them for an interval
-IMPOSSIBLE = (SchemeError, RecipeError, NonFiniteError, EngineError, TextError)  # faults of one combination, not of all
+# Faults of one combination, not of all
+IMPOSSIBLE = (SchemeError, RecipeError, NonFiniteError, EngineError, TextError, MemoryError)
 
 Step = Callable[[str, int, int], None]  # what begins now, steps done, steps in all
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The figures of one combination. `seconds` and `peak_rss_bytes` are what quantizing and writing took, calibration included.
+    """The figures of one combination. KL is in nats per token.
 
-    `peak_rss_bytes` is of this whole process, so never less than what earlier rows left in memory; KL is in nats per token.
+    `seconds` and `peak_rss_bytes` are what quantizing and writing took in a process of its own, calibration included; text that
+    the model writes for it is written once, before.
     """
 
     size_bytes: int
@@ -92,37 +94,40 @@ class Ruler:
 
 def compare(
     model: LanguageModel,
-    pairs: Sequence[tuple[str, str]],
+    recipes: Mapping[tuple[str, str], Recipe],
     ruler: Ruler,
     step: Step = lambda message, done, total: None,
 ) -> Iterator[Row]:
     """The row of each (method, scheme) in turn, so that what is done is not lost when the rest is interrupted.
 
-    Artifacts lie in the system's folder for temporary files, one at a time. Raises what reading, writing and loading raise.
+    `model` is read anew from its path. Artifacts lie in the system's folder for temporary files, one at a time. Raises what
+    reading, writing and loading raise.
     """
-    for position, (method, scheme) in enumerate(pairs):
+    for position, ((method, scheme), recipe) in enumerate(recipes.items()):
 
         def begin(what: str, done: int, name: str = f"{method} {scheme}", before: int = 2 * position) -> None:
-            step(f"{name}: {what}", before + done, 2 * len(pairs))
+            step(f"{name}: {what}", before + done, 2 * len(recipes))
 
         try:
-            yield Row(method, scheme, _measured(model, Recipe.uniform(scheme, method), ruler, begin))
+            yield Row(method, scheme, _measured(model, recipe, ruler, begin))
         except IMPOSSIBLE as fault:
-            yield Row(method, scheme, None, " ".join(str(fault).split()))
+            yield Row(method, scheme, None, " ".join(str(fault).split()) or type(fault).__name__)
 
 
 def _measured(model: LanguageModel, recipe: Recipe, ruler: Ruler, begin: Callable[[str, int], None]) -> Measured:
+    begin("quantizing", 0)
+    quantized = quantize(model, recipe, ruler.calibration)  # refuses at once what cannot be
+    if quantized.calibrates:
+        require_torch()
+        _ = quantized.text.windows  # kept on disk now, so that no row pays for what all read
     with tempfile.TemporaryDirectory(prefix="bitwright-compare-") as directory:
-        begin("quantizing", 0)
-        reset_peak()
-        start = time.perf_counter()
-        saved = quantize(model, recipe, ruler.calibration).save(Path(directory) / "artifact")
-        seconds, peak = time.perf_counter() - start, peak_rss_bytes()
+        path = Path(directory) / "artifact"
+        cost = quantize_apart(model.path, recipe, ruler.calibration, path)
         begin("measuring what was lost", 1)
-        return _figures(evaluate(saved, model, ruler.text, ruler.context(model), ruler.tokens), seconds, peak)
+        return _figures(evaluate(path, model, ruler.text, ruler.context(model), ruler.tokens), cost)
 
 
-def _figures(found: Evaluation, seconds: float, peak: int) -> Measured:
+def _figures(found: Evaluation, cost: Cost) -> Measured:
     assert found.kl_mean is not None and found.kl_mean_interval is not None  # there is a reference
     assert found.perplexity_reference is not None and found.top1_agreement is not None
     return Measured(
@@ -133,6 +138,6 @@ def _figures(found: Evaluation, seconds: float, peak: int) -> Measured:
         found.perplexity,
         found.perplexity_reference,
         found.top1_agreement,
-        seconds,
-        peak,
+        cost.seconds,
+        cost.peak_rss_bytes,
     )

@@ -10,9 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from bitwright.cli.combinations import combinations
 from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, megabytes, note, print_json, print_table, steps
-from bitwright.errors import OutputError, RecipeError
+from bitwright.errors import OutputError
 
 if TYPE_CHECKING:
     from bitwright.analysis.compare import Row
@@ -29,13 +30,12 @@ COLUMNS = (
     "seconds",
     "peak\nmemory",
 )
-Pair = tuple[str, str]  # method, scheme
 
 
 def compare(  # noqa: PLR0913 - one parameter an option
     model: Annotated[str, Argument("MODEL", help="Hugging Face directory or hub id, .gguf file or artifact.")],
     schemes: Annotated[str, Option("--schemes", help="Such as int4-g64,int8-channel.")] = "int8-channel,int4-g64",
-    methods: Annotated[str, Option("--methods", help="See bitwright methods; with commas between.")] = "nearest",
+    methods: Annotated[str, Option("--methods", help="Such as gptq,awq+gptq; see bitwright methods.")] = "nearest",
     text: Annotated[Path | None, Option("--text", help="UTF-8 text to measure on. [one that comes along]")] = None,
     tokens: Annotated[int, Option("--tokens", least=2, help="Tokens of the text to use, from its beginning.")] = 4096,
     calibration: Annotated[
@@ -49,7 +49,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
 
     A .json that is there already goes on where it stopped.
     """
-    pairs = combinations(methods, schemes)
+    recipes = combinations(methods, schemes)
     if output is not None:
         check_output(output)
     from bitwright.analysis.compare import Ruler
@@ -67,7 +67,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
         note(f"{output} has {len(rows)} of the rows already")
     done = {(row.method, row.scheme) for row in rows}
     with steps() as step:
-        for row in measure(source, [pair for pair in pairs if pair not in done], ruler, step):
+        for row in measure(source, {pair: recipe for pair, recipe in recipes.items() if pair not in done}, ruler, step):
             rows.append(row)
             if output is not None:
                 write_file(output, WRITERS[output.suffix](settings, rows))
@@ -80,19 +80,6 @@ def compare(  # noqa: PLR0913 - one parameter an option
     for row in rows:
         if row.reason:
             note(f"{row.method} {row.scheme}: {row.reason}")
-
-
-def combinations(methods: str, schemes: str) -> list[Pair]:
-    """All pairs, each once. Raises `RecipeError` and `SchemeError` for a name that does not exist."""
-    from bitwright.core import Scheme
-    from bitwright.rounding import ROUNDING
-
-    chosen = [name.strip() for name in methods.split(",")]
-    for name in chosen:
-        if name not in ROUNDING:
-            raise RecipeError(f"unknown method {name!r}; choose from {', '.join(ROUNDING)}")
-    spellings = [str(Scheme.parse(scheme)) for scheme in schemes.split(",")]
-    return list(dict.fromkeys((method, scheme) for scheme in spellings for method in chosen))
 
 
 def check_output(output: Path) -> None:
