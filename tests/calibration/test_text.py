@@ -125,7 +125,7 @@ def test_sources_are_refused_by_name(model: LanguageModel, tmp_path: Path, monke
         ("no/such.txt", "no calibration text no/such.txt"),
         (str(tmp_path / "short.txt"), "give a longer text, or 'self'"),
         (str(tmp_path / "latin.txt"), "not UTF-8"),
-        (str(tmp_path / "odd.jsonl"), "line 2 .* no JSON object with a 'text'"),
+        (str(tmp_path / "odd.jsonl"), "line 2 .* no JSON object with a string 'text'"),
     ):
         with pytest.raises(TextError, match=message):
             tokens(place)
@@ -143,13 +143,13 @@ def test_sources_are_refused_by_name(model: LanguageModel, tmp_path: Path, monke
 def test_a_data_set_on_the_hub_is_read(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "train.jsonl"
     file.write_text("".join(f'{{"text": "line {n} of a data set"}}\n' for n in range(500)), "utf-8")
-    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: ["README.md", "b.parquet", "train.jsonl"])
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: ["README.md", "train.jsonl"])
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(file))
-    windows = Source("some/dataset", 4, 64).tokens(model, lambda: model, unwatched)
+    source = Source("some/dataset::train", 4, 64)
+    source.check()
+    windows = source.tokens(model, lambda: model, unwatched)
     assert windows.shape == (4, 64)
-    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: ["b.parquet"])
-    with pytest.raises(TextError, match="no .txt or .jsonl file"):
-        Source("some/dataset", 4, 64).tokens(model, lambda: model, unwatched)
+    assert np.array_equal(Source(str(file), 4, 64).tokens(model, lambda: model, unwatched), windows)
 
 
 def test_marks_know_a_text_wherever_it_is_cut() -> None:
