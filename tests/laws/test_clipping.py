@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bitwright.core import QParams, Scheme
 from bitwright.fitting import CALIBRATED, FITTING
-from bitwright.fitting.entropy import BINS_A_LEVEL, best_cut, best_cut_reference, histograms
+from bitwright.fitting.entropy import BINS_A_LEVEL, best_cut, best_cut_reference, divergence_reference, divergences, histograms
 from bitwright.fitting.measure import Measure
 from bitwright.fitting.mse import mse_reference
 from bitwright.formats import FORMATS
@@ -21,14 +21,42 @@ from laws.strategies import matrices, seeds
 Floats = npt.NDArray[np.float32]
 
 
-@settings(max_examples=25)
-@given(seed=seeds, levels=st.sampled_from([2, 4]), heavy=st.booleans())
-def test_entropy_equals_its_slow_twin(seed: int, levels: int, heavy: bool) -> None:
-    random = np.random.default_rng(seed)
-    x = random.standard_t(2, (3, 500)) if heavy else random.standard_normal((3, 500))
-    counts = histograms(x.astype(np.float32), np.abs(x).max(axis=1).astype(np.float32), levels * BINS_A_LEVEL)
-    assert np.array_equal(counts.sum(axis=1), [500, 500, 500])
-    assert best_cut(counts, levels).tolist() == [best_cut_reference(row, levels) for row in counts]
+@st.composite
+def counted(draw: st.DrawFn) -> tuple[npt.NDArray[np.float64], int]:
+    """(3, bins) counts that fall off, with bins left empty, and levels that seldom divide the bins."""
+    levels = draw(st.sampled_from([2, 4, 8, 128]))
+    bins = levels + draw(st.integers(0, 60))
+    random = np.random.default_rng(draw(seeds))
+    fall, size = draw(st.sampled_from([0.0, 3.0, 12.0])), draw(st.sampled_from([0.3, 5.0, 1e3, 1e7]))
+    counts = random.poisson(size * np.exp(-fall * np.arange(bins) / bins), (3, bins)).astype(np.float64)
+    counts[1, random.random(bins) < 0.5] = 0
+    counts[2, bins // 2 :], counts[2, -1] = 0, 1  # a lone outlier
+    return counts, levels
+
+
+@settings(max_examples=30, deadline=None)
+@given(counted())
+def test_entropy_equals_its_slow_twin(histogram: tuple[npt.NDArray[np.float64], int]) -> None:
+    """In its choice exactly, and in what it chooses by up to rounding."""
+    counts, levels = histogram
+    assert best_cut(counts, levels).tolist() == [best_cut_reference(row.tolist(), levels) for row in counts]
+    slow = [[divergence_reference(row.tolist(), end, levels) for end in range(len(row), levels - 1, -1)] for row in counts]
+    np.testing.assert_allclose(divergences(counts, levels), slow, rtol=1e-9, atol=1e-11)
+
+
+def test_entropy_tries_cuts_between_whole_bins_a_level() -> None:
+    levels, x = 4, np.abs(np.random.default_rng(5).laplace(size=(1, 5000))).astype(np.float32)
+    (counts,) = histograms(x, x.max(axis=1), levels * BINS_A_LEVEL)
+    assert counts.sum() == 5000
+    found = {end: divergence_reference(counts.tolist(), end, levels) for end in range(levels, len(counts) + 1)}
+    (cut,) = best_cut(counts[None], levels)
+    assert found[cut] == min(found.values()) < min(found[end] for end in found if end % levels == 0)
+
+
+def test_entropy_takes_the_widest_of_equals() -> None:
+    """Even counts lose nothing, wherever the cut is; it is never beyond the largest value, nor less than a bin a level."""
+    counts = np.array([[3.0] * 20, [3.0] * 9 + [0.0] * 11, [3.0] + [0.0] * 19, [0.0] * 20])
+    assert best_cut(counts, 4).tolist() == [20, 9, 4, 4]
 
 
 def test_entropy_cuts_lone_outliers_off_and_keeps_even_values() -> None:

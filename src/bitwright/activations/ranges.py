@@ -44,9 +44,9 @@ def mse(histogram: Histogram, round: Round, levels: int) -> float:
 
 
 def entropy(histogram: Histogram, round: Round, levels: int) -> float:
-    """`levels` above zero, the zero among them."""
+    """`levels` above zero, the zero among them. The best of all bin edges."""
     counts = histogram.magnitudes().astype(np.float64)
-    return float(best_cut(counts[None], levels)[0] * levels * histogram.width)
+    return float(best_cut(counts[None], levels)[0] * histogram.width)
 
 
 RANGES: dict[str, Range] = {"minmax": minmax, "percentile": percentile, "mse": mse, "entropy": entropy}

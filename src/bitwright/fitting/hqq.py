@@ -1,15 +1,21 @@
 """HQQ: a robust grid, by a half-quadratic solve in which a few large errors count for less. No data, no search.
 
-Badri and Shaji 2023, mobiusml.github.io/hqq_blog. Minimise sum |x - Q(x)|^p, p = .7, with an auxiliary e for the errors:
+Minimise sum |x - Q(x)|^p, p = .7, with an auxiliary e for the errors. From the min-max grid on, q the level of x less the whole
+zero point, beta = 10 and growing by 1 % a step:
 
-    e = shrink(x - Q(x)),  shrink(v) = sign(v) max(0, |v| - |v|^(p-1) / beta)
-    affine: zero_point = mean(level - (x - e) / scale)
-    scale = sum((x - e) (level - zero_point)) / sum((level - zero_point)^2)
+    e = shrink(x / scale - q),  shrink(v) = sign(v) max(0, |v| - |v|^(p-1) / beta)
+    affine: zero_point += mean(q - (x / scale - e))
+    scale *= sum((x / scale - e) q) / sum(q^2)
 
-in turn, from the min-max grid on, beta growing by 1 % a step. The authors hold the scale fixed and keep real zero points;
-schemes here store whole ones, which alone would hardly ever move, so the scale is solved for, too. Errors are measured in
-steps of the grid, so that beta = 10 suits weights of any size. Of all grids passed through, the one of least
-sum |x - Q(x)|^p is kept.
+After 20 steps each group keeps the grid, of all 21 it passed through, of least sum |x - Q(x)|^p. Badri and Shaji 2023,
+mobiusml.github.io/hqq_blog, whose solver differs in this:
+
+    it moves real zero points and holds the scale. Schemes here store whole ones, levels, and a step moves them by half at most
+        where nothing is clipped: rounded every time they would stay, so what they move by adds up unrounded, and the scale
+        is solved for, too.
+    its errors are in units of the weights; in steps of the grid, beta = 10 suits weights of any size.
+    it stops once the mean |x - Q(x)| of the matrix falls no further, and keeps the last grid. A group may get worse while
+        the matrix gets better, so here each keeps its best.
 """
 
 from __future__ import annotations
