@@ -7,6 +7,7 @@ A kind is a type, and what else it says:
     IQ4_XS imatrix        the file that llama.cpp makes, with an importance matrix of the calibration tokens; the types that
                           k-quants and i-quants mix among the matrices are its own
     IQ2_XS joined         all matrices of that type alone, with an importance matrix
+    Q4_K_M file           the GGUF itself, embedding and head as llama.cpp chooses, with an importance matrix
 
 Blocks of 256 do not fit this model's rows of 576, for which llama.cpp falls back to types of 32, of 4 bits and more. So that
 its types of 2 and 3 bits are in the contest nevertheless, `joined` calls its quantizer on four rows at a time, as one row of
@@ -42,6 +43,9 @@ def quantize(source: str, target: str, kind: str) -> dict[str, Any]:
     floats = Path(source).with_name(TWIN_GGUF)
     seen = importance_once(floats)
     type_name, _, way = kind.partition(" ")
+    if way == "file":
+        write_file(floats, Path(target), type_name, seen, ends=False)
+        return {}
     if way == "joined":
         tensors, bits = joined(floats, type_name, seen)
     else:
@@ -62,15 +66,16 @@ def importance_once(floats: Path) -> Importance:
     return dict(np.load(place))
 
 
-def write_file(source: Path, target: Path, type_name: str, seen: Importance) -> None:
-    """Embedding and head stay as they are."""
+def write_file(source: Path, target: Path, type_name: str, seen: Importance, ends: bool = True) -> None:
+    """With `ends`, embedding and head stay as they are."""
     entries = [
         (name.encode(), values.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), values.size) for name, values in seen.items()
     ]
     table = (api.llama_model_imatrix_data * (len(entries) + 1))(*entries)  # the last, all zero, ends it
     settings = api.llama_model_quantize_default_params()
     settings.ftype, settings.nthread = TYPES[type_name], 2
-    settings.output_tensor_type = settings.token_embedding_type = F16
+    if ends:
+        settings.output_tensor_type = settings.token_embedding_type = F16
     if seen:
         settings.imatrix = table
     if api.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(settings)):

@@ -14,7 +14,8 @@ Speeds are compared at one pace of the machine: a stand-in is timed beside the p
 `--time` finds the first plan with nothing in the cache, and an estimate before it; give both an idle machine. `--keep` leaves
 sizes that were measured before as they stand in results/plans.json, so that a run can be done in pieces.
 
-A third of the loss of llama.cpp's best type at a size, without imatrix, is the bar: .255, .082 and .056 in the project's notes.
+A third of the loss of llama.cpp's best type at a size, without imatrix, is the bar: .255, .082 and .056 in the project's notes;
+and half of what it loses with one, of the text that plans calibrate on, measured here: its weights with activations in fp32.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from typing import Any
 import numpy as np
 
 import bitwright
+import llama_cpp_build
 from bitwright.allocation.budget import Budget
 from bitwright.analysis.evaluate import joined, measure
 from bitwright.analysis.plan_forecast import phases
@@ -47,14 +49,19 @@ from bitwright.core import Recipe, Scheme
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
 from bitwright.runtime import activations_of
+from export import CALIBRATION
 from material import TEXT, home, twin
+from methods import written
 from results import RESULTS, circumstances, table, verdict, write
+from worker import Worker
 
 BARS = {90: 0.25, 108: 0.255 / 3, 125: 0.082 / 3, 133: 0.056 / 3}
 CLOSE, CLOSE_SPEED = 0.2, 0.1  # of what was measured, that what was foretold may be off
 AGAINST_UNIFORM = 0.7  # of the loss of the best single scheme of the same size
 WHOLE, ESTIMATED, REMAINING = 600.0, 60.0, 1.5  # seconds, seconds, factor
+IMATRIX_WINDOWS = 32  # of 512 tokens
 LAST_SECONDS = 10.0  # of a plan, in which what is left is too little to be judged by a factor
+WITH_IMATRIX = {108: ("Q3_K_M", "IQ4_NL"), 125: ("Q4_K_M",), 133: ("Q5_K_M",)}  # llama.cpp's types of these sizes
 BODIES = (
     "kmeans3-g64",
     "kmeans4-g96",
@@ -134,6 +141,22 @@ def measured(recipe: Recipe, model: LanguageModel, tokens: int, also: str = "") 
     return {name: found[name] for name in names} | {"sizes": [len(window) - 1 for window in windows]}, kl, other
 
 
+def with_imatrix(kinds: tuple[str, ...], tokens: int) -> dict[str, Any]:
+    """The llama.cpp file that loses least, of these types."""
+    rows: list[dict[str, Any]] = []
+    for kind in kinds:
+        path = home() / f"twin-{kind}-imatrix.gguf"
+        if not path.exists():
+            variables = {CALIBRATION: str(written(IMATRIX_WINDOWS))}
+            with Worker(llama_cpp_build.interpreter(), "llama_cpp_methods_worker.py", variables) as worker:
+                worker.ask("quantize", source=str(twin()), target=f"{path}.partial", kind=f"{kind} file")
+            Path(f"{path}.partial").rename(path)
+        found = bitwright.evaluate(path, twin(), TEXT, 512, tokens, activations="fp32")
+        rows.append({"type": kind, "size_bytes": path.stat().st_size, "kl_mean": found.kl_mean})
+        note(f"{kind} with imatrix: {rows[-1]['size_bytes'] / 1e6:.1f} MB, KL {found.kl_mean:.4g}")
+    return min(rows, key=lambda row: float(row["kl_mean"]))
+
+
 def uniform_recipes(found: Plan, model: LanguageModel, limit: float, count: int) -> list[tuple[str, Recipe]]:
     """The `count` recipes of one scheme and one for the head that fit and are foretold best."""
     ranked = []
@@ -168,6 +191,8 @@ def contest(megabytes: int, tokens: int, rivals: int) -> dict[str, Any]:
     figures, kl, _ = measured(found.recipe, model, tokens)
     result: dict[str, Any] = {"limit_mb": megabytes, "circumstances": circumstances(), "plan": found.to_dict(), "time": took}
     result |= {"measured": figures, "uniform": []}
+    if megabytes in WITH_IMATRIX:
+        result["with_imatrix"] = with_imatrix(WITH_IMATRIX[megabytes], tokens)
     for name, recipe in uniform_recipes(found, model, megabytes * 1e6, rivals):
         other, other_kl, alike = measured(recipe, model, tokens, found.activations)
         draws = resample(units_of_windows(other["sizes"]))
@@ -233,6 +258,10 @@ def verdicts(found: list[dict[str, Any]]) -> list[str]:
         kl = each["measured"]["kl_mean"]
         if each["limit_mb"] in BARS:
             lines.append(verdict(f"KL on WikiText-2, {name}", kl, BARS[each["limit_mb"]]))
+        if "with_imatrix" in each:
+            theirs = each["with_imatrix"]
+            said = f"KL over that of llama.cpp {theirs['type']} with imatrix, {theirs['size_bytes'] / 1e6:.1f} MB, {name}"
+            lines.append(verdict(said, kl / theirs["kl_mean"], 0.5))
         if each["uniform"]:
             best = max(each["uniform"], key=lambda other: other["ratio"])
             low, high = best["ratio_interval"]
@@ -248,16 +277,20 @@ def verdicts(found: list[dict[str, Any]]) -> list[str]:
 
 
 def time_verdicts(taken: dict[str, Any]) -> list[str]:
-    low, high = taken["whole"]["said_over_true"]
+    told = [
+        verdict(
+            f"share of {name} in which the time left was told within a factor {REMAINING:g} (told over true "
+            "{:.2f} to {:.2f})".format(*taken[key]["said_over_true"]),
+            taken[key]["true_within"],
+            1.0,
+            at_least=True,
+        )
+        for key, name in (("whole", "a whole plan"), ("estimate", "an estimate"))
+    ]
     return [
         verdict("seconds of a whole plan, nothing cached", taken["whole"]["seconds"], WHOLE),
         verdict("seconds of an estimate, nothing cached", taken["estimate"]["seconds"], ESTIMATED),
-        verdict(
-            f"share of it in which the time left was told within a factor {REMAINING:g} (told over true {low:.2f} to {high:.2f})",
-            taken["whole"]["true_within"],
-            1.0,
-            at_least=True,
-        ),
+        *told,
     ]
 
 
