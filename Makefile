@@ -62,12 +62,15 @@ arm: setup
 
 browser: setup
 	@tests/analysis/report/browser/tools.sh
-	$(BIN)/python -m pytest -rs tests/analysis/report/test_browser.py
+	CI=true $(BIN)/python -m pytest tests/analysis/report/test_browser.py
 
+# Run by themselves: methods.py and calibration.py, which take hours, and device_costs.py, which asks for artifacts.
 bench: setup
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/quantize_cost.py
+	$(BIN)/python benchmarks/gptq_cost.py
+	$(BIN)/python benchmarks/activations.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/plans.py --time

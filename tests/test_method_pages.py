@@ -14,7 +14,7 @@ from bitwright.transforms import TRANSFORMS
 from cli.helpers import tensors, write_model
 
 DOCS = Path(__file__).parent.parent / "docs"
-METHODS = [*ROUNDING, "hqq", *TRANSFORMS, "distill"]  # other fittings share a page: tests/test_format_pages.py
+METHODS = [*ROUNDING, "hqq", *TRANSFORMS, "rotate", "distill"]  # other fittings share a page: tests/test_format_pages.py
 SECTIONS = ["When to use it", "Maths", "Source", "Example"]
 
 

@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from bitwright.fitting import CALIBRATED, FITTING
-from bitwright.formats import FORMATS, NAMED
-from bitwright.rounding import ROUNDING
-from bitwright.transforms import TRANSFORMS
 from cli.helpers import Command, tensors, write_model
 
 
@@ -171,16 +167,6 @@ def test_bench(bitwright: Command, artifact: Path, monkeypatch: pytest.MonkeyPat
     assert found["runs"][0]["joules_per_token"] > 0 and found["runs"][0]["energy_source"] in ("RAPL", "estimate")
     text = bitwright("bench", artifact, *options).out
     assert "decode tok/s" in text and "ceilings: reading" in text
-
-
-def test_methods_and_formats(bitwright: Command) -> None:
-    methods = bitwright("methods", "--json").json["methods"]
-    assert {row["name"] for row in methods} == {*ROUNDING, *FITTING, *CALIBRATED, *TRANSFORMS}
-    assert all(row["summary"] for row in methods)
-    assert [row["name"] for row in bitwright("formats", "--json").json["formats"]] == [*FORMATS, *NAMED]
-    formats, methods = bitwright("formats").out, bitwright("methods").out
-    assert all(name in formats for name in (*FORMATS, *NAMED))
-    assert all(name in methods for name in (*ROUNDING, *FITTING, *CALIBRATED, *TRANSFORMS))
 
 
 def test_version(bitwright: Command) -> None:

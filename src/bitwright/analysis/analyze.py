@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from bitwright.analysis import frontiers, rooflines
 from bitwright.analysis.attribution import Attribution, attribute
+from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Document, Made, analysis_document
 from bitwright.analysis.evaluate import Evaluation, evaluate
 from bitwright.analysis.scored_text import read_text, windows_of
@@ -22,19 +24,11 @@ from bitwright.quantization import QuantizedModel, quantize, quantize_matrix
 
 CONTEXT = 256
 REPAIRS = ("int3-g64", "int4-g64", "int5-g64", "int6-g64", "int8-channel")  # the next larger is tried
-WHOLE = (
-    "size_bytes",
-    "bits_per_weight",
-    "kl_mean",
-    "kl_mean_interval",
-    "kl_p99",
-    "kl_max",
-    "top1_agreement",
-    "flips",
-    "perplexity",
-    "perplexity_reference",
-    "noise_floor_kl",
+WITH_INTERVALS = (
+    *("kl_mean", "kl_p99", "top1_agreement", "flips", "perplexity", "perplexity_reference"),
+    *("loss_reference", "loss_added", "noise_floor_kl"),
 )
+WHOLE = ("size_bytes", "bits_per_weight", "kl_max", *WITH_INTERVALS, *(f"{name}_interval" for name in WITH_INTERVALS))
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,13 @@ def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "
     with watch("looking at layers under their inputs"):
         seen = {each.tensor: each for each in seen_inputs(model, quantized, np.stack(windows))}
     figures = whole.to_dict()
-    document = analysis_document(made, quantized, found, {key: figures[key] for key in WHOLE if key in figures}, seen)
+    totals = {key: figures[key] for key in WHOLE}
+    document = analysis_document(made, quantized, found, totals, seen)
+    with watch("estimating other schemes"):
+        document["frontier"] = frontiers.of_recipe(model, quantized, found, totals, np.stack(windows))
+    roofline = rooflines.of_model(quantized, Ceilings.of_this_machine())
+    if roofline is not None:
+        document["roofline"], document["machine"] = roofline
     document["token_kinds"] = kinds_of(whole)
     name = examined.text.name if isinstance(examined.text, Path) else "a text of its own"
     document["text"] = {"name": name, "tokens": whole.tokens, "context": context, "held_out": "calibration did not see it"}

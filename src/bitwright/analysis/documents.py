@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bitwright import __version__
 from bitwright.allocation.budget import PROMPT, in_users_units
-from bitwright.allocation.device import DeviceCosts
-from bitwright.allocation.solver import choose
+from bitwright.analysis import frontiers, noise_floor, plan_details, rooflines
 from bitwright.analysis.attribution import Attribution, Share
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.metrics import weight_histogram
 from bitwright.analysis.plan_types import Plan
 from bitwright.analysis.seen_inputs import Seen
-from bitwright.errors import BudgetError
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.quantization import QuantizedModel
 
@@ -26,7 +26,6 @@ Document = dict[str, Any]
 
 BINS = 96
 SHOWN_HISTOGRAMS = 24  # of the tensors that cost most
-FRONTIER_STEPS = 12
 SAID: dict[
     str, tuple[str, str, Callable[[float], float]]
 ] = {  # of a quantity: its name, its unit, and the figure that people know it by
@@ -35,7 +34,7 @@ SAID: dict[
     "seconds": ("decoding", "tokens/s", lambda x: 1 / x),
     "prefill": ("prompts", "tokens/s", lambda x: PROMPT / x),
     "ram": ("peak memory", "bytes", lambda x: x),
-    "joules": ("energy", "J a token", lambda x: x),
+    "joules": ("energy", "J a token (estimate)", lambda x: x),
 }
 
 
@@ -55,19 +54,22 @@ class Made:
 
 
 def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> Document:
-    """Of a plan: where every bit went and why, and what was foretold beside what was measured."""
+    """Of a plan: where every bit went and why, and what was foretold beside what was measured.
+
+    Takes one forward pass of a window of text, for histograms.
+    """
     document = made.opening("plan", verdict_of_plan(plan))
-    weights = document["model"]["parameters"]
-    size = int(plan.measured.get("bytes", plan.foretold["bytes"]))
+    window = plan_details.window_of(made.model)
     document |= {
         "machine": plan.device.machine if plan.device else None,
-        "whole": {"size_bytes": size, "bits_per_weight": 8 * size / weights, "kl_mean": plan.measured.get("divergence")}
-        | ({"kl_mean_interval": list(plan.interval)} if plan.interval else {}),
+        "whole": _whole(plan, document["model"]["parameters"]) | (_floor(made.model, window) if plan.measured else {}),
         "tensors": [
             _planned(unit.name, unit.kind, unit.layer, unit.shape, candidate, loss) | {"reason": choice.reason}
             for (unit, candidate), loss, choice in zip(plan.candidates(), plan.losses(), plan.recipe.choices, strict=True)
         ],
-        "frontier": frontier(plan),
+        "fixes": plan_details.steps_up(plan),
+        "histograms": plan_details.histograms(made.model, plan, window),
+        "frontier": frontiers.of_plan(plan),
         "predicted": [
             _predicted(quantity, plan.at_pace(quantity), true)
             for quantity, true in plan.measured.items()
@@ -78,8 +80,30 @@ def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> D
         "energy": {"joules_per_token": plan.foretold["joules"], "how": "estimate"},
     }
     if plan.device is not None and ceilings is not None:
-        document["roofline"] = roofline(plan, plan.device, ceilings)
+        document["roofline"] = rooflines.of_plan(plan, plan.device, ceilings)
     return document
+
+
+def _whole(plan: Plan, weights: int) -> Document:
+    """What is known of the made plan as one, or foretold of its size where none was made."""
+    size, measured = int(plan.measured.get("bytes", plan.foretold["bytes"])), plan.measured
+    whole: Document = {"size_bytes": size, "bits_per_weight": 8 * size / weights}
+    if not measured:
+        return whole
+    losses = {"loss_reference": measured["loss_reference"], "loss_added": measured["loss_added"]}
+    return (
+        whole
+        | {"kl_mean": measured["divergence"], "kl_mean_interval": plan.interval and list(plan.interval)}
+        | losses
+        | {"loss_added_interval": plan.added_interval and list(plan.added_interval)}
+        | {"perplexity": math.exp(sum(losses.values())), "perplexity_reference": math.exp(losses["loss_reference"])}
+    )
+
+
+def _floor(model: LanguageModel, window: npt.NDArray[np.int32] | None) -> Document:
+    """The noise floor of KL on that window, in nats a token; nothing where half precision overflows."""
+    floor = None if window is None else noise_floor.divergence(model, window)
+    return {} if floor is None else {"noise_floor_kl": float(floor.mean())}
 
 
 def verdict_of_plan(plan: Plan) -> str:
@@ -98,72 +122,6 @@ def verdict_of_plan(plan: Plan) -> str:
         f"{size / 1e6:.1f} MB lose {plan.measured['divergence']:.3g} nats a token on text that the plan never saw "
         f"(foretold {plan.foretold['divergence']:.3g}); the largest share of it is in {worst}."
     )
-
-
-def frontier(plan: Plan) -> list[Document]:
-    """The plan among the best others of its candidates and those of one scheme throughout, by foretold loss."""
-    costs = {
-        "bytes": [np.array([c.bits / 8 for c in unit.candidates]) for unit in plan.units],
-        "divergence": [
-            factor * np.array([c.divergence for c in unit.candidates])
-            for factor, unit in zip(plan.factors(), plan.units, strict=True)
-        ],
-    }
-    constant = plan.foretold["bytes"] - sum(candidate.bits / 8 for _, candidate in plan.candidates())
-    fixed = {"bytes": constant, "divergence": plan.noise}
-    low, high = (constant + sum(f(column) for column in costs["bytes"]) for f in (np.min, np.max))
-    points: list[Document] = []
-    for size in np.geomspace(low * 1.002, high, FRONTIER_STEPS):
-        try:
-            chosen = choose(costs, fixed, "divergence", {"bytes": float(size)})
-        except BudgetError:
-            continue
-        points.append(_point("mixed", costs, fixed, chosen))
-    schemes = dict.fromkeys(str(c.choice.scheme) for unit in plan.units for c in unit.candidates)
-    for scheme in schemes:
-        matching = [[str(c.choice.scheme) for c in unit.candidates] for unit in plan.units]
-        if all(scheme in names for names in matching):
-            chosen = [names.index(scheme) for names in matching]
-            points.append(_point(scheme, costs, fixed, chosen) | {"uniform": True})
-    points.append(
-        {
-            "label": "this plan",
-            "size_bytes": int(plan.measured.get("bytes", plan.foretold["bytes"])),
-            "kl": plan.measured.get("divergence", plan.foretold["divergence"]),
-            "measured": bool(plan.measured),
-            "chosen": True,
-        }
-    )
-    return points
-
-
-def roofline(plan: Plan, costs: DeviceCosts, ceilings: Ceilings) -> Document:
-    """Each kind of matrix in one decoded token: how near to what memory and arithmetic allow."""
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])  # bytes, operations, seconds
-    for unit, candidate in plan.candidates():
-        if not unit.looked_up:
-            entry = sums[unit.kind]
-            entry[0] += candidate.bits / 8
-            entry[1] += 2 * float(np.prod(unit.shape))
-            entry[2] += costs.decode_seconds(candidate.choice.scheme, unit.shape, candidate.choice.rotate)
-    total = plan.foretold["seconds"]
-    working_set = int(sum(entry[0] for entry in sums.values()))
-    points = [
-        {
-            "name": kind,
-            "operations_per_byte": operations / size,
-            "operations_per_s": operations / seconds,
-            "seconds_share": seconds / total,
-            "bytes": int(size),
-        }
-        for kind, (size, operations, seconds) in sums.items()
-    ]
-    return {
-        "bandwidth_bytes_per_s": 1e9 * ceilings.read_gb_per_s(working_set, costs.threads),
-        "peak_operations_per_s": ceilings.matrix_ops_per_s("int8", costs.threads)
-        or ceilings.matrix_ops_per_s("bf16", costs.threads),
-        "points": points,
-    }
 
 
 def analysis_document(
@@ -259,14 +217,6 @@ def _line(name: str, kind: str, layer: int, shape: Sequence[int], scheme: str, s
     }
 
 
-def _point(label: str, costs: Mapping[str, Sequence[Any]], fixed: Mapping[str, float], chosen: Sequence[int]) -> Document:
-    size, kl = (
-        fixed[quantity] + sum(column[j] for column, j in zip(costs[quantity], chosen, strict=True))
-        for quantity in ("bytes", "divergence")
-    )
-    return {"label": label, "size_bytes": int(size), "kl": float(kl), "measured": False, "chosen": False, "uniform": False}
-
-
 def _predicted(quantity: str, foretold: float, true: float) -> Document:
     name, unit, figure = SAID[quantity]
     return {"quantity": name, "predicted": figure(foretold), "true": figure(true), "unit": unit}
@@ -277,11 +227,12 @@ def _budget(plan: Plan) -> list[Document]:
     for quantity, limit in plan.budget.limits().items():
         reached = plan.measured.get(quantity, plan.foretold[quantity])
         option = in_users_units({quantity: limit}).partition(" ")[0].removeprefix("--")
-        if quantity == "divergence" and plan.budget.max_kl is None:
-            option = "max-drop, as KL"
         _, unit, figure = SAID[quantity]
         met = reached <= limit * (1 + 1e-9)
         rows.append({"quantity": option, "limit": figure(limit), "reached": figure(reached), "unit": unit, "met": met})
+    if (share := plan.budget.max_drop) is not None:  # of perplexity; foretold as the KL is
+        grown = math.expm1(plan.measured.get("loss_added", plan.foretold["divergence"]))
+        rows.append({"quantity": "max-drop", "limit": share, "reached": grown, "unit": "share", "met": grown <= share})
     allowed, drop = plan.budget.max_task_drop, plan.drop
     if allowed is not None and drop is not None:
         rows.append({"quantity": "task drop", "limit": allowed, "reached": drop.drop, "unit": "", "met": drop.drop <= allowed})

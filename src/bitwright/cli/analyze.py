@@ -88,6 +88,13 @@ def _show(document: dict[str, Any]) -> None:
     print_table(
         "Kinds of tensors, the one that loses most for its size first", ("kind", "of the weights", "KL", "of the sum"), kinds
     )
+    whole = document["whole"]
+    low, high = whole["loss_added_interval"]
+    note(
+        f"the model's own loss on this text is {whole['loss_reference']:.4g} nats a token, quantizing adds "
+        f"{whole['loss_added']:.3g} ({low:.3g} to {high:.3g}): perplexity {whole['perplexity_reference']:.4g} -> "
+        f"{whole['perplexity']:.4g}"
+    )
     parts = document["additivity"]
     note(f"one by one they sum to {parts['sum_of_parts']:.3g}, together they cost {parts['together']:.3g} nats a token")
     for fix in document["fixes"]:

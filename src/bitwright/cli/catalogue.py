@@ -1,33 +1,111 @@
-"""`bitwright methods` and `bitwright formats`: what there is, one line each, read off the registries themselves."""
+"""`bitwright methods` and `bitwright formats`: what there is, one line each, read off the registries themselves.
+
+What a method's line says is how the docstring that opens its file begins. No file is imported for that: some need torch.
+What is spelled by a pattern, and has no file of its own, has its line here.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import Any
+import ast
+import re
+from importlib.resources import files
 
 from bitwright.cli.console import Json, print_json, print_table
 
+KINDS = {  # of methods -> what asks for one, and what it decides
+    "rounding": "--method: which level each weight takes",
+    "fitting": "--fitting: how the scale of a group is chosen",
+    "transform": "--transform: the same function in numbers that are easier to round",
+    "rotation": "--rotate: the default, unless weights are pruned or columns scaled",
+    "distillation": "--distill 1: training after rounding",
+    "pruning": "--prune: which weights become zero",
+    "schedule": "from Python, in training: how much of them, and when",
+    "clustering": "from Python: where k-means starts; as schemes, kmeans4-tensor and any4-channel",
+    "activations": "eval --activations, or a recipe's runtime: how the engine rounds what a layer reads",
+    "simulated activations": "eval --activations: what other roundings would cost; int4 and int16 likewise",
+    "KV cache": "run --kv-cache: how keys and values are kept",
+    "observer": "from Python: statistics of what streams by",
+}
+
+MODULES = {
+    "rotation": {"rotate": "formats.hadamard"},
+    "distillation": {"distill": "calibration.distillation"},
+    "observer": {
+        "MinMax": "observers.minmax",
+        "MovingAverage": "observers.moving_average",
+        "ColumnMoments": "observers.moments",
+        "Histogram": "observers.histogram",
+        "Gram": "observers.gram",
+    },
+}
+
+SPELLED = {
+    "pruning": {
+        "0.5": "The half of a tensor's weights that is smallest",
+        "row:0.5": "The half of each row that is smallest",
+        "block4x4:0.5": "The half of a tensor's blocks of 4 x 4 that is smallest",
+        "2:4": "2 of every 4 weights in a row; n:m keeps n of m",
+    },
+    "schedule": {
+        "Constant": "All from one step on",
+        "Polynomial": "A share that grows along a cubic, fast at first",
+    },
+    "clustering": {
+        "linear": "Even steps from the smallest to the largest weight",
+        "density": "Quantiles: as many weights between any two",
+        "kmeans++": "Weights drawn by chance, those far from all drawn before being likelier",
+    },
+    "activations": {
+        "int8": "One scale a token where columns are rotated, one for 32 channels elsewhere; the default",
+        "int16": "15 bits, as two products of int8",
+        "fp32": "Not rounded: the reference",
+    },
+    "simulated activations": {
+        "int8-token": "One scale for each token, from the token itself",
+        "fp8-token": "The same in floats of 8 bits, e4m3",
+        "int8-g128": "One scale for every 128 channels of a token, from these themselves",
+        "int8-channel": "One static scale for each channel, from calibration text",
+        "int8-tensor-minmax": "One static scale: nothing of the calibration text is clipped",
+        "int8-tensor-percentile": "One static scale: one value in 10000 is clipped",
+        "int8-tensor-mse": "One static scale: clipping and rounding together give the least squared error",
+        "int8-tensor-entropy": "One static scale: the quantized histogram tells least apart from the histogram (KL divergence)",
+    },
+    "KV cache": {
+        "fp16": "Rounded to half precision; the default",
+        "fp32": "Not rounded: the reference",
+        "int8": "Whole numbers, one scale for each vector of a head",
+        "int4": "The same in 4 bits, after a Hadamard transform of keys, queries and values",
+    },
+}
+
 
 def methods(as_json: Json = False) -> None:
-    """List the roundings, fittings and transforms."""
+    """List the methods of every kind, and what asks for them."""
+    rows = method_rows()
+    if as_json:
+        print_json({"methods": rows})
+        return
+    for kind, meaning in KINDS.items():
+        cells = [(row["name"], row["summary"]) for row in rows if row["kind"] == kind]
+        print_table(f"{kind}, {meaning}", ("name", "what it does"), cells, words=2)
+
+
+def method_rows() -> list[dict[str, str]]:
+    """Each with its `kind`, `name` and `summary`, kinds in the order of KINDS."""
     from bitwright.fitting import CALIBRATED, FITTING
     from bitwright.rounding import ROUNDING
     from bitwright.transforms import TRANSFORMS
 
-    rounding: dict[str, Callable[..., Any]] = {name: method.round for name, method in ROUNDING.items()}
-    kinds: dict[str, dict[str, Callable[..., Any]]] = {"rounding": rounding, "fitting": {**FITTING, **CALIBRATED}}
-    kinds["transform"] = {name: row.find for name, row in TRANSFORMS.items()}
-    rows = [
-        {"kind": kind, "name": name, "summary": first_sentence(function)}
-        for kind, table in kinds.items()
-        for name, function in table.items()
-    ]
-    if as_json:
-        print_json({"methods": rows})
-    else:
-        cells = [(row["name"], row["kind"], row["summary"]) for row in rows]
-        print_table("methods", ("method", "kind", "what it does"), cells, words=3)
+    modules = MODULES | {
+        "rounding": {name: method.round.__module__ for name, method in ROUNDING.items()},
+        "fitting": {name: fit.__module__ for name, fit in {**FITTING, **CALIBRATED}.items()},
+        "transform": {name: row.find.__module__ for name, row in TRANSFORMS.items()},
+    }
+    found = SPELLED | {
+        kind: {name: first_sentence(module.removeprefix("bitwright.")) for name, module in table.items()}
+        for kind, table in modules.items()
+    }
+    return [{"kind": kind, "name": name, "summary": summary} for kind in KINDS for name, summary in found[kind].items()]
 
 
 def formats(as_json: Json = False) -> None:
@@ -48,7 +126,9 @@ def formats(as_json: Json = False) -> None:
         )
 
 
-def first_sentence(function: Callable[..., Any]) -> str:
-    """What a method's file says of itself: the beginning of its docstring, which opens every file in this house."""
-    line = (sys.modules[function.__module__].__doc__ or "").strip().partition("\n")[0]
-    return line.partition(". ")[0].rstrip(".")
+def first_sentence(module: str) -> str:
+    """Of the docstring that opens a module of bitwright, such as "rounding.gptq": of its first line, without the source."""
+    *rooms, name = module.split(".")
+    source = files("bitwright").joinpath(*rooms, f"{name}.py").read_text("utf-8")
+    line = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return re.split(r"\. (?=[A-Z])| \([A-Z]\w+ et al", line)[0].rstrip(".")

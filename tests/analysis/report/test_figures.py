@@ -88,6 +88,18 @@ def test_points_that_are_not_above_zero_stay_off_a_logarithmic_axis() -> None:
     assert all(y > 0 for trace in drawn["data"] for y in trace["y"])
 
 
+def test_schemes_that_lie_together_share_a_label() -> None:
+    sizes_and_losses = {"int4-g64": (100, 0.1), "kmeans4-g64": (101, 0.09), "int8-channel": (200, 0.001), "int3-g64": (99, 0.5)}
+    points = [
+        {"label": label, "size_bytes": size, "kl": kl, "uniform": True, "measured": False}
+        for label, (size, kl) in sizes_and_losses.items()
+    ]
+    drawn = figures.frontier(parse({"kind": "plan", "verdict": "", "model": {"name": "m"}, "frontier": points}))
+    (trace,) = (trace for trace in drawn["data"] if trace.get("name") == "one scheme, predicted")
+    assert trace["text"] == ["int4-g64", "", "int8-channel", "int3-g64"]
+    assert [said[0] for said in trace["customdata"]] == list(sizes_and_losses)
+
+
 def test_the_roof_is_the_lower_of_bandwidth_and_peak(document: Document) -> None:
     assert document.roofline is not None
     line = figures.roofline(document.roofline)["data"][0]

@@ -38,19 +38,33 @@ class Text:
 
 @dataclass(frozen=True)
 class Whole:
-    """The quantized model as one; `noise_floor_kl` is what two equal models differ by."""
+    """The quantized model as one, with 95 % intervals. `noise_floor_kl` is what two equal models differ by.
+
+    Losses are nats a token: the original's own on the text, and what quantization adds to it, which is the logarithm of the
+    one perplexity over the other.
+    """
 
     size_bytes: int | None = None
     bits_per_weight: float | None = None
     kl_mean: float | None = None
     kl_mean_interval: Interval | None = None
     kl_p99: float | None = None
+    kl_p99_interval: Interval | None = None
     kl_max: float | None = None
     top1_agreement: float | None = None
+    top1_agreement_interval: Interval | None = None
     flips: float | None = None
+    flips_interval: Interval | None = None
     perplexity: float | None = None
+    perplexity_interval: Interval | None = None
     perplexity_reference: float | None = None
+    perplexity_reference_interval: Interval | None = None
+    loss_reference: float | None = None
+    loss_reference_interval: Interval | None = None
+    loss_added: float | None = None
+    loss_added_interval: Interval | None = None
     noise_floor_kl: float | None = None
+    noise_floor_kl_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,7 @@ class TensorKind:
 
 @dataclass(frozen=True)
 class Fix:
-    """A change that was tried for one tensor, and what it measured."""
+    """A change of one tensor and the KL of the whole model with it: tried, or foretold where it was not measured."""
 
     tensor: str
     from_scheme: str
@@ -103,6 +117,7 @@ class Fix:
     kl_before: float
     kl_after: float
     extra_bytes: int
+    measured: bool = True
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,19 @@ WORST = 12  # tensors that the bar chart shows
 
 
 def frontier(document: Document) -> Figure:
-    """Size against KL, both smaller is better; what is measured is filled, what is predicted hollow."""
+    """Size against KL, both smaller is better; what is measured is filled, what is predicted hollow, one scheme a square."""
     points = [point for point in document.frontier if point.kl > 0]  # a logarithmic axis has no zero
     sizes = [point.size_bytes / 1e6 for point in points] or [0.0, 1.0]
     ends = min(sizes), max(sizes)
     others = [point for point in points if not point.chosen]
-    mixed, uniform = ([p for p in others if p.measured and p.uniform is same] for same in (False, True))
+    mixed, uniform = ([point for point in others if point.uniform is same] for same in (False, True))
     traces = [
         _steps([point for point in points if not point.measured], "dot", "var(--quiet)"),
         _steps([point for point in points if point.measured], "solid", "var(--accent)"),
-        _points([p for p in others if not p.measured], "predicted", ("circle-open", "var(--quiet)"), ends),
-        _points(mixed, "measured", ("circle", "var(--accent)"), ends),
-        _points(uniform, "one scheme for all", ("square", "var(--soft)"), ends),
+        _points([p for p in mixed if not p.measured], "predicted", ("circle-open", "var(--quiet)"), ends),
+        _points([p for p in mixed if p.measured], "measured", ("circle", "var(--accent)"), ends),
+        _points([p for p in uniform if not p.measured], "one scheme, predicted", ("square-open", "var(--soft)"), ends),
+        _points([p for p in uniform if p.measured], "one scheme for all", ("square", "var(--soft)"), ends),
         _points([point for point in points if point.chosen], "chosen", ("star", "var(--warm)"), ends),
     ]
     floor = document.whole.noise_floor_kl if document.whole else None
@@ -54,23 +55,35 @@ def _steps(points: Sequence[Point], dash: str, colour: str) -> Figure:
 
 
 def _points(points: Sequence[Point], name: str, look: tuple[str, str], ends: tuple[float, float]) -> Figure:
-    """Labels lie above the frontier, and that of the chosen point below; all lean to the middle of the chart."""
-    named = name in ("chosen", "one scheme for all")
+    """Labels lie above the frontier, and that of the chosen point below; all lean to the middle of the chart.
+
+    Of points so close that their labels would lie on each other, the first has one.
+    """
+    named = name == "chosen" or name.startswith("one scheme")
     return {
         "type": "scatter",
         "mode": "markers+text" if named else "markers",
         "name": name,
         "x": [point.size_bytes / 1e6 for point in points],
         "y": [point.kl for point in points],
-        "text": [literal(point.label) for point in points],
+        "text": _labels(points, ends),
         "textposition": [_aside(point, name, ends) for point in points],
         "textfont": {"size": 12, "color": "var(--ink)" if name == "chosen" else "var(--soft)"},
         "cliponaxis": False,
-        "customdata": [[size(point.size_bytes), number(point.kl)] for point in points],
-        "hovertemplate": "%{text}<br>%{customdata[0]}, KL %{customdata[1]}<extra></extra>",
+        "customdata": [[literal(point.label), size(point.size_bytes), number(point.kl)] for point in points],
+        "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}, KL %{customdata[2]}<extra></extra>",
         "marker": {"symbol": look[0], "color": look[1], "size": 18 if name == "chosen" else 9, "line": {"width": 1.5}},
         "showlegend": True,
     }
+
+
+def _labels(points: Sequence[Point], ends: tuple[float, float]) -> list[str]:
+    kept: list[Point] = []
+    for point in points:
+        apart = [abs(point.size_bytes - other.size_bytes) / 1e6 > 0.2 * (ends[1] - ends[0]) for other in kept]
+        if all(far or abs(math.log10(point.kl / other.kl)) > 0.25 for far, other in zip(apart, kept, strict=True)):
+            kept.append(point)
+    return [literal(point.label) if point in kept else "" for point in points]
 
 
 def _aside(point: Point, name: str, ends: tuple[float, float]) -> str:
@@ -98,7 +111,7 @@ def _level_name(height: float, name: str) -> Figure:
 def worst(tensors: Sequence[Tensor]) -> Figure:
     """The costliest tensors, with their intervals."""
     shown = list(reversed(tensors[:WORST]))
-    ranges = [tensor.kl_alone_interval for tensor in shown]
+    measured, ranges = any(tensor.kl_alone is not None for tensor in shown), [tensor.kl_alone_interval for tensor in shown]
     costs = [tensor.cost or 0.0 for tensor in shown]
     trace = {
         "type": "bar",
@@ -110,6 +123,7 @@ def worst(tensors: Sequence[Tensor]) -> Figure:
         "hovertemplate": "%{customdata[0]}<br>%{customdata[2]}: KL %{customdata[1]}<extra></extra>",
         "error_x": {
             "type": "data",
+            "visible": any(ranges),
             "symmetric": False,
             "array": [max(between[1] - cost, 0) if between else 0 for between, cost in zip(ranges, costs, strict=True)],
             "arrayminus": [max(cost - between[0], 0) if between else 0 for between, cost in zip(ranges, costs, strict=True)],
@@ -119,7 +133,7 @@ def worst(tensors: Sequence[Tensor]) -> Figure:
         },
     }
     layout = {
-        "xaxis": axis("KL alone, nats per token", {"rangemode": "tozero", "nticks": 5}),
+        "xaxis": axis(f"{'' if measured else 'estimated '}KL alone, nats per token", {"rangemode": "tozero", "nticks": 5}),
         "yaxis": axis(more={"type": "category"}),
     }
     return figure([trace], layout | {"bargap": 0.35})

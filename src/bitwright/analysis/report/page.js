@@ -114,7 +114,7 @@
       pair.append(element("dt", label), element("dd", value));
       list.append(pair);
     });
-    const fixes = one.fixes.map((fix) => element("p", `Measured fix: ${fix}.`, "fix"));
+    const fixes = one.fixes.map((fix) => element("p", `${fix}.`, "fix"));
     detail.replaceChildren(element("h3", one.name), list, ...fixes);
     if (one.histograms) detail.append(...histogramPlaces(one.histograms));
     drawHistograms(one);

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
@@ -17,7 +18,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from bitwright.analysis.report import histograms, tables
-from bitwright.analysis.report.document import Document, Whole
+from bitwright.analysis.report.document import Document, Interval, Whole
 from bitwright.analysis.report.parts import Chart, Map, Section
 from bitwright.analysis.report.quantities import SPACE, number, percent, scaled, size, whole
 from bitwright.analysis.report.sections import sections
@@ -95,7 +96,7 @@ def data(document: Document, shown: list[Section]) -> dict[str, Any]:
 
 def _fixes(document: Document, name: str) -> list[str]:
     return [
-        f"{fix.to_scheme} instead of {fix.from_scheme}: "
+        f"{'Measured' if fix.measured else 'Foretold'}: {fix.to_scheme} instead of {fix.from_scheme}, "
         f"KL {number(fix.kl_before)} → {number(fix.kl_after)} for {size(fix.extra_bytes)} more"
         for fix in document.fixes
         if fix.tensor == name
@@ -104,17 +105,33 @@ def _fixes(document: Document, name: str) -> list[str]:
 
 def tiles(model: Whole) -> list[Tile]:
     """The figures of the whole model that a reader looks for first."""
-    between, floor = model.kl_mean_interval, model.noise_floor_kl
-    interval = f"{number(between[0])} to {number(between[1])} (95{SPACE}%)" if between else "nats per token"
+    mean = _between(model.kl_mean_interval) or "nats per token"
+    floor, most = _noted("noise floor {}", model.noise_floor_kl), _noted("at most {}", model.kl_max)
+    flipped = None if model.flips is None else f"{percent(model.flips)} flipped"
+    original, own = _noted("original {}", model.perplexity_reference, 4), _noted("the original's own {}", model.loss_reference)
     every: list[tuple[str, float | None, str, tuple[str | None, ...]]] = [
         ("size", model.size_bytes, size(model.size_bytes), (_noted("{} bits a weight", model.bits_per_weight),)),
-        ("KL, mean", model.kl_mean, number(model.kl_mean), (interval, _noted("noise floor {}", floor))),
-        ("KL, worst 1 %", model.kl_p99, number(model.kl_p99), (_noted("at most {}", model.kl_max),)),
-        ("same next token", model.top1_agreement, percent(model.top1_agreement), ()),
-        ("answers flipped", model.flips, percent(model.flips), ()),
-        ("perplexity", model.perplexity, number(model.perplexity, 4), (_noted("original {}", model.perplexity_reference, 4),)),
+        ("KL, mean", model.kl_mean, number(model.kl_mean), (mean, floor)),
+        ("KL, worst 1 %", model.kl_p99, number(model.kl_p99), (_between(model.kl_p99_interval), most)),
+        (
+            "same next token",
+            model.top1_agreement,
+            percent(model.top1_agreement),
+            (_between(model.top1_agreement_interval, percent), flipped),
+        ),
+        (
+            "perplexity",
+            model.perplexity,
+            number(model.perplexity, 4),
+            (_between(model.perplexity_interval, lambda value: number(value, 4)), original),
+        ),
+        ("loss added", model.loss_added, number(model.loss_added), (_between(model.loss_added_interval), own)),
     ]
     return [(label, text, [note for note in notes if note]) for label, value, text, notes in every if value is not None]
+
+
+def _between(interval: Interval | None, say: Callable[[float], str] = number) -> str | None:
+    return None if interval is None else f"{say(interval[0])} to {say(interval[1])} (95{SPACE}%)"
 
 
 def _noted(words: str, value: float | None, digits: int = 3) -> str | None:

@@ -33,7 +33,8 @@ def frontier(document: Document) -> str:
     best = min(uniform, key=lambda point: point.kl, default=None)
     if best is None or chosen.uniform:
         return f"{opening} The star is what was chosen: {size(chosen.size_bytes)} at KL {number(chosen.kl)}."
-    versus = f"{change(best.kl, chosen.kl)} against {best.label}, the best single scheme of at most its size"
+    known = "" if best.measured else ", as predicted"
+    versus = f"{change(best.kl, chosen.kl)} against {best.label}{known}, the best single scheme of at most its size"
     return f"{opening} The star is what was chosen: {size(chosen.size_bytes)} at KL {number(chosen.kl)}, {versus}."
 
 
@@ -64,7 +65,8 @@ def worst(document: Document) -> str:
         return "These tensors cost most when they alone are quantized: they are the first to give more bits."
     best = max(document.fixes, key=lambda fix: fix.kl_before - fix.kl_after)
     won = f"{change(best.kl_before, best.kl_after)} KL for {scaled(best.extra_bytes, 'B')} more"
-    return f"These tensors cost most. Each fix below was tried and measured; {best.to_scheme} for {best.tensor} does most: {won}."
+    tried = "was tried and measured" if all(fix.measured for fix in document.fixes) else "is foretold, none was tried"
+    return f"These tensors cost most. Each fix below {tried}; {best.to_scheme} for {best.tensor} does most: {won}."
 
 
 def cumulative(document: Document) -> str:
@@ -124,7 +126,9 @@ def roofline(document: Document) -> str:
     most = max(timed, key=lambda point: point.seconds_share or 0)
     ridge = roof.peak_operations_per_s / roof.bandwidth_bytes_per_s
     bound = "memory" if most.operations_per_byte < ridge else "arithmetic"
-    return f"{opening} {most.name} takes most, {percent(most.seconds_share)}, and is bound by {bound}."
+    rest = 1 - sum(point.seconds_share or 0 for point in timed)
+    beside = f" What is not shown takes {percent(rest)}." if rest > 0.01 else ""
+    return f"{opening} {most.name} takes most of these, {percent(most.seconds_share)}, and is bound by {bound}.{beside}"
 
 
 def energy(document: Document) -> str | None:

@@ -66,16 +66,19 @@ def fixes(document: Document) -> Table:
         )
         for fix in sorted(document.fixes, key=lambda fix: fix.kl_after - fix.kl_before)
     ]
-    return Table("Fixes that were tried, the one that won most first", columns, tuple(rows))
+    tried = all(fix.measured for fix in document.fixes)
+    caption = "Fixes that were tried" if tried else "Fixes to try, with the KL of the whole model that is foretold"
+    return Table(f"{caption}, the one that wins most first", columns, tuple(rows))
 
 
 def worst(tensors: Sequence[Tensor]) -> Table:
-    columns = (Column("tensor"), Column("scheme"), Column("KL alone", True), Column("95 % interval", True, True))
-    rows = [
-        (Cell(one.name), Cell(one.scheme), _cell(one.cost), Cell(_between(one.kl_alone_interval)))  #
-        for one in tensors
-    ]
-    return Table("The costliest tensors", columns, tuple(rows))
+    measured = any(one.kl_alone is not None for one in tensors)
+    columns = [Column("tensor"), Column("scheme"), Column("KL alone" if measured else "KL alone, estimated", True)]
+    rows: list[tuple[Cell, ...]] = [(Cell(one.name), Cell(one.scheme), _cell(one.cost)) for one in tensors]
+    if any(one.kl_alone_interval for one in tensors):
+        columns.append(Column("95 % interval", True, True))
+        rows = [(*row, Cell(_between(one.kl_alone_interval))) for row, one in zip(rows, tensors, strict=True)]
+    return Table("The costliest tensors", tuple(columns), tuple(rows))
 
 
 def kinds(document: Document) -> Table:

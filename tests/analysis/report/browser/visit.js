@@ -1,9 +1,10 @@
 /* Opens a report as a reader would: desktop and phone, light and dark, and uses everything that can be used.
-   node visit.js PLAYWRIGHT CHROMIUM SCREENSHOTS REPORT.html HOSTILE.html
-   Of the second report, whose names are attacks, all that counts is that it is drawn and that nothing in it runs.
+   node visit.js PLAYWRIGHT CHROMIUM SCREENSHOTS REPORT.html HOSTILE.html [REAL.html ...]
+   Of the second report, whose names are attacks, all that counts is that it is drawn and that nothing in it runs. The others
+   are written by real runs, of which nothing is known beforehand: every tensor is opened, and each picture has the page's name.
    Ends with 1 and a line for each thing that is wrong. */
 "use strict";
-const [, , playwright, chromium, pictures, report, hostile] = process.argv;
+const [, , playwright, chromium, pictures, report, hostile, ...real] = process.argv;
 const path = require("node:path");
 const { pathToFileURL } = require("node:url");
 const faults = [];
@@ -140,10 +141,33 @@ async function visit(browser, view) {
   await page.context().close();
 }
 
+/* A page of a real run: whatever it has is drawn, every tensor opens with its histograms, and the theme changes all charts. */
+async function visitReal(browser, view, file) {
+  const name = `${path.basename(file, ".html")}-${view.name}`;
+  const page = await open(browser, { ...view, name }, file);
+  await allDrawn(page, name);
+  await fits(page, name);
+  await page.screenshot({ path: path.join(pictures, `${name}.png`), fullPage: true });
+  const names = page.locator("table.browser .name");
+  expect((await names.count()) > 0, `${name}: no table of tensors`);
+  for (const tensor of await names.all()) {
+    await tensor.click();
+    expect((await title(page)) === (await tensor.textContent()), `${name}: a name in the table opens another tensor`);
+    expect((await page.locator("#detail .chart svg.main-svg").count()) > 0, `${name}: ${await title(page)} has no histogram`);
+  }
+  for (const details of await page.locator("details > summary").all()) await details.click();
+  await fits(page, name);
+  await useTheme(page, name, path.join(pictures, `${name.replace(/light|dark/, (theme) => (theme === "light" ? "dark" : "light"))}.png`));
+  await page.context().close();
+}
+
 (async () => {
   const browser = await require(playwright).chromium.launch({ executablePath: chromium, args: ["--no-sandbox"] });
   try {
-    for (const view of views) await visit(browser, view);
+    for (const view of views) {
+      await visit(browser, view);
+      for (const file of real) await visitReal(browser, view, file);
+    }
     const page = await open(browser, { ...views[1], name: "hostile" }, hostile);
     await allDrawn(page, "hostile");
     await fits(page, "hostile");
