@@ -1,10 +1,11 @@
-"""What GPTQ of a whole model costs, in seconds and peak memory, on SmolLM2-135M's twin, with and without writing its text.
+"""What quantizing a whole model costs, in seconds, peak memory and bytes, and what its forecast said, on SmolLM2-135M's twin.
 
-    python benchmarks/gptq_cost.py [--steps rounding,text]
+    python benchmarks/gptq_cost.py [--steps gptq,text] [--tokens 65536]
 
-128 windows of 512 tokens, int4-g64. `rounding` is a `bitwright quantize` that reads its calibration text from a file: start-up,
-rounding of all matrices and writing included. `text` is a process in which the model writes as many tokens into an empty cache.
-Steps can be measured in runs of their own; the last of each is kept in results/. No other work should run meanwhile.
+128 windows of 512 tokens, int4-g64. A step is a method (gptq, guided, nearest or another) or `text`. Of a method it is a
+`bitwright quantize` that reads its calibration text from a file: start-up, rounding of all matrices and writing included; what
+`--dry-run` says stands beside it. `text` is a process in which the model writes as many tokens into an empty cache. Steps can be
+measured in runs of their own; the last of each is kept in results/. No other work should run meanwhile.
 """
 
 from __future__ import annotations
@@ -25,66 +26,84 @@ from results import RESULTS, circumstances, table, verdict, write
 
 TOKENS, SCHEME = 65536, "int4-g64"
 SECONDS_BAR, BYTES_BAR = 90.0, 2e9
-STEPS = {"rounding": "quantizing, text at hand", "text": "writing the text"}
+DEFAULT, TEXT_STEP = "gptq", "text"
 
 
-def written() -> dict[str, Any]:
+def written(tokens: int) -> dict[str, Any]:
     """Have the model write its text, in this process."""
     import bitwright
     from bitwright.calibration.text import Source
 
     begin = time.perf_counter()
-    recipe = bitwright.Recipe.uniform(SCHEME, method="gptq")
-    windows = bitwright.quantize(bitwright.load(twin()), recipe, Source.of("self", TOKENS)).text.windows
+    recipe = bitwright.Recipe.uniform(SCHEME, method=DEFAULT)
+    windows = bitwright.quantize(bitwright.load(twin()), recipe, Source.of("self", tokens)).text.windows
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"tokens": windows.size, "seconds": time.perf_counter() - begin, "peak_rss_bytes": peak}
 
 
-def measured(step: str) -> dict[str, Any]:
-    """Seconds of a process of its own and what it says of itself."""
-    where = circumstances()
+def measured(step: str, tokens: int) -> dict[str, Any]:
+    """Seconds of a process of its own and what it says of itself, beside what was forecast."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [Path(__file__), "--write-text"]
-        if step == "rounding":
-            command = ["-m", "bitwright", "quantize", twin(), "-o", Path(directory) / "out", "--method", "gptq", "--json"]
-            command += ["--scheme", SCHEME, "--calibration", TEXT, "--calibration-tokens", TOKENS]
-        line, environment = [sys.executable, *map(str, command)], os.environ | {"BITWRIGHT_CACHE": directory}
-        begin = time.perf_counter()
-        done = subprocess.run(line, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        environment = os.environ | {"BITWRIGHT_CACHE": directory}
+
+        def said(*command: object) -> dict[str, Any]:
+            line = [sys.executable, *map(str, command)]
+            found: dict[str, Any] = json.loads(subprocess.run(line, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+            return found
+
+        command: list[object] = ["-m", "bitwright", "quantize", twin(), "-o", Path(directory) / "out", "--method", step, "--json"]
+        command += ["--scheme", SCHEME, "--calibration", TEXT, "--calibration-tokens", tokens]
+        if step == TEXT_STEP:
+            command = [Path(__file__), "--write-text", "--tokens", tokens]
+        forecast = {} if step == TEXT_STEP else said(*command, "--dry-run")["forecast"]
+        where, begin = circumstances(), time.perf_counter()
+        done = said(*command)
         seconds = time.perf_counter() - begin
-    peak = json.loads(done.stdout)["peak_rss_bytes"]
-    return {"seconds": seconds, "peak_rss_bytes": peak, "circumstances": where}
+    found = {"seconds": seconds, "peak_rss_bytes": done["peak_rss_bytes"], "size_bytes": done.get("size_bytes", 0)}
+    return found | {"tokens": tokens, "forecast": forecast, "circumstances": where}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Seconds and memory of GPTQ on the twin of SmolLM2-135M.")
-    parser.add_argument("--steps", default=",".join(STEPS))
+    parser = argparse.ArgumentParser(
+        description="Seconds, memory and bytes of quantizing SmolLM2-135M's twin, and their forecasts."
+    )
+    parser.add_argument("--steps", default=f"{DEFAULT},{TEXT_STEP}", help="Methods, and 'text'.")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="Of calibration text.")
     parser.add_argument("--write-text", action="store_true", help="Only have the text written, and say what that took.")
     options = parser.parse_args()
     if options.write_text:
-        print(json.dumps(written()))
+        print(json.dumps(written(options.tokens)))
         return
     kept = RESULTS / "gptq_cost.json"
     steps = json.loads(kept.read_text("utf-8"))["steps"] if kept.exists() else {}
+    steps = {step: row for step, row in steps.items() if row.get("tokens") == options.tokens}
     for step in options.steps.split(","):
-        steps[step] = measured(step)
+        steps[step] = measured(step, options.tokens)
         report(steps)
 
 
 def report(steps: dict[str, Any]) -> None:
-    rows = {step: steps[step] for step in STEPS if step in steps}
-    lines = [
-        (STEPS[step], row["seconds"], row["peak_rss_bytes"] / 1e6, row["circumstances"]["load_average"])
-        for step, row in rows.items()
-    ]
-    seconds = [row["seconds"] for row in rows.values()]
-    bars = [verdict("seconds of GPTQ, text at hand", rows["rounding"]["seconds"], SECONDS_BAR)] if "rounding" in rows else []
-    if len(rows) == len(STEPS):
-        bars.append(verdict("seconds of GPTQ, its text written first", sum(seconds), SECONDS_BAR))
-    bars.append(verdict("peak bytes", float(max(row["peak_rss_bytes"] for row in rows.values())), BYTES_BAR))
-    data = {"circumstances": rows[next(iter(rows))]["circumstances"], "command": "python benchmarks/gptq_cost.py", "steps": steps}
-    header = ("step", "seconds", "peak RSS MB", "load before")
-    write("gptq_cost", "GPTQ of SmolLM2-135M's twin, 128 windows of 512 tokens", data, [table(header, lines), *bars])
+    lines = [_line(step, row) for step, row in steps.items()]
+    bars = [verdict("seconds of GPTQ, text at hand", steps[DEFAULT]["seconds"], SECONDS_BAR)] if DEFAULT in steps else []
+    if DEFAULT in steps and TEXT_STEP in steps:
+        both = sum(steps[step]["seconds"] for step in (DEFAULT, TEXT_STEP))
+        bars.append(verdict("seconds of GPTQ, its text written first", both, SECONDS_BAR))
+    barred = [float(row["peak_rss_bytes"]) for step, row in steps.items() if step in (DEFAULT, TEXT_STEP)]
+    bars += [verdict("peak bytes of GPTQ", max(barred), BYTES_BAR)] if barred else []
+    first = next(iter(steps.values()))
+    data = {"circumstances": first["circumstances"], "command": "python benchmarks/gptq_cost.py", "steps": steps}
+    header = ("step", "seconds", "forecast", "peak RSS MB", "forecast", "MB written", "forecast", "load before")
+    title = f"Quantizing SmolLM2-135M's twin, {first['tokens']} tokens of calibration text, and the forecasts"
+    write("gptq_cost", title, data, [table(header, lines), *bars])
+
+
+def _line(step: str, row: dict[str, Any]) -> list[str | float]:
+    """Forecasts of bytes are of tensors alone; what is written holds a manifest and a tokenizer, too."""
+    line: list[str | float] = ["writing the text" if step == TEXT_STEP else step]
+    for key, unit in (("seconds", 1.0), ("peak_rss_bytes", 1e6), ("size_bytes", 1e6)):
+        expected = row["forecast"].get(key)
+        line += [row[key] / unit, "" if expected is None else f"{expected / unit:.4g}"]
+    return [*line, row["circumstances"]["load_average"]]
 
 
 if __name__ == "__main__":

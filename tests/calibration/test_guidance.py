@@ -13,7 +13,7 @@ import torch
 
 from bitwright.calibration import guidance, sequential
 from bitwright.calibration.decoder import Decoder
-from bitwright.calibration.guidance import token_weights
+from bitwright.calibration.guidance import token_weights, windows_at_once
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
 from bitwright.observers.gram import Gram
@@ -56,6 +56,35 @@ def test_tokens_of_other_windows_do_not_matter(model: LanguageModel, monkeypatch
     monkeypatch.setattr(guidance, "CHUNK_TOKENS", 24)
     for place, weights in token_weights(model, WINDOWS).items():
         np.testing.assert_allclose(weights, whole[place], rtol=1e-3, atol=1e-5)
+
+
+def test_memory_is_bounded_and_changes_nothing(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows that go through the blocks one by one get the same weights as all at once."""
+    together = token_weights(model, WINDOWS)
+    monkeypatch.setattr(guidance, "CHUNK_TOKENS", 24)
+    monkeypatch.setattr(guidance, "STREAMS_BYTES", 1)
+    held = []
+    whole = guidance._Pass._drawn
+
+    def told(self: guidance._Pass, decoder: Decoder, x: torch.Tensor) -> torch.Tensor:
+        held.append(len(x))
+        return whole(self, decoder, x)
+
+    monkeypatch.setattr(guidance._Pass, "_drawn", told)
+    apart = token_weights(model, WINDOWS)
+    assert held == [1, 1, 1]
+    for place, weights in apart.items():
+        np.testing.assert_allclose(weights, together[place], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("length", "streams", "expected"), [(24, 2**20, 42), (1024, 2**20, 1), (24, 2**23, 420)])
+def test_windows_at_once_fit(
+    length: int, streams: int, expected: int, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three streams of 64 float32 a token, those of whole chunks of 1024 tokens at most, one at least."""
+    monkeypatch.setattr(guidance, "STREAMS_BYTES", streams)
+    assert windows_at_once(model, length) == expected
+    assert length == 1024 or expected * length * 64 * 4 * 3 <= streams
 
 
 class Seeing:

@@ -129,4 +129,4 @@ def test_forecasts_count_what_transforms_observe_and_try(model: LanguageModel) -
         names: bitwright.quantize(model, Recipe.uniform("int4-g32", transforms=names), source).forecast().seconds
         for names in ((), ("fold",), ("smoothquant",))
     }
-    assert seconds[()] == seconds["fold",] == 0 < seconds["smoothquant",]
+    assert 0 < max(seconds[()], seconds["fold",]) < seconds["smoothquant",]

@@ -31,11 +31,12 @@ MEASURED_PASSES = 3.0  # of a model and its reference by the engine
 AGAIN = 0.5  # of that, where what the reference says is known already
 RESTORED_PASSES = 2.3  # of one tensor, from the block that it stands in
 # Of what rounding the whole model takes, without forward passes
-A_CANDIDATE = 0.2
+A_CANDIDATE = 0.33
+MIXED = 2.5  # a plan, of which some has tables of levels
 # Seconds
 A_WRITER = 4.0  # a model at 8 bits
-A_SCHEME = 1.0  # of the device, with one kind of activations
-A_TRIAL = 10.0  # loading, speed, memory
+A_SCHEME = 1.25  # of the device, with one kind of activations
+A_TRIAL = 12.0  # loading, speed, memory
 
 
 def phases(model: LanguageModel, settings: Settings) -> Phases:
@@ -46,12 +47,13 @@ def phases(model: LanguageModel, settings: Settings) -> Phases:
     length = min(HELD_OUT_LENGTH, model.architecture.context_length)
     proof, climbing = PROOF_WINDOWS * length, CLIMBING_WINDOWS * length
     schemes = settings.offer().all_schemes()
-    pace = forecast(model, Work({}, {}, (1, tokens), 0, 0, 1)).seconds / tokens
-    token = forecast(model, Work({}, {}, (1, tokens), 1, 0, 1)).writing_seconds  # of a text
+    alone = forecast(model, Work({}, {}, (1, tokens), 1, 0, 1))
+    pace, token = alone.seconds / tokens, alone.writing_seconds  # of a forward pass, and of a text that is written
     writing = A_WRITER + made.writing_seconds if made.writing_seconds else 0.0
     found: Phases = [("writing calibration text", writing)]
     rounding = max(0.0, made.seconds - pace * source.windows * source.length)
     candidates = A_CANDIDATE * len(schemes) * rounding
+    mixed = rounding * MIXED + made.seconds - rounding
     found += [("finding what each tensor's error costs", SENSITIVITY_PASSES * pace * tokens + candidates)]
     if not settings.verify:
         return found
@@ -66,5 +68,5 @@ def phases(model: LanguageModel, settings: Settings) -> Phases:
         name = "measuring plan 1" if step == 0 else f"measuring swap {step}"
         if step:
             found += [("looking for swaps", RESTORED_PASSES * pace * climbing * (MOST_TENSORS + 2 * kinds))]
-        found += [("rounding layer by layer", made.seconds), (name, trial)]
+        found += [("rounding layer by layer", mixed), (name, trial)]
     return found

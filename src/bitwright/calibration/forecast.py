@@ -1,43 +1,46 @@
-"""What calibrating a model will take, before it is done: seconds and peak memory, from the work and this machine's pace.
+"""What storing a model will take, before it is done: seconds and peak memory, from the work and this machine's pace.
 
     products    2 * tokens * weights of the blocks, for each stream of activations
     between     what is done to activations one by one: norms, attention's weights, gates, types changed
     moments     tokens * columns^2 for each input (a symmetric product), twice that more where drift is observed
-    rounding    rows * columns^2 a matrix, times what the method does with it, scales and the moments' root included
+    factoring   columns^3 for each input: the moments' root and its inverse
+    rounding    of each matrix by its method, scales included: paces.py
+    guiding     four products a token with blocks, forwards and backwards with recomputing; the head; weights read for each part
     distilling  eight products a pass with blocks and head: forwards twice, backwards twice the work of forwards
     transforms  products and moments once more for each that observes, and for each try a product with a layer's moments
+    storing     weights read once more, those that no method looks at the inputs of rounded to nearest, bytes written
     writing     tokens that the model has still to write, at the pace of reading its weights, or of a matrix unit
 
-Each pace is measured for a fraction of a second. Memory is the residual stream, the widest input and what one layer takes.
+Memory is the model's file, which is mapped, the residual stream, the widest input and what one layer takes, or what the streams
+and the end of the model take in guiding.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from bitwright import _native
-from bitwright.core import QParams, Scheme
+from bitwright.calibration import paces
+from bitwright.calibration.paces import Walking
 from bitwright.models.architecture import LAYER_MATRICES
 from bitwright.models.base import LanguageModel
-from bitwright.rounding.gptq import gptq
-from bitwright.rounding.moments import Moments
 
-BASE_BYTES = 450_000_000  # Python, torch and their working memory
+BASE_BYTES = 340_000_000  # Python, torch and their working memory
+PLAIN_BYTES = 80_000_000  # Python and numpy
 BETWEEN = 18  # visits to each activation between products, of the width of the stream or of the MLP
-PASSES = {"gptq": 1.0, "gptaq": 2.0, "gptq-scales": 20.0, "refine": 12.0, "guided": 12.0}  # multiply-adds over those of GPTQ
-TOGETHER = 0.45  # of the time of a token that is written alone
-BESIDE_PRODUCTS = 10  # times what the products of a written token take on a matrix unit
-PROBE_TOKENS = 2048
-STEP_TOKENS, HEAD_TOKENS = 2048, 256  # of distillation, whose module needs torch
+GUIDING_PRODUCTS, GUIDING_BETWEEN = 4, 11  # over those of one stream
+HELD = {"gptq-scales": 7, "refine": 7, "guided": 7, "adaround": 27, "signround": 15}  # times a matrix in float32, the others 5
+STEP_TOKENS, HEAD_TOKENS = 2048, 256  # of distillation and guiding, whose modules need torch
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of tensors written; `seconds` without the writing of text, `writing_seconds` for it; peak resident bytes."""
+    """Bytes of tensors written; `seconds` without the writing of text, `writing_seconds` for it; peak resident bytes.
+
+    The start of the program and the measuring of paces are not counted.
+    """
 
     size_bytes: int
     seconds: float
@@ -47,13 +50,13 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Work:
-    """Which matrices are rounded by their inputs: name -> method, and what is observed ("gram" or "cross")."""
+    """Which matrices are rounded by their inputs: name -> method, and what is observed ("gram", "cross" or "guided")."""
 
     methods: Mapping[str, str]
     needs: Mapping[str, str]
     shape: tuple[int, int]  # windows, tokens in each
     unwritten: int  # tokens
-    size_bytes: int
+    size_bytes: int  # of tensors; 0 where nothing is stored
     observations: int = 0  # transforms that observe inputs
     searches: int = 0  # tries of each matrix that they make
     distill: int = 0  # passes over the windows
@@ -61,25 +64,60 @@ class Work:
 
 def forecast(model: LanguageModel, work: Work) -> Forecast:
     """Raises nothing of its own."""
-    if not work.methods and not work.observations and not work.distill:  # tensor by tensor, at the pace of the disk
-        return Forecast(work.size_bytes, 0.0, 0.0, _largest_bytes(model) * 4)
+    storing = _storing_seconds(model, work) if work.size_bytes else 0.0
+    if not work.methods and not work.observations and not work.distill:
+        return Forecast(work.size_bytes, storing, 0.0, PLAIN_BYTES + _mapped_bytes(model) + _largest_bytes(model))
+    walking, guided = Walking.of(model), "guided" in work.needs.values()
+    body, tokens = sum(rows * n for rows, n in _layer_shapes(model)), work.shape[0] * work.shape[1]
     streams = 2 if "cross" in work.needs.values() else 1
-    tokens = work.shape[0] * work.shape[1]
-    columns = {place.name: model.shape(place.name)[1] for place in model.roles().values() if len(model.shape(place.name)) == 2}
-    body = sum(rows * n for rows, n in _layer_shapes(model))
-    inputs = _input_widths(model)
-    product, between, moment, compensate = _paces(model)
-    observed = tokens * sum(n * n for n in inputs) * (1 if streams == 1 else 3)
-    rounding = sum(model.shape(name)[0] * columns[name] ** 2 * PASSES.get(method, 1.0) for name, method in work.methods.items())
-    streams_walked = (streams if work.methods else 0) + work.observations
-    observed = observed * bool(work.methods) + work.observations * tokens * sum(n * n for n in inputs)
-    searching = work.searches * sum(2 * rows * n * n for rows, n in _layer_shapes(model))
-    seconds = (2 * tokens * body * streams_walked + searching) / product + observed / moment + rounding / compensate
-    seconds += streams_walked * tokens * BETWEEN * sum(inputs) / len(inputs) * model.architecture.layers / between
+    walked = (streams if work.methods else 0) + work.observations
+    seconds = walked * (_products(model, tokens, walking) + _between(model, tokens, walking)) + storing
+    squares = sum(n * n for n in _input_widths(model))
+    seconds += tokens * squares * (bool(work.methods) * (1 if streams == 1 else 3) + work.observations) / walking.moment
+    seconds += work.searches * sum(2 * rows * n * n for rows, n in _layer_shapes(model)) / walking.product
+    seconds += (_rounding_seconds(model, work) if work.methods else 0.0) + guided * _guiding_seconds(model, work, walking)
     trained = body + int(np.prod(model.shape(model.roles()["head", -1].name)))
-    seconds += (8 * work.distill + 2 * bool(work.distill)) * tokens * trained / product
-    peak = _peak_bytes(model, tokens, streams) + bool(work.distill) * _distilled_bytes(model, tokens, body)
-    return Forecast(work.size_bytes, seconds, work.unwritten * _token_seconds(body, trained, product), peak)
+    seconds += (8 * work.distill + 2 * bool(work.distill)) * tokens * trained / walking.product
+    peak = _peak_bytes(model, work, streams) + bool(work.distill) * _distilled_bytes(model, tokens, body)
+    peak = max(peak, guided * _guiding_bytes(model, work))
+    writing = work.unwritten * paces.text_token(body, trained, walking.product)
+    return Forecast(work.size_bytes, seconds, writing, peak)
+
+
+def _storing_seconds(model: LanguageModel, work: Work) -> float:
+    shapes = {name: model.shape(name) for name in model.names()}
+    nearest = paces.Rounding.of("nearest")
+    plain = [nearest.seconds(*shape) for name, shape in shapes.items() if len(shape) == 2 and name not in work.methods]
+    weights = sum(int(np.prod(shape)) for shape in shapes.values())
+    return sum(plain) / paces.CORES + weights / paces.reading(model) + work.size_bytes / paces.writing()
+
+
+def _products(model: LanguageModel, tokens: int, walking: Walking) -> float:
+    """Seconds of one stream."""
+    return 2 * tokens * sum(rows * n for rows, n in _layer_shapes(model)) / walking.product
+
+
+def _between(model: LanguageModel, tokens: int, walking: Walking) -> float:
+    """Seconds of one stream."""
+    inputs = _input_widths(model)
+    return tokens * BETWEEN * sum(inputs) / len(inputs) * model.architecture.layers / walking.between
+
+
+def _rounding_seconds(model: LanguageModel, work: Work) -> float:
+    costs = {method: paces.Rounding.of(method) for method in sorted(set(work.methods.values()))}
+    factored = sum(n**3 for n in _input_widths(model)) * paces.factoring("cross" in work.needs.values())
+    shapes = {name: model.shape(name) for name in work.methods}
+    return factored + sum(costs[method].seconds(*shapes[name][:2]) for name, method in work.methods.items())
+
+
+def _guiding_seconds(model: LanguageModel, work: Work, walking: Walking) -> float:
+    from bitwright.calibration.guidance import windows_at_once
+
+    windows, tokens = work.shape[0], work.shape[0] * work.shape[1]
+    parts = -(-windows // windows_at_once(model, work.shape[1]))
+    read = 2 * parts * sum(rows * n for rows, n in _layer_shapes(model)) / paces.reading(model)
+    blocks = GUIDING_PRODUCTS * _products(model, tokens, walking) + GUIDING_BETWEEN * _between(model, tokens, walking)
+    return blocks + tokens * paces.guiding_head(model) + read
 
 
 def _layer_shapes(model: LanguageModel) -> list[tuple[int, int]]:
@@ -94,11 +132,32 @@ def _input_widths(model: LanguageModel) -> list[int]:
     return (layer + [architecture.intermediate_size]) * architecture.layers + [architecture.hidden_size]
 
 
-def _peak_bytes(model: LanguageModel, tokens: int, streams: int) -> int:
-    architecture = model.architecture
+def _peak_bytes(model: LanguageModel, work: Work, streams: int) -> int:
+    architecture, tokens = model.architecture, work.shape[0] * work.shape[1]
     widest = max(architecture.intermediate_size, architecture.heads * architecture.head_dim)
     stream = tokens * (6 * architecture.hidden_size + 2 * widest)
-    return BASE_BYTES + streams * stream + 3 * _largest_bytes(model) + 6 * 8 * widest**2
+    held = [HELD.get(method, 5) * 4 * int(np.prod(model.shape(name))) for name, method in work.methods.items()]
+    weighed = _weights_bytes(model, tokens) * ("guided" in work.needs.values())
+    at_layer = max(3 * _largest_bytes(model), *held, 0) + 6 * 8 * widest**2
+    return BASE_BYTES + _mapped_bytes(model) + streams * stream + weighed + at_layer
+
+
+def _guiding_bytes(model: LanguageModel, work: Work) -> int:
+    """The walk's stream, those before all blocks of one part of the windows, what a block keeps of a chunk, and the head."""
+    from bitwright.calibration.guidance import CHUNK_TOKENS, windows_at_once
+
+    architecture, tokens = model.architecture, work.shape[0] * work.shape[1]
+    at_once = min(work.shape[0], windows_at_once(model, work.shape[1])) * work.shape[1]
+    vocabulary, hidden = model.shape(model.roles()["head", -1].name)
+    streams = 4 * hidden * (tokens + at_once * (architecture.layers + 2)) + 2 * _weights_bytes(model, tokens)
+    block = 4 * CHUNK_TOKENS * (12 * hidden + 8 * architecture.intermediate_size)
+    head = 14 * vocabulary * hidden + 24 * HEAD_TOKENS * vocabulary  # in three types, with logits
+    return BASE_BYTES + _mapped_bytes(model) + streams + block + head
+
+
+def _weights_bytes(model: LanguageModel, tokens: int) -> int:
+    """Of what guiding finds: a float32 for each token at each input of each layer."""
+    return 4 * 4 * model.architecture.layers * tokens
 
 
 def _distilled_bytes(model: LanguageModel, tokens: int, body: int) -> int:
@@ -109,50 +168,10 @@ def _distilled_bytes(model: LanguageModel, tokens: int, body: int) -> int:
     return 2 * body + 2 * tokens * hidden + between + 4 * vocabulary * hidden + 24 * HEAD_TOKENS * vocabulary
 
 
+def _mapped_bytes(model: LanguageModel) -> int:
+    return sum(model.stored_bits(name) for name in model.names()) // 8
+
+
 def _largest_bytes(model: LanguageModel) -> int:
     """Of one tensor as float32."""
     return max(4 * int(np.prod(model.shape(name))) for name in model.names())
-
-
-def _paces(model: LanguageModel) -> tuple[float, float, float, float]:
-    """Operations a second: products of activations and weights, visits to activations, symmetric products, GPTQ's steps."""
-    import torch
-
-    from bitwright.calibration.cores import CORES
-    from bitwright.calibration.decoder import product_dtype, transposed_product
-    from bitwright.calibration.sequential import bfloat16_gram
-
-    n = min(model.architecture.hidden_size, 1024)
-    x, w = torch.randn(PROBE_TOKENS, n).to(product_dtype()), torch.randn(n, n).to(product_dtype())
-    plain = x.float().numpy()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as each of the cores works: see cores.py
-    product = CORES * 2 * PROBE_TOKENS * n * n / _seconds(lambda: torch.nn.functional.linear(x, w))
-    visits = CORES * PROBE_TOKENS * n / _seconds(lambda: torch.nn.functional.silu(x))
-    torch.set_num_threads(before)
-    tiles = product_dtype() == torch.bfloat16 and _native.has_bfloat16_tiles()
-    observed = _seconds(lambda: bfloat16_gram(x, None) if tiles else transposed_product(plain, plain, product_dtype()))
-    moment = PROBE_TOKENS * n * n / observed
-    gram, scheme, rows = (plain.T @ plain).astype(np.float64), Scheme.parse("int4-channel"), np.ascontiguousarray(plain[:n])
-    scales = QParams(np.abs(rows).max(1) / 7)
-    steps = _seconds(lambda: gptq(rows, scheme, lambda *_: scales, Moments(gram)))
-    return product, visits, moment, len(rows) * n * n / steps
-
-
-def _token_seconds(body: int, weights: int, product: float) -> float:
-    """One token reads all weights, a byte each, but many windows are written together; a matrix unit then waits for the rest."""
-    if _native.isa() == "amx":
-        return BESIDE_PRODUCTS * 2 * weights / product
-    block = np.ones(2**23, np.float32)
-    return TOGETHER * body / (block.nbytes / _seconds(block.sum))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Of one call: the median of five, after one to warm up."""
-    work()
-    times = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    return max(sorted(times)[2], 1e-9)
