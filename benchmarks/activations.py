@@ -38,9 +38,10 @@ from results import circumstances, table, verdict, write
 CONTEXT = 512
 W8, W4 = ("nearest", "int8-channel"), (("gptq", "int4-g64"), ("gptq", "kmeans4-g64"))  # rotated, for one scale a token
 RUN = ("fp32", "int16", "int8")
+CACHED = ("int8", "int4")  # types of KV cache, with int8 activations; of the others it is fp16
 SIMULATED = ("int8-token", "int8-g64", "int8-tensor-entropy", "int8-tensor-mse", "int8-channel", "fp8-token", "fp8-tensor")
 W8A8_BAR, MORE_BAR, ENTROPY_BAR = 0.012, 0.10, 0.05
-REPEATS, TIMED_WINDOWS = 3, 8
+REPEATS, TIMED_WINDOWS = 5, 8
 
 
 def losses(method: str, scheme: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -57,6 +58,11 @@ def losses(method: str, scheme: str, options: argparse.Namespace) -> list[dict[s
             rows.append({"weights": f"{method} {scheme}", "activations": kind, "by": "engine" if kind in RUN else "simulated"})
             rows[-1] |= {key: getattr(found, key) for key in ("kl_mean", "kl_mean_interval", "perplexity", "top1_agreement")}
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        if method == "nearest":
+            for cache in CACHED:
+                found = bitwright.evaluate(out, twin(), TEXT, CONTEXT, options.tokens, activations="int8", kv_cache=cache)
+                rows.append({"weights": f"{method} {scheme}", "activations": f"int8, KV cache {cache}", "by": "engine"})
+                rows[-1] |= {key: getattr(found, key) for key in ("kl_mean", "kl_mean_interval", "perplexity", "top1_agreement")}
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from results import table, verdict, write
@@ -13,6 +14,7 @@ BANDWIDTH_BAR, PEAK_BAR = 0.65, 0.2
 DECODE_BARS = {"native": {4: 3.0, 8: 1.35}, "amx": {4: 1.7, 8: 1.35}}
 PREFILL_BARS = {"llama.cpp": 5.0, "OpenVINO GenAI": 2.0}
 AVX2_PREFILL_BAR = 1.3
+TABLE, EVEN, TABLE_BAR = "kmeans4-g64", "int4-g64", 0.8  # levels looked up in a table, over even ones of as many bits
 
 
 def report(data: Data) -> None:
@@ -53,6 +55,10 @@ def verdicts(data: Data) -> list[str]:
         lines.append(verdict(f"decode, share of read bandwidth, {who}", run["decode_fraction_of_bandwidth"], BANDWIDTH_BAR, True))
         if run["prefill_fraction_of_peak"] is not None:
             lines.append(verdict(f"prefill, share of the int8 peak, {who}", run["prefill_fraction_of_peak"], PEAK_BAR, True))
+    lines += [
+        verdict(f"{what}, {TABLE} over {EVEN}, {threads} thread(s)", ratio, TABLE_BAR, at_least=True)
+        for threads, what, ratio in _tables(data["runs"])
+    ]
     for ratio in fastest(data["ratios"], "decode"):
         if ratio["group"] == "best" and ratio["engine"] == "llama.cpp":
             lines.append(_over("decode", ratio, DECODE_BARS[data["llama_cpp_build"]][ratio["bits"]]))
@@ -71,6 +77,16 @@ def fastest(ratios: list[Data], what: str) -> list[Data]:
         if key not in found or ratio[what] < found[key][what]:
             found[key] = ratio
     return list(found.values())
+
+
+def _tables(runs: list[Data]) -> Iterator[tuple[int, str, float]]:
+    """(threads, what, speed of a table over that of even levels)."""
+    found = {(run["kind"], run["threads"]): run for run in runs if run["engine"] == "Bitwright" and run["group"] == "best"}
+    for (kind, threads), run in found.items():
+        even = found.get((EVEN, threads))
+        if kind == TABLE and even is not None:
+            for what in ("decode", "prefill"):
+                yield threads, what, run[f"{what}_tokens_per_s"] / even[f"{what}_tokens_per_s"]
 
 
 def _over(what: str, ratio: Data, bar: float) -> str:

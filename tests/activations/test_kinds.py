@@ -189,6 +189,14 @@ def test_evaluate_says_what_is_simulated(model: LanguageModel, tmp_path: Path) -
     assert [found[kind].simulated for kind in found] == [False, True, True, True]
     kl = {kind: result.kl_mean or 0.0 for kind, result in found.items()}
     assert 0 < kl["int8-token"] < kl["int8-tensor"] < kl["int4-token"]
+    caches = ("fp32", "fp16", "int8", "int4")
+    lost = [
+        bitwright.evaluate(model, model, TEXT[:4000], activations="fp32", kv_cache=cache, **options).kl_mean for cache in caches
+    ]  # type: ignore[arg-type]
+    assert lost == sorted(lost) and lost[3] > 10 * lost[2] > 0  # type: ignore[operator, type-var]
+    for wrong in ({"kv_cache": "int3"}, {"kv_cache": "int8", "activations": "int8-token"}):
+        with pytest.raises(EngineError, match="KV cache 'int3'|leave out --kv-cache int8"):
+            bitwright.evaluate(model, model, TEXT[:4000], **(options | wrong))  # type: ignore[arg-type]
     alone = bitwright.evaluate(model, None, TEXT[:4000], activations="int8-token", context=64, tokens=600)
     assert alone.perplexity == pytest.approx(found["int8-token"].perplexity)
     with pytest.raises(TextError, match="ranges would be fitted on"):

@@ -23,6 +23,17 @@ RUN = {
 }
 
 
+def test_tables_are_held_against_even_levels() -> None:
+    speeds = {"decode_tokens_per_s": 90.0, "prefill_tokens_per_s": 100.0}
+    table = RUN | speeds | {"kind": "kmeans4-g64", "decode_tokens_per_s": 70.0, "prefill_tokens_per_s": 80.0}
+    runs = [RUN | speeds, table, table | {"threads": 2}, table | {"group": "avx2"}]
+    lines = engines_report.verdicts({"llama_cpp_build": "native", "runs": runs, "ratios": []})
+    assert [line for line in lines if " over int4-g64" in line] == [
+        "- decode, kmeans4-g64 over int4-g64, 1 thread(s): 0.7778 (bar: at least 0.8): **not met**",
+        "- prefill, kmeans4-g64 over int4-g64, 1 thread(s): 0.8 (bar: at least 0.8): met",
+    ]
+
+
 def test_each_bar_is_held_against_the_hardest_peer() -> None:
     ratios = [
         ratio("llama.cpp", "Q4_0", 5.5, 2.9),

@@ -20,7 +20,7 @@ TOKENS = list(range(5, 40))
 AS_INTEGERS = (
     *("int8-channel", "int4-g32", "int3-g32-affine", "fixed4-tensor", "int4-g32-srow5", "int3-g32-srow5", "int2-g32-srow5"),
     *("kmeans4-g64", "kmeans3-g32", "kmeans2-tensor", "neural4-g32", "pwl4-g64", "pot4-g32", "pot3-channel", "apot4-g64"),
-    *("mxfp4", "fp4e2m1-g32", "fp4e2m1-channel"),
+    *("mxfp4", "fp4e2m1-g32", "fp4e2m1-channel", "sneural4-g64", "sneural3-g32"),
 )
 DECODED = ("int4-g16-srow5", "nvfp4", "nf4-g64", "any4-g64", "local3-g32", "apot5-g64", "pwl8-g64", "fp8e4m3-channel", "mxfp6")
 

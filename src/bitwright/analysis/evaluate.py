@@ -32,7 +32,7 @@ from bitwright.analysis.significance import Doubles, Resampling, percentile_inte
 from bitwright.analysis.token_kinds import Kind, by_kind
 from bitwright.artifact import ArtifactModel
 from bitwright.calibration.marks import from_text, seen_share
-from bitwright.errors import NonFiniteError, TextError, TokenizerError
+from bitwright.errors import EngineError, NonFiniteError, TextError, TokenizerError
 
 if TYPE_CHECKING:
     from bitwright.calibration.text import Source
@@ -101,6 +101,7 @@ class Evaluation:
     windows: int
     context: int
     activations: str
+    kv_cache: str
     simulated: bool
     size_bytes: int
     bits_per_weight: float
@@ -123,6 +124,7 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     allow_seen: bool = False,
     kinds: bool = False,
     calibration: str | Source = "self",
+    kv_cache: str = "",
 ) -> Evaluation:
     """Measure `model` against `reference` (or alone, with None) on the first `tokens` tokens of a text.
 
@@ -130,13 +132,17 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     With `kinds`, which needs a reference, the losses are told apart by kinds of token.
     `activations` are int8, int16 or fp32, which the engine runs, or one of activations/kind.py, simulated in float; static scales
     come from `calibration` text. By default those of an artifact's recipe, the last of its runtime settings, and int8 else.
+    `kv_cache` is fp32, fp16 (by default), int8 or int4; simulated activations have none to choose.
     Raises `TextError`, also where `model` was calibrated on this text (unless `allow_seen`), `TokenizerError` where the two
     do not read the text alike, `NonFiniteError` where logits are not finite, and whatever loading a model raises.
     """
-    from bitwright.engine import ACTIVATIONS
+    from bitwright.engine import ACTIVATIONS, CACHES
     from bitwright.inspection import summary
 
     begin = time.perf_counter()
+    kv_cache = kv_cache or "fp16"
+    if kv_cache not in CACHES:
+        raise EngineError(f"unknown KV cache {kv_cache!r}; choose from {', '.join(CACHES)}")
     candidate, original = _loaded(model), None if reference is None else _loaded(reference)
     passage = read_text(text, tokens)
     windows = windows_of(candidate.tokenizer(), passage, context, tokens)
@@ -151,8 +157,13 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     if activations not in ACTIVATIONS:
         from bitwright.analysis.simulation import Simulation
 
+        if kv_cache != "fp16":
+            raise EngineError(
+                f"activations {activations!r} are simulated with a cache of floats; leave out --kv-cache {kv_cache}"
+            )
         hidden = Simulation(activations, calibration).hidden(candidate, original or candidate, windows, allow_seen)
-    scores = joined(measure(candidate, original, windows, activations if hidden is None else hidden, progress))
+    run = activations if hidden is None else hidden
+    scores = joined(measure(candidate, original, windows, run, progress, kv_cache))
     size = summary(candidate)
     floor = _floor_figures(original, windows)
     return Evaluation(
@@ -163,6 +174,7 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
         windows=len(windows),
         context=context,
         activations=activations,
+        kv_cache=kv_cache if hidden is None else "fp32",
         simulated=hidden is not None,
         size_bytes=size["size_bytes"],
         bits_per_weight=size["bits_per_weight"],
@@ -177,6 +189,7 @@ def measure(
     windows: list[Tokens],
     run: str | Iterator[Floats],
     progress: Progress | None,
+    kv_cache: str = "fp16",
 ) -> Iterator[Scores]:
     """The scores of each window in turn. Without a reference the model is compared with itself.
 
@@ -185,7 +198,7 @@ def measure(
     from bitwright.engine import Engine
 
     context = max(len(window) for window in windows)
-    engine = Engine.load(model, context=context, activations=run if isinstance(run, str) else "fp32")
+    engine = Engine.load(model, context=context, activations=run if isinstance(run, str) else "fp32", kv_cache=kv_cache)
     inputs = [window[:-1] for window in windows]
     found = map(engine.hidden, inputs) if isinstance(run, str) else run
     states: Iterator[Floats]

@@ -51,6 +51,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     activations: Annotated[
         str, Option("--activations", help="int8, int16, fp32; simulated: fp8-token. [the recipe's, or int8]")
     ] = "",
+    kv_cache: Annotated[str, Option("--kv-cache", help="fp32, fp16, int8 or int4.")] = "fp16",
     calibration: Annotated[str, Option("--calibration", help="Text for static ranges; see quantize.")] = "self",
     allow_seen: Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")] = False,
     by_kind: Annotated[bool, Option("--by-kind", help="Say on which kinds of token the loss lands.")] = False,
@@ -72,7 +73,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     if text is not None:
         with progress("evaluating") as report:
             result = measure(
-                path, reference, text, context, tokens, activations, report, allow_seen, by_kind, calibration
+                path, reference, text, context, tokens, activations, report, allow_seen, by_kind, calibration, kv_cache
             ).to_dict()
     if task is not None:
         with progress("asking") as report:

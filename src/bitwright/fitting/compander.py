@@ -14,7 +14,7 @@ import numpy as np
 
 from bitwright.fitting.cells import Cells, Doubles
 
-UNITS, STEPS, RATE = 6, 150, 0.05
+UNITS, STEPS, RATE = 6, 600, 0.05
 
 
 def compander(cells: Cells, start: Doubles) -> Doubles:

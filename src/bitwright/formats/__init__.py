@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bitwright.formats.codebook import learned, normal_float
-from bitwright.formats.curves import neural, piecewise_linear
+from bitwright.formats.curves import neural, piecewise_linear, shared_neural
 from bitwright.formats.fixed_point import FixedPoint
 from bitwright.formats.full_precision import FullPrecision
 from bitwright.formats.minifloat import minifloat
@@ -24,6 +24,7 @@ _ALL: tuple[FullPrecision | Uniform | Table, ...] = (
     *(learned(kind, bits) for kind in ("kmeans", "any", "local") for bits in (4, 3, 2)),
     *(piecewise_linear(bits) for bits in (8, 6, 4)),
     *(neural(bits) for bits in (4, 3)),
+    *(shared_neural(bits) for bits in (4, 3)),
 )
 FORMATS = {format.name: format for format in _ALL}
 
