@@ -266,7 +266,8 @@ def verdicts(found: list[dict[str, Any]]) -> list[str]:
             best = max(each["uniform"], key=lambda other: other["ratio"])
             low, high = best["ratio_interval"]
             said = f"KL over that of {best['recipe']}, {name} ({low:.3g} to {high:.3g})"
-            lines.append(verdict(said, best["ratio"], AGAINST_UNIFORM))
+            sized = each["limit_mb"] in WITH_IMATRIX  # the bar is for sizes of llama.cpp's files
+            lines.append(verdict(said, best["ratio"], AGAINST_UNIFORM) if sized else f"- {said}: {best['ratio']:.4g}")
             if best["ratio_alike"] != best["ratio"]:
                 lines.append(f"- the same with {best['activations']} activations for both, {name}: {best['ratio_alike']:.3g}")
         lines.append(verdict(f"foretold loss off by, {name}", abs(foretold["divergence"] / true["divergence"] - 1), CLOSE))
