@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from bitwright.calibration.text import Source
     from bitwright.engine import Engine
     from bitwright.models.base import LanguageModel
-from bitwright.runtime import activations_of
+from bitwright.runtime import ACTIVATIONS, CACHES, activations_of
 
 Floats = npt.NDArray[np.float32]
 Interval = tuple[float, float]
@@ -136,7 +136,6 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     Raises `TextError`, also where `model` was calibrated on this text (unless `allow_seen`), `TokenizerError` where the two
     do not read the text alike, `NonFiniteError` where logits are not finite, and whatever loading a model raises.
     """
-    from bitwright.engine import ACTIVATIONS, CACHES
     from bitwright.inspection import summary
 
     begin = time.perf_counter()
