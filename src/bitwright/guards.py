@@ -28,7 +28,7 @@ from bitwright.core import QTensor, Recipe
 from bitwright.formats import FORMATS
 from bitwright.formats.scales import group_scales, load_scale
 from bitwright.models.base import Dense, LanguageModel, Packed
-from bitwright.models.row_blocks import named_rows
+from bitwright.models.row_blocks import matrix_of
 
 Doubles = npt.NDArray[np.float64]
 
@@ -94,12 +94,6 @@ class Guard:
         if choice.scheme.scaled and isinstance(tensor, Dense):
             return f"stayed in {tensor.dtype} although the recipe says {choice.scheme}"
         return ""
-
-
-def matrix_of(name: str) -> str:
-    """The matrix of which this is a block of rows, or which it is."""
-    block = named_rows(name)
-    return name if block is None else block[0]
 
 
 def bad_scales(tensor: Packed | Dense) -> str:

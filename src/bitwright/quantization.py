@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,7 +39,6 @@ from bitwright.errors import (
     FindingError,
     MissingTensorError,
     NonFiniteError,
-    RecipeError,
     SchemeError,
     TokenizerError,
 )
@@ -52,7 +51,7 @@ from bitwright.formats.scales import store_multiples, store_scale
 from bitwright.guards import Finding, Guard, relative_error
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed
-from bitwright.models.row_blocks import Stacked, named_rows, rows_in
+from bitwright.models.row_blocks import Stacked, block_names, matrix_of, named_rows
 from bitwright.refusals import blocks_in, check_fit, check_recipe
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.moments import Moments
@@ -91,34 +90,23 @@ def quantize(model: LanguageModel, recipe: Recipe, calibration: str | Source = "
 def _choices(model: LanguageModel, recipe: Recipe) -> dict[str, Choice]:
     """What holds for each tensor, whatever it is rounded by. Raises `SchemeError` and `RecipeError`."""
     head, embedding = (model.roles()[(role, -1)].name for role in ("head", "embedding"))
-    choices = {}
-    for name, of, shape in _stored_apart(model, recipe):
+    choices, blocks = {}, blocks_in(recipe, model)
+    for name in (block for matrix in model.names() for block in blocks.get(matrix, [matrix])):
+        shape = _shape(model, name)
         choice = recipe.choice_for(name, is_head=name == head) if len(shape) == 2 else None
         if choice is not None:
             check_fit(name, shape, choice)
-            looked_up = of == embedding != head  # multiplied by nothing that could be turned
+            looked_up = matrix_of(name) == embedding != head  # multiplied by nothing that could be turned
             spared = looked_up and choice.pattern == "*"  # as the head is, which `choice_for` sees to
             prune = "" if spared else choice.prune
             choices[name] = replace(choice, rotate=choice.rotate and not looked_up, prune=prune)
     return choices
 
 
-def _stored_apart(model: LanguageModel, recipe: Recipe) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """(name, matrix, shape) of all tensors that will be stored: blocks of rows in place of a matrix that the recipe gives some.
-
-    Raises `RecipeError`.
-    """
-    tables = {model.roles()[role, -1].name for role in ("head", "embedding")}
-    for name in model.names():
-        shape = model.shape(name)
-        blocks = blocks_in(recipe, name, shape)
-        if blocks and name not in tables:
-            raise RecipeError(f"{name} cannot have blocks of rows; only embedding and head can")
-        for block in blocks:
-            begin, end = rows_in(block)
-            yield block, name, (end - begin, *shape[1:])
-        if not blocks:
-            yield name, name, shape
+def _shape(model: LanguageModel, name: str) -> tuple[int, ...]:
+    """Of a tensor of the model, or of a block of its rows."""
+    shape, block = model.shape(matrix_of(name)), named_rows(name)
+    return shape if block is None else (block[1][1] - block[1][0], *shape[1:])
 
 
 class QuantizedModel:
@@ -133,10 +121,7 @@ class QuantizedModel:
         self.source, self.recipe, self.text, self.calibration = source, recipe, text, text.source
         self.architecture, self.path = source.architecture, source.path
         self._choices = dict(choices)
-        self._blocks: dict[str, list[str]] = {}  # of a matrix that is stored in blocks of rows
-        for name, matrix, _ in _stored_apart(source, recipe):
-            if name != matrix:
-                self._blocks.setdefault(matrix, []).append(name)
+        self._blocks = block_names(choices)  # of a matrix that is stored in blocks of rows
         self._lines: dict[str, StoredTensor] = {}
         self._needs = self._needed_inputs()
         self._calibrated: Store | None = None  # matrices rounded by their inputs
@@ -146,7 +131,7 @@ class QuantizedModel:
         return self.source.names()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self.source.shape(name)
+        return _shape(self.source, name)
 
     def stored(self, name: str) -> Packed | Dense:
         """Quantized now; a block of rows, too. Raises `NonFiniteError` or `SchemeError` (a scale beyond its type), both naming
@@ -154,7 +139,7 @@ class QuantizedModel:
         """
         if name in self._blocks:
             return Stacked([self.stored(block) for block in self._blocks[name]])
-        if _matrix_of(name) not in self.source.names():
+        if matrix_of(name) not in self.source.names():
             raise MissingTensorError(f"{self.path} has no tensor {name!r}; `bitwright inspect` lists those it has")
         if name in self._needs or self.recipe.distill:
             self.calibrate()
@@ -177,22 +162,25 @@ class QuantizedModel:
         return tensor
 
     def _unquantized(self, name: str) -> Packed | Dense:
-        matrix = _matrix_of(name)
-        tensor = self.source.stored(matrix)
-        return tensor if matrix == name else tensor.rows(*rows_in(name))
+        tensor, block = self.source.stored(matrix_of(name)), named_rows(name)
+        return tensor if block is None else tensor.rows(*block[1])
 
     def read(self, name: str) -> Floats:
         return self.stored(name).dequantize()
 
     def stored_bits(self, name: str) -> int:
-        return sum(line.stored_bits for line in self._lines_of(name))
+        return sum(line.stored_bits for line in self.lines(name))
 
     def scheme_of(self, name: str) -> str:
-        return " + ".join(dict.fromkeys(str(line.scheme) for line in self._lines_of(name)))
+        return " + ".join(dict.fromkeys(str(line.scheme) for line in self.lines(name)))
 
     def rotation_of(self, name: str) -> int:
         """Columns in a block of the Hadamard rotation that the tensor's codes are of; 0 for none, or not in all its rows."""
-        return min(line.rotation for line in self._lines_of(name))
+        return min(line.rotation for line in self.lines(name))
+
+    def lines(self, name: str) -> list[StoredTensor]:
+        """How the blocks of a matrix will be stored, or the whole where it has none; nothing is quantized for it."""
+        return [self._line(block) for block in self._blocks.get(name, [name])]
 
     def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
         return self.source.roles()
@@ -219,7 +207,7 @@ class QuantizedModel:
         return bool(self._needs or self.recipe.distill) or any(TRANSFORMS[name].observes for name in self.recipe.transforms)
 
     def forecast(self) -> Forecast:
-        """What saving will take on this machine; it is measured for about a second, and nothing else is done."""
+        """What saving will take on this machine; it is measured for a few seconds, and nothing else is done."""
         from bitwright.calibration.forecast import Work, forecast
 
         if self.calibrates:
@@ -227,7 +215,7 @@ class QuantizedModel:
         length = min(self.calibration.length, self.source.architecture.context_length)
         shape = (self.calibration.windows, length)
         unwritten = missing_tokens(self.text.model, shape, self.calibration.seed) if self.calibration.place == "self" else 0
-        methods = {_matrix_of(name): self._choices[name].method for name in self._needs}
+        methods = {matrix_of(name): self._choices[name].method for name in self._needs}
         size = sum(self.stored_bits(name) for name in self.names()) // 8
         rows = [TRANSFORMS[name] for name in self.recipe.transforms]
         observations, searches = sum(row.observes for row in rows), sum(row.searches for row in rows)
@@ -284,7 +272,7 @@ class QuantizedModel:
         """Matrices whose method looks at their inputs, and what it needs of them. The embedding is looked up: it has none."""
         looked_up = self.source.roles()[("embedding", -1)].name
         needs = {name: ROUNDING[choice.method].needs for name, choice in self._choices.items() if choice.scheme.scaled}
-        return {name: need for name, need in needs.items() if need and _matrix_of(name) != looked_up}
+        return {name: need for name, need in needs.items() if need and matrix_of(name) != looked_up}
 
     def save(self, path: str | Path, progress: Progress | None = None, strict: bool = False) -> ArtifactModel:
         """Quantize everything into an artifact at `path`, tensor by tensor, and open it. What looks wrong is in `findings`.
@@ -344,23 +332,12 @@ class QuantizedModel:
             raise
         tokenizer.save(directory)
 
-    def _lines_of(self, name: str) -> list[StoredTensor]:
-        return [self._line(block) for block in self._blocks.get(name, [name])]
-
     def _line(self, name: str) -> StoredTensor:
         if name not in self._lines:
-            choice, shape = self._choices.get(name), self.shape(_matrix_of(name))
-            if name != _matrix_of(name):
-                shape = (int(np.diff(rows_in(name))[0]), *shape[1:])
+            choice, shape = self._choices.get(name), self.shape(name)
             kept = StoredTensor.of(self.source.stored(name)) if choice is None else None
             self._lines[name] = kept or StoredTensor(self._choices[name].scheme, shape, rotation_of(self._choices[name], shape))
         return self._lines[name]
-
-
-def _matrix_of(name: str) -> str:
-    """The matrix that a block of rows belongs to; of all else the name itself."""
-    block = named_rows(name)
-    return name if block is None else block[0]
 
 
 def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice, moments: Moments | None = None) -> Packed | Dense:

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from bitwright.core import Choice, Recipe
 from bitwright.errors import RecipeError, SchemeError
 from bitwright.fitting import CALIBRATED, FITTING
+from bitwright.models.architecture import MODEL_MATRICES
 from bitwright.models.base import LanguageModel
-from bitwright.models.row_blocks import blocks_of, named_rows
+from bitwright.models.row_blocks import block_names, matrix_of, rows_in
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.even_steps import require_even_steps
 from bitwright.sparsity.pruning import Pattern
 
-MATRIX = 2  # dimensions
-
 
 def check_recipe(recipe: Recipe, model: LanguageModel) -> None:
     """Methods and fittings exist, and a pattern that is a plain name names a tensor. Raises `RecipeError`."""
-    names = frozenset(model.names()) | {block for name in model.names() for block in blocks_in(recipe, name, model.shape(name))}
+    names = {*model.names(), *(block for blocks in blocks_in(recipe, model).values() for block in blocks)}
     for choice in recipe.choices:
         if choice.method not in ROUNDING:
             raise RecipeError(f"unknown method {choice.method!r}; choose from {', '.join(ROUNDING)}")
@@ -32,15 +31,20 @@ def check_recipe(recipe: Recipe, model: LanguageModel) -> None:
             raise RecipeError(f"the model has no tensor {choice.pattern!r}; `bitwright inspect` lists those it has")
 
 
-def blocks_in(recipe: Recipe, name: str, shape: Sequence[int]) -> list[str]:
-    """The blocks of rows that the choices name of a tensor of this shape, in order; often none. Raises `RecipeError`."""
-    found = [choice.pattern for choice in recipe.choices if (named_rows(choice.pattern) or ("", ()))[0] == name]
+def blocks_in(recipe: Recipe, model: LanguageModel) -> dict[str, list[str]]:
+    """Matrix -> the blocks of its rows that the choices name, in order. Raises `RecipeError` for blocks that cannot be."""
+    tables, names = {model.roles()[role, -1].name for role in MODEL_MATRICES}, frozenset(model.names())
+    patterns = [choice.pattern for choice in recipe.choices if matrix_of(choice.pattern) in names]
     try:
-        blocks = blocks_of(found).get(name, [])
+        found = block_names(patterns)
     except ValueError as fault:
         raise RecipeError(str(fault)) from fault
-    if blocks and (len(shape) != MATRIX or blocks[-1][1] != shape[0]):
-        raise RecipeError(f"the blocks of {name} end at row {blocks[-1][1]}, and it has {shape[0]} rows")
+    for matrix, blocks in found.items():
+        if matrix not in tables:
+            raise RecipeError(f"{matrix} cannot have blocks of rows; only embedding and head can")
+        end, rows = rows_in(blocks[-1])[1], model.shape(matrix)[0]
+        if end != rows:
+            raise RecipeError(f"the blocks of {matrix} end at row {end}, and it has {rows} rows")
     return found
 
 

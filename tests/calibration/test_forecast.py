@@ -69,7 +69,7 @@ def test_plain_rounding_reads_rounds_and_writes(model: LanguageModel, monkeypatc
     largest = max(int(np.prod(model.shape(name))) for name in model.names())
     read = weights / (largest / 1e-3)
     matrices = weights - sum(model.shape(name)[0] for name in model.names() if len(model.shape(name)) == 1)
-    rounded = matrices * 1e-3 / (paces.ROWS * paces.COLUMNS[0]) / paces.CORES
+    rounded = matrices * 1e-3 / (paces.ROWS * paces.COLUMNS[0]) / paces.THREADS
     np.testing.assert_allclose(first.seconds, read + rounded + PLAIN.size_bytes / (paces.DISK_BYTES / 1e-3), rtol=1e-6)
     assert forecast(model, replace(PLAIN, size_bytes=0)).seconds == 0
 

@@ -21,7 +21,7 @@ from bitwright.core import Choice, Scheme
 from bitwright.errors import NonFiniteError, SchemeError
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel
-from bitwright.models.row_blocks import Rows, block_name, named_rows
+from bitwright.models.row_blocks import Rows, block_name, matrix_of, named_rows
 from bitwright.quantization import quantize_matrix
 from bitwright.rounding.moments import Moments
 
@@ -78,8 +78,12 @@ class Unit:
     @property
     def matrix(self) -> str:
         """The name of the matrix that it is, or is a block of rows of."""
-        block = named_rows(self.name)
-        return self.name if block is None else block[0]
+        return matrix_of(self.name)
+
+    @property
+    def share(self) -> float:
+        """Of the matrix's rows."""
+        return self.shape[0] / self.whole[0]
 
     @property
     def rows(self) -> Rows:

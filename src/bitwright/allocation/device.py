@@ -32,7 +32,7 @@ from bitwright.errors import CostError
 from bitwright.machine import identity, read_figures, write_figures
 from bitwright.models.architecture import Architecture
 from bitwright.models.base import LanguageModel, Packed
-from bitwright.models.row_blocks import Stacked
+from bitwright.models.row_blocks import stored_blocks
 
 Progress = Callable[[int, int], None]
 
@@ -372,6 +372,6 @@ def schemes_of(model: LanguageModel) -> dict[bool, list[Scheme]]:
 def _stored_as(model: LanguageModel, name: str) -> Iterator[tuple[Scheme, bool, float]]:
     """(scheme, whether columns are rotated, share of the rows) of each way in which rows of a matrix are stored."""
     stored = model.stored(name)
-    for block in stored.blocks if isinstance(stored, Stacked) else (stored,):
+    for block in stored_blocks(stored):
         scheme, rotated = (block.scheme, block.rotation > 0) if isinstance(block, Packed) else (Scheme(block.dtype), False)
         yield scheme, rotated, block.shape[0] / stored.shape[0]

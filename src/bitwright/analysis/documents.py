@@ -24,8 +24,6 @@ from bitwright.quantization import QuantizedModel
 
 Document = dict[str, Any]
 
-BINS = 96
-SHOWN_HISTOGRAMS = 24  # of the tensors that cost most
 SAID: dict[
     str, tuple[str, str, Callable[[float], float]]
 ] = {  # of a quantity: its name, its unit, and the figure that people know it by
@@ -137,7 +135,7 @@ def analysis_document(
         "additivity": {"sum_of_parts": found.sum_of_parts, "together": found.together},
         "estimate": {"rank_correlation": found.rank_correlation, "tensors": len(found.shares)},
         "cumulative": [{"block": block, "kl": kl} for block, kl in enumerate(found.cumulative[1:])],
-        "histograms": histograms(made.model, quantized, [seen[part.tensor] for part in found.shares[:SHOWN_HISTOGRAMS]]),
+        "histograms": histograms(made.model, quantized, [seen[part.tensor] for part in found.shares[: plan_details.SHOWN]]),
     }
     return document
 
@@ -176,8 +174,7 @@ def histograms(model: LanguageModel, quantized: QuantizedModel, shown: Sequence[
         stored = quantized.stored(seen.tensor)
         row: Document = {"name": seen.tensor, "activations": seen.counts()}
         if isinstance(stored, Packed):
-            found = weight_histogram(model.read(seen.tensor), stored, BINS)
-            row["weights"] = {"edges": found.edges.tolist(), "counts": found.counts.tolist(), "levels": found.levels.tolist()}
+            row["weights"] = weight_histogram(model.read(seen.tensor), stored, plan_details.WEIGHT_BINS).to_dict()
         rows.append(row)
     return [row for row in rows if row.get("weights") or row["activations"]]
 

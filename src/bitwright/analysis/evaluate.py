@@ -124,7 +124,7 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     allow_seen: bool = False,
     kinds: bool = False,
     calibration: str | Source = "self",
-    kv_cache: str = "",
+    kv_cache: str = "fp16",
 ) -> Evaluation:
     """Measure `model` against `reference` (or alone, with None) on the first `tokens` tokens of a text.
 
@@ -132,14 +132,13 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     With `kinds`, which needs a reference, the losses are told apart by kinds of token.
     `activations` are int8, int16 or fp32, which the engine runs, or one of activations/kind.py, simulated in float; static scales
     come from `calibration` text. By default those of an artifact's recipe, the last of its runtime settings, and int8 else.
-    `kv_cache` is fp32, fp16 (by default), int8 or int4; simulated activations have none to choose.
+    `kv_cache` is fp32, fp16, int8 or int4; simulated activations have none to choose.
     Raises `TextError`, also where `model` was calibrated on this text (unless `allow_seen`), `TokenizerError` where the two
     do not read the text alike, `NonFiniteError` where logits are not finite, and whatever loading a model raises.
     """
     from bitwright.inspection import summary
 
     begin = time.perf_counter()
-    kv_cache = kv_cache or "fp16"
     if kv_cache not in CACHES:
         raise EngineError(f"unknown KV cache {kv_cache!r}; choose from {', '.join(CACHES)}")
     candidate, original = _loaded(model), None if reference is None else _loaded(reference)

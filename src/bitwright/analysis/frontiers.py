@@ -54,8 +54,8 @@ def of_recipe(
     estimated = sum(share.estimated for share in found.shares)
     if estimated <= 0 or whole["kl_mean"] <= 0:
         return []
-    named = [scheme for share in found.shares for scheme in quantized.scheme_of(share.tensor).split(" + ")]
-    schemes = [scheme for scheme in map(Scheme.parse, dict.fromkeys((*SCHEMES, *named))) if scheme.scaled]
+    named = [line.scheme for share in found.shares for line in quantized.lines(share.tensor)]
+    schemes = [scheme for scheme in dict.fromkeys((*map(Scheme.parse, SCHEMES), *named)) if scheme.scaled]
     units = [unit for unit in sensitivities(model, windows, Offer(tuple(schemes))) if unit.candidates]
     matrices = dict.fromkeys(unit.matrix for unit in units)
     constant = whole["size_bytes"] - sum(quantized.stored_bits(name) for name in matrices) / 8

@@ -73,6 +73,10 @@ class Histogram(NamedTuple):
     counts: Counts
     levels: Doubles
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, as a report's document has it."""
+        return {name: array.tolist() for name, array in self._asdict().items()}
+
 
 def tensor_metrics(weights: Floats, quantized: Quantized, gram: npt.NDArray[Any] | None = None) -> TensorMetrics:
     """Of (rows, columns) `weights` and what they are stored as; `gram` (columns, columns) of its inputs, not rotated."""

@@ -164,7 +164,7 @@ class Costs:
 
     def _time_of_unit(self, device: DeviceCosts, unit: Unit) -> dict[str, list[float]]:
         costs: dict[str, list[float]] = {"seconds": [], "prefill": []}
-        share = 0.0 if unit.looked_up else unit.shape[0] / unit.whole[0]
+        share = 0.0 if unit.looked_up else unit.share
         for candidate in unit.candidates:
             scheme, rotated = candidate.choice.scheme, candidate.choice.rotate
             costs["seconds"].append(share * device.decode_seconds(scheme, unit.whole, rotated) if share else 0.0)

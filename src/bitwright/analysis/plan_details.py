@@ -20,7 +20,7 @@ from bitwright.analysis.demonstration import demo_text
 from bitwright.analysis.metrics import weight_histogram
 from bitwright.analysis.plan_types import Plan
 from bitwright.analysis.scored_text import windows_of
-from bitwright.analysis.seen_inputs import BINS, LARGEST_CODE, on_the_grid
+from bitwright.analysis.seen_inputs import BINS, counts_on_the_grid, on_the_grid
 from bitwright.calibration.decoder import product_dtype
 from bitwright.calibration.forward import Site, forward
 from bitwright.calibration.sequential import rows_of
@@ -83,9 +83,7 @@ def histograms(model: LanguageModel, plan: Plan, window: Tokens | None) -> list[
     for unit, candidate, _ in shown:
         row: dict[str, Any] = {"name": unit.name, "weights": _weights(model, unit, candidate)}
         if unit.name in seen:
-            edges = np.linspace(-LARGEST_CODE, LARGEST_CODE, BINS + 1).tolist()
-            levels = list(range(-LARGEST_CODE, LARGEST_CODE + 1))
-            row["activations"] = {"edges": edges, "counts": seen[unit.name].tolist(), "levels": levels}
+            row["activations"] = counts_on_the_grid(seen[unit.name])
         rows.append(row)
     return [row for row in rows if row["weights"] or "activations" in row]
 
@@ -98,8 +96,7 @@ def _weights(model: LanguageModel, unit: Unit, candidate: Candidate) -> dict[str
     rounded = quantize_matrix(unit.name, Dense("fp32", sample), replace(candidate.choice, method="nearest"))
     if not isinstance(rounded, Packed):
         return None
-    found = weight_histogram(sample, rounded, WEIGHT_BINS)
-    return {"edges": found.edges.tolist(), "counts": found.counts.tolist(), "levels": found.levels.tolist()}
+    return weight_histogram(sample, rounded, WEIGHT_BINS).to_dict()
 
 
 def _inputs(model: LanguageModel, shown: Sequence[tuple[Unit, Candidate, float]], window: Tokens) -> Mapping[str, Counts]:

@@ -1,8 +1,8 @@
 """How long each phase of a plan should take on this machine, before it begins: for the bar that shows the time left.
 
-What rounding and writing text take is foretold by calibration/forecast.py, which measures this machine's pace for a second. The
-other phases are so many times one forward pass over their tokens, which it foretells as well; the multiples below were measured
-with `python benchmarks/plans.py --time` on the machine that docs/planning.md names. timeline.py corrects what is left by what
+What rounding and writing text take is foretold by calibration/forecast.py, which measures this machine's pace for a few seconds.
+The other phases are so many times one forward pass over their tokens, which it foretells as well; the multiples below were
+measured with `python benchmarks/plans.py --time` on the machine that its results name. timeline.py corrects what is left by what
 earlier phases took.
 """
 

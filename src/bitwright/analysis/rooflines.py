@@ -7,7 +7,7 @@ ACM 52(4), 2009.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,6 @@ from bitwright.allocation.stand_in import role_shapes
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.plan_types import Plan
 from bitwright.analysis.trial import DEPTH
-from bitwright.core import Scheme
-from bitwright.models.base import Packed
-from bitwright.models.row_blocks import Stacked
 from bitwright.quantization import QuantizedModel
 from bitwright.runtime import activations_of
 
@@ -40,8 +37,7 @@ def of_plan(plan: Plan, costs: DeviceCosts, ceilings: Ceilings) -> dict[str, Any
     works = []
     for unit, candidate in plan.candidates():
         if not unit.looked_up:
-            share = unit.shape[0] / unit.whole[0]  # of the rows: costs are of whole matrices
-            seconds = share * costs.decode_seconds(candidate.choice.scheme, unit.whole, candidate.choice.rotate)
+            seconds = unit.share * costs.decode_seconds(candidate.choice.scheme, unit.whole, candidate.choice.rotate)
             works.append(Work(unit.kind, candidate.bits / 8, 2 * float(np.prod(unit.shape)), seconds))
     return roofline(works, plan.foretold["seconds"], costs.threads, ceilings)
 
@@ -56,28 +52,17 @@ def of_model(model: QuantizedModel, ceilings: Ceilings) -> tuple[dict[str, Any],
     for (role, _), part in model.roles().items():
         if role not in shapes:
             continue
-        share = shapes[role][0] / model.shape(part.name)[0]  # of a tensor that keeps several matrices together
-        for scheme, rotated, rows, size in _stored_as(model, part.name):
-            if not costs.knows(scheme, rotated):
+        whole = model.shape(part.name)[0]
+        share = shapes[role][0] / whole  # of a tensor that keeps several matrices together
+        for line in model.lines(part.name):
+            rotated, rows = line.rotation > 0, line.shape[0] / whole
+            if not costs.knows(line.scheme, rotated):
                 return None
-            seconds = rows * costs.decode_seconds(scheme, shapes[role], rotated)
-            works.append(Work(role, share * size, rows * 2 * float(np.prod(shapes[role])), seconds))
+            seconds = rows * costs.decode_seconds(line.scheme, shapes[role], rotated)
+            works.append(Work(role, share * line.stored_bits / 8, rows * 2 * float(np.prod(shapes[role])), seconds))
     total = sum(work.seconds for work in works) + costs.other_seconds(model.architecture, DEPTH)
     found = roofline(works, total, costs.threads, ceilings)
     return None if found is None else (found, costs.machine)
-
-
-def _stored_as(model: QuantizedModel, name: str) -> Iterator[tuple[Scheme, bool, float, float]]:
-    """(scheme, whether columns are turned, share of the rows, bytes) of each way in which rows of a matrix are stored."""
-    said = model.scheme_of(name)
-    if " + " not in said:
-        yield Scheme.parse(said), model.rotation_of(name) > 0, 1.0, model.stored_bits(name) / 8
-        return
-    stored = model.stored(name)
-    assert isinstance(stored, Stacked)
-    for block in stored.blocks:
-        scheme, rotated = (block.scheme, block.rotation > 0) if isinstance(block, Packed) else (Scheme(block.dtype), False)
-        yield scheme, rotated, block.shape[0] / stored.shape[0], scheme.stored_bits(block.shape) / 8
 
 
 def roofline(works: Iterable[Work], seconds: float, threads: int, ceilings: Ceilings) -> dict[str, Any] | None:

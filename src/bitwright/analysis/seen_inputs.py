@@ -46,8 +46,13 @@ class Seen:
         """As a report's document has it."""
         if self.activations is None:
             return None
-        edges = np.linspace(-LARGEST_CODE, LARGEST_CODE, BINS + 1)
-        return {"edges": edges.tolist(), "counts": self.activations.tolist(), "levels": list(range(-127, 128))}
+        return counts_on_the_grid(self.activations)
+
+
+def counts_on_the_grid(counts: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """(BINS,) counts between the engine's outermost codes, as a report's document has them."""
+    edges, levels = np.linspace(-LARGEST_CODE, LARGEST_CODE, BINS + 1), range(-LARGEST_CODE, LARGEST_CODE + 1)
+    return {"edges": edges.tolist(), "counts": counts.tolist(), "levels": list(levels)}
 
 
 def seen_inputs(model: LanguageModel, quantized: QuantizedModel, windows: Tokens) -> Iterator[Seen]:

@@ -29,7 +29,7 @@ from bitwright.formats.packing import row_bytes
 from bitwright.formats.scales import E4M3, LARGEST_MULTIPLE, SHARED, STORED_DTYPE, load_multiples, load_scale
 from bitwright.formats.table import WHOLE
 from bitwright.models.base import Dense, Packed
-from bitwright.models.row_blocks import block_name, blocks_of, rows_in
+from bitwright.models.row_blocks import block_names, rows_in
 
 MANIFEST_FILE = "manifest.json"
 TENSOR_FILE = "model.safetensors"
@@ -142,7 +142,7 @@ class Manifest:
 
     def blocks(self) -> dict[str, list[str]]:
         """The blocks of rows of each matrix that is stored in some: models/row_blocks.py."""
-        return {name: [block_name(name, rows) for rows in blocks] for name, blocks in blocks_of(self.tensors).items()}
+        return block_names(self.tensors)
 
     def parts(self) -> Parts:
         """Everything the tensor file must hold, in order."""

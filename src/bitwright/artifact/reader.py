@@ -57,7 +57,7 @@ class ArtifactModel:
         return tuple(whole_names(self.manifest.tensors))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        first, *rest = (line.shape for line in self._lines(name))
+        first, *rest = (line.shape for line in self.lines(name))
         return (first[0] + sum(shape[0] for shape in rest), *first[1:])
 
     def stored(self, name: str) -> Packed | Dense:
@@ -76,14 +76,14 @@ class ArtifactModel:
         return self.stored(name).dequantize()
 
     def stored_bits(self, name: str) -> int:
-        return sum(line.stored_bits for line in self._lines(name))
+        return sum(line.stored_bits for line in self.lines(name))
 
     def scheme_of(self, name: str) -> str:
-        return " + ".join(dict.fromkeys(str(line.scheme) for line in self._lines(name)))
+        return " + ".join(dict.fromkeys(str(line.scheme) for line in self.lines(name)))
 
     def rotation_of(self, name: str) -> int:
         """Columns in a block of the Hadamard rotation that the codes are of; 0 for none, or not in all its rows."""
-        return min(line.rotation for line in self._lines(name))
+        return min(line.rotation for line in self.lines(name))
 
     def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
         return self._roles
@@ -123,7 +123,8 @@ class ArtifactModel:
             if (self.path / file).is_file():
                 shutil.copyfile(self.path / file, directory / file)
 
-    def _lines(self, name: str) -> list[StoredTensor]:
+    def lines(self, name: str) -> list[StoredTensor]:
+        """How the blocks of a matrix are stored, or the whole where it has none."""
         return [self._line(block) for block in self._blocks.get(name, [name])]
 
     def _line(self, name: str) -> StoredTensor:

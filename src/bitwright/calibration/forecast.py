@@ -89,7 +89,7 @@ def _storing_seconds(model: LanguageModel, work: Work) -> float:
     nearest = paces.Rounding.of("nearest")
     plain = [nearest.seconds(*shape) for name, shape in shapes.items() if len(shape) == 2 and name not in work.methods]
     weights = sum(int(np.prod(shape)) for shape in shapes.values())
-    return sum(plain) / paces.CORES + weights / paces.reading(model) + work.size_bytes / paces.writing()
+    return sum(plain) / paces.THREADS + weights / paces.reading(model) + work.size_bytes / paces.writing()
 
 
 def _products(model: LanguageModel, tokens: int, walking: Walking) -> float:

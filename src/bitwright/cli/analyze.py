@@ -23,7 +23,7 @@ def analyze(  # noqa: PLR0913 - one parameter an option
     text: Annotated[Path | None, Option("--text", help="UTF-8 text to measure on. [one that comes along]")] = None,
     tokens: Annotated[int, Option("--tokens", least=2, help="Tokens of the text for the whole.")] = 4096,
     probed: Annotated[int, Option("--probed", least=2, help="Of these, tokens for one tensor at a time.")] = 1024,
-    calibration: Annotated[str, Option("--calibration", help="self, a text file, or a data set on the hub.")] = "self",
+    calibration: Annotated[str, Option("--calibration", help="self, a file, or org/name:config:split on the hub.")] = "self",
     output: Annotated[Path | None, Option("-o", "--output", help="Page to write, an .html file.")] = None,
     json_output: Annotated[Path | None, Option("--json-output", help="The same as JSON. [beside the page]")] = None,
     as_json: Json = False,

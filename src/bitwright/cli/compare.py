@@ -39,7 +39,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
     text: Annotated[Path | None, Option("--text", help="UTF-8 text to measure on. [one that comes along]")] = None,
     tokens: Annotated[int, Option("--tokens", least=2, help="Tokens of the text to use, from its beginning.")] = 4096,
     calibration: Annotated[
-        str, Option("--calibration", help="self: text that the model writes; or a text file, or a data set on the hub.")
+        str, Option("--calibration", help="self: text that the model writes; or a file; or org/name:config:split on the hub.")
     ] = "self",
     calibration_tokens: Annotated[int, Option("--calibration-tokens", least=1, help="How much of it is used.")] = 65536,
     output: Annotated[Path | None, Option("-o", "--output", help="Table to write: .json, .csv or .md.")] = None,

@@ -40,7 +40,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     ] = "",
     activations: Annotated[str, Option("--activations", help="Kinds that the plan may take.")] = "int8,int16",
     rotate: Annotated[bool, Option("--rotate/--no-rotate", help="Turn columns before rounding.")] = True,
-    calibration: Annotated[str, Option("--calibration", help="self, a text file, or a data set on the hub.")] = "self",
+    calibration: Annotated[str, Option("--calibration", help="self, a file, or org/name:config:split on the hub.")] = "self",
     text: Annotated[Path | None, Option("--text", help="Text to verify on. [more that the model writes]")] = None,
     threads: Annotated[int | None, Option("--threads", least=1, help="For speed. [the fastest number]")] = None,
     device: Annotated[Path | None, Option("--device", help="Plan for a machine: its device_costs.json. [this one]")] = None,

@@ -18,7 +18,7 @@ from bitwright.formats.uniform import Uniform
 from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed, WithMinimum
 from bitwright.models.rope import inverse_frequencies
-from bitwright.models.row_blocks import Stacked
+from bitwright.models.row_blocks import stored_blocks
 
 BLOCK = 32  # columns that the integer kernels take at a time
 WHOLE = 127  # largest level that they take from a table
@@ -44,9 +44,7 @@ def native_model(model: LanguageModel, context: int) -> tuple[_native.Model, _na
         if role == "head" and tied:
             continue
         if role in LAYER_MATRICES + MODEL_MATRICES:
-            stored = rows_of(model.stored(part.name), part)
-            blocks = stored.blocks if isinstance(stored, Stacked) else (stored,)
-            for number, block in enumerate(blocks):
+            for number, block in enumerate(stored_blocks(rows_of(model.stored(part.name), part))):
                 add_matrix(weights, role, number if role in MODEL_MATRICES else layer, block)
         else:
             vector = rows_of(model.stored(part.name), part).dequantize()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -70,6 +69,12 @@ def rows_in(name: str) -> Rows:
     return block[1]
 
 
+def matrix_of(name: str) -> str:
+    """The matrix that a block of rows belongs to; of all else the name itself."""
+    block = named_rows(name)
+    return name if block is None else block[0]
+
+
 def blocks_of(names: Iterable[str]) -> dict[str, list[Rows]]:
     """Matrix -> the rows of its blocks, in order, of all names that are a block's. Raises `ValueError` where rows are missing,
     or in two blocks.
@@ -87,7 +92,16 @@ def blocks_of(names: Iterable[str]) -> dict[str, list[Rows]]:
     return found
 
 
+def block_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """The same, with the blocks by name."""
+    return {matrix: [block_name(matrix, rows) for rows in blocks] for matrix, blocks in blocks_of(names).items()}
+
+
 def whole_names(names: Iterable[str]) -> list[str]:
     """The names of matrices, each once, in place of those of their blocks."""
-    blocks: Any = (named_rows(name) for name in names)
-    return list(dict.fromkeys(name if block is None else block[0] for name, block in zip(names, blocks, strict=False)))
+    return list(dict.fromkeys(map(matrix_of, names)))
+
+
+def stored_blocks(stored: Packed | Dense) -> tuple[Packed | Dense, ...]:
+    """The blocks of a matrix; of one that has none, itself."""
+    return stored.blocks if isinstance(stored, Stacked) else (stored,)
