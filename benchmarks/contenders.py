@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from bitwright import _native
 from material import artifact_of_twin, gguf_of_twin, peer_of_twin
 from worker import Worker, bitwright_worker, llama_cpp_worker, onnxruntime_worker, openvino_worker
 
 PROMPT, AFTER, STEPS = 512, 16, 128  # tokens
+CEILING_SECONDS = 0.1  # of measuring what the machine allows, for each
 OURS = "Bitwright"
 Start = Callable[[], Worker]
 
@@ -77,6 +79,8 @@ class Contender:
     decode: list[float] = field(default_factory=list)
     weight_bytes: int | None = None
     peak_rss_bytes: int = 0
+    bandwidth: list[float] = field(default_factory=list)  # bytes/s that the machine reads from as many bytes, beside each round
+    peak: list[float] = field(default_factory=list)  # int8 operations/s
 
     def load(self, threads: int) -> None:
         answer = self.worker.ask("load", model=str(self.path), threads=threads, context=PROMPT, activations="int8")
@@ -87,6 +91,13 @@ class Contender:
         answer = self.worker.ask("decode", prompt=tokens[:AFTER], steps=STEPS)
         self.decode.append(STEPS / answer["seconds"])
         self.peak_rss_bytes = answer["peak_rss_bytes"]
+
+    def measure_ceilings(self, threads: int) -> None:
+        """Of this very moment; for a contender of ours alone."""
+        if self.weight_bytes is None:
+            return
+        self.bandwidth.append(_native.read_bandwidth(self.weight_bytes, threads, CEILING_SECONDS))
+        self.peak.append(_native.matrix_peak("int8", threads, CEILING_SECONDS))
 
 
 def file_bytes(model: Path) -> int:

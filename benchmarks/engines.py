@@ -5,13 +5,13 @@
 All engines of a group stay loaded, each in a process of its own, and are measured one after the other, round after
 round, the first of a round being another each time: whatever else the machine does hits all alike. Prefill is 512
 tokens; decode is 128 greedy steps after 16 tokens. Medians over the rounds; a ratio is the median of the rounds' ratios.
-The machine's ceilings are measured after each contest and again at the end, and the highest count.
+What the machine allows is measured beside each of our own speeds, in the same round, and a share is the median of the
+rounds' shares: on a shared machine a ceiling of another minute says nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import statistics
 import tempfile
@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.work import prompt_operations
 from bitwright.models import load
 from contenders import GROUPS, OURS, PROMPT, Contender, file_bytes
@@ -44,8 +43,10 @@ def contest(group: str, threads: int, rounds: int, directory: Path) -> list[Cont
             first = turn % len(contenders)
             for contender in contenders[first:] + contenders[:first]:
                 contender.measure(tokens)
+                contender.measure_ceilings(threads)
     for contender in contenders:
-        del contender.prefill[0], contender.decode[0]
+        for figures in (contender.prefill, contender.decode, contender.bandwidth, contender.peak):
+            del figures[:1]
     return contenders
 
 
@@ -80,21 +81,20 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def measure_ceilings(ceilings: Ceilings, threads: int, working_sets: set[int]) -> None:
-    """Again, whatever is known; the highest figures stay."""
-    ceilings.matrix_ops_per_s("int8", threads, reached=math.inf)
-    for working_set in working_sets:
-        ceilings.read_gb_per_s(working_set, threads, reached=math.inf)
-
-
-def add_fractions(rows: list[dict[str, Any]], ceilings: Ceilings) -> None:
-    """To our own rows, what share of the machine they use."""
-    operations = prompt_operations(load(twin()).architecture, PROMPT) / PROMPT
-    for row in (row for row in rows if row["weight_bytes"]):
-        bandwidth = ceilings.read_gb_per_s(row["weight_bytes"], row["threads"]) * 1e9
-        row["decode_fraction_of_bandwidth"] = row["weight_bytes"] * row["decode_tokens_per_s"] / bandwidth
-        peak = ceilings.matrix_ops_per_s("int8", row["threads"])
-        row["prefill_fraction_of_peak"] = operations * row["prefill_tokens_per_s"] / peak if peak else None
+def fractions(contender: Contender, operations: float) -> dict[str, float | None]:
+    """What share of the machine a row of ours uses, each round's speed against what the machine allowed in that round."""
+    if contender.weight_bytes is None:
+        return {}
+    shares = [
+        contender.weight_bytes * speed / ceiling for speed, ceiling in zip(contender.decode, contender.bandwidth, strict=True)
+    ]
+    of_peak = [operations * speed / peak for speed, peak in zip(contender.prefill, contender.peak, strict=True) if peak]
+    return {
+        "read_gb_per_s": statistics.median(contender.bandwidth) / 1e9,
+        "decode_fraction_of_bandwidth": statistics.median(shares),
+        "int8_operations_per_s": statistics.median(contender.peak),
+        "prefill_fraction_of_peak": statistics.median(of_peak) if of_peak else None,
+    }
 
 
 def main() -> None:
@@ -104,22 +104,18 @@ def main() -> None:
     parser.add_argument("--groups", default="best,avx2", help=f"of {', '.join(GROUPS)}")
     options = parser.parse_args()
 
-    ceilings, loads = Ceilings(), [round(os.getloadavg()[0], 2)]
+    loads = [round(os.getloadavg()[0], 2)]
+    operations = prompt_operations(load(twin()).architecture, PROMPT) / PROMPT
     data: dict[str, Any] = {"circumstances": circumstances(), "command": "python benchmarks/engines.py", "runs": [], "ratios": []}
     data["llama_cpp_build"] = best()
     with tempfile.TemporaryDirectory() as directory:
         for group in options.groups.split(","):
             for threads in map(int, options.threads.split(",")):
                 found = contest(group, threads, options.rounds, Path(directory))
-                working_sets = {one.weight_bytes for one in found if one.weight_bytes}
-                measure_ceilings(ceilings, threads, working_sets)
-                data["runs"] += [row_of(contender, group, threads) for contender in found]
+                data["runs"] += [row_of(one, group, threads) | fractions(one, operations) for one in found]
                 data["ratios"] += [{"group": group, "threads": threads} | each for each in ratios(found)]
                 loads.append(round(os.getloadavg()[0], 2))
-    for threads, working_set in {(row["threads"], row["weight_bytes"]) for row in data["runs"] if row["weight_bytes"]}:
-        measure_ceilings(ceilings, threads, {working_set})
-    add_fractions(data["runs"], ceilings)
-    report(data | {"ceilings": ceilings.figures, "load_averages": loads})
+    report(data | {"load_averages": loads})
 
 
 if __name__ == "__main__":

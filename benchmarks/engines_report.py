@@ -121,7 +121,12 @@ def _percent(fraction: float | None) -> str:
 
 
 def _ceilings(data: Data) -> str:
-    figures = "; ".join(f"{value:.4g} {name}" for name, value in sorted(data["ceilings"].items()))
+    ours = [run for run in data["runs"] if run["weight_bytes"]]
+    read = "; ".join(
+        f"{run['read_gb_per_s']:.1f} GB/s beside {run['kind']}{_suffix(run)} ({run['threads']} thread(s))" for run in ours
+    )
     loads = ", ".join(map(str, data["load_averages"]))
     build = f"llama.cpp's build: {data['llama_cpp_build']}. "
-    return f"{build}Ceilings: {figures}. Load averages before and after each contest: {loads}.\n"
+    peaks = {run["threads"]: run["int8_operations_per_s"] for run in ours}
+    peak = "; ".join(f"{value:.3g} by {threads} thread(s)" for threads, value in peaks.items())
+    return f"{build}Ceilings, medians: {read}; int8 operations/s {peak}. Load averages before and after each contest: {loads}.\n"

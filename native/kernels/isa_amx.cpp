@@ -5,7 +5,8 @@
 
 namespace bitwright {
 
-static constexpr MatrixAttention kAttention = {matrix_row<Avx512>, softmax_row<Avx512>, matrix_panels<Avx512, Amx>};
+static constexpr MatrixAttention kAttention = {matrix_row<Avx512>, softmax_rows<Avx512>, turn_panels<Avx512>, begin_tiles<Amx>,
+                                               Amx::end,           turned_matmul<Amx>};
 
 // AVX-512 with AMX for prompts and attention; a single row's products are read at the speed of memory without it.
 extern const Kernels kKernels_amx;

@@ -136,28 +136,60 @@ inline typename Isa::F lane_hadamard(typename Isa::F v, int block) {
   return v;
 }
 
+// Sums and differences of vectors that are 1, 2, 4 ... apart.
+template <class Isa, int kCount>
+[[gnu::always_inline]] inline void vector_butterflies(typename Isa::F (&v)[kCount]) {
+#pragma GCC unroll 8
+  for (int distance = 1; distance < kCount; distance *= 2)
+#pragma GCC unroll 32
+    for (int i = 0; i < kCount; i++)
+      if ((i & distance) == 0) {
+        const auto low = v[i], high = v[i + distance];
+        v[i] = Isa::add(low, high);
+        v[i + distance] = Isa::sub(low, high);
+      }
+}
+
+constexpr int kHeldVectors = 16;  // of a block, as many as stay in registers
+
+// Blocks of kVectors * 16, up to kHeldVectors: all of a block in registers.
+template <class Isa, int kVectors>
+inline void hadamard_held(const float* x, float factor, float* out) {
+  typename Isa::F v[kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; i++) v[i] = lane_hadamard<Isa>(Isa::load(x + i * kPanelRows), kPanelRows);
+  vector_butterflies<Isa, kVectors>(v);
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; i++) Isa::store(out + i * kPanelRows, Isa::mul(v[i], Isa::set1(factor)));
+}
+
+template <class Isa>
+inline void hadamard_block(const float* x, int vectors, float factor, float* out) {
+  if (vectors == 2) return hadamard_held<Isa, 2>(x, factor, out);
+  if (vectors == 4) return hadamard_held<Isa, 4>(x, factor, out);
+  if (vectors == 8) return hadamard_held<Isa, 8>(x, factor, out);
+  for (int i = 0; i < vectors; i += kHeldVectors)
+    hadamard_held<Isa, kHeldVectors>(x + i * kPanelRows, factor, out + i * kPanelRows);
+  for (int distance = kHeldVectors; distance < vectors; distance *= 2)
+    for (int first = 0; first < vectors; first += 2 * distance)
+      for (int i = first; i < first + distance; i++) {
+        float *low = out + i * kPanelRows, *high = low + distance * kPanelRows;
+        const auto a = Isa::load(low), b = Isa::load(high);
+        Isa::store(low, Isa::add(a, b));
+        Isa::store(high, Isa::sub(a, b));
+      }
+}
+
 template <class Isa>
 void hadamard(const float* x, int columns, int block, float* out) {
-  const auto factor = Isa::set1(1.0f / __builtin_sqrtf(static_cast<float>(block)));
+  const float factor = 1.0f / __builtin_sqrtf(static_cast<float>(block));
   if (block <= kPanelRows) {
     for_each_vector<Isa>(x, columns, 0.0f, [&](int i, auto v, int count) {
-      write_lanes<Isa>(out + i, Isa::mul(lane_hadamard<Isa>(v, block), factor), count, false);
+      write_lanes<Isa>(out + i, Isa::mul(lane_hadamard<Isa>(v, block), Isa::set1(factor)), count, false);
     });
     return;
   }
-  const int vectors = block / kPanelRows;  // and no tail
-  for (int k = 0; k < columns; k += block) {
-    typename Isa::F v[bitwright::kLargestHadamard / kPanelRows];
-    for (int i = 0; i < vectors; i++) v[i] = lane_hadamard<Isa>(Isa::load(x + k + i * kPanelRows), kPanelRows);
-    for (int distance = 1; distance < vectors; distance *= 2)
-      for (int i = 0; i < vectors; i++)
-        if ((i & distance) == 0) {
-          const auto low = v[i], high = v[i + distance];
-          v[i] = Isa::add(low, high);
-          v[i + distance] = Isa::sub(low, high);
-        }
-    for (int i = 0; i < vectors; i++) Isa::store(out + k + i * kPanelRows, Isa::mul(v[i], factor));
-  }
+  for (int k = 0; k < columns; k += block) hadamard_block<Isa>(x + k, block / kPanelRows, factor, out + k);  // and no tail
 }
 
 }  // namespace

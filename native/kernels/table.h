@@ -41,6 +41,7 @@ constexpr bitwright::Kernels make_table() {
       .to_fp16 = to_fp16<Isa>,
       .rotate_pairs = rotate_pairs<Isa>,
       .scale = scale<Isa>,
+      .add_scaled = add_scaled<Isa>,
       .expected_gap = expected_gap<Isa>,
       .encode_group = encode_group<Isa>,
       .squared_error = squared_error<Isa>,

@@ -2,11 +2,13 @@
 // bf16, with float sums. Rows that the unit reads are packed as [tile of 16 rows][32 columns a step][row][32].
 //
 // Keys (16 positions a panel) and values (16 channels a panel) lie as [column][16 lanes]; the unit wants pairs of columns
-// side by side in each lane. A panel is turned once and serves all rows. A row's result does not depend on the others, and
+// side by side in each lane. Panels are turned once and serve all rows. A row's result does not depend on the others, and
 // columns behind the last count as zero.
 #pragma once
 
+#include <array>
 #include <cstring>
+#include <limits>
 
 #include "bitwright/kernels.h"
 #include "dense.h"
@@ -16,63 +18,114 @@
 namespace {
 
 using bitwright::kMatrixStep;
+using bitwright::matrix_steps;
 
 constexpr int kPair = 2 * kPanelRows;  // entries of two columns
 constexpr size_t kStepEntries = static_cast<size_t>(kTileRows) * kMatrixStep;
 
-inline int matrix_steps(int columns) { return (columns + kMatrixStep - 1) / kMatrixStep; }
-
-// Calls write(out, k) for each 16 columns of a row, up to a whole number of steps.
-template <class Write>
-inline void for_row(int columns, int row, uint16_t* out, Write write) {
-  const int steps = matrix_steps(columns);
-  out += static_cast<size_t>(row / kTileRows) * steps * kStepEntries + row % kTileRows * kMatrixStep;
-  for (int s = 0; s < steps; s++, out += kStepEntries)
-    for (int half = 0; half < kMatrixStep; half += kPanelRows) write(out + half, s * kMatrixStep + half);
-}
-
-// 16 entries of x from k on, those outside of [low, high) being `fill`.
-template <class Isa>
-inline typename Isa::F load_between(const float* x, int k, int low, int high, float fill) {
-  if (k >= low && k + kPanelRows <= high) return Isa::load(x + k);
-  float lanes[kPanelRows];
-  for (int i = 0; i < kPanelRows; i++) lanes[i] = k + i >= low && k + i < high ? x[k + i] : fill;
-  return Isa::load(lanes);
+// Where row `row` of packed rows with so many steps begins; its steps are kStepEntries apart.
+inline uint16_t* row_of(uint16_t* out, int row, int steps) {
+  return out + static_cast<size_t>(row / kTileRows) * steps * kStepEntries + row % kTileRows * kMatrixStep;
 }
 
 template <class Isa>
 void matrix_row(const float* x, int columns, int row, uint16_t* out) {
-  for_row(columns, row, out, [&](uint16_t* to, int k) { Isa::store_bf16(to, load_between<Isa>(x, k, 0, columns, 0.0f)); });
+  const int steps = matrix_steps(columns);
+  out = row_of(out, row, steps);
+  for (int k = 0; k < steps * kMatrixStep; k += kPanelRows) {
+    uint16_t* to = out + k / kMatrixStep * kStepEntries + k % kMatrixStep;
+    const int count = columns - k;
+    Isa::store_bf16(to, count >= kPanelRows ? Isa::load(x + k) : load_tail<Isa>(x + k, count, 0.0f));
+  }
+}
+
+// Lanes that stand for the entries [low, high) of those from k on hold `inside`, the others `outside`.
+template <class Isa, class Edge>
+inline typename Isa::F between(int k, int low, int high) {
+  const auto within = [](int lane) { return lane < 0 ? 0 : lane > kPanelRows ? kPanelRows : lane; };
+  const auto from = Isa::load(Edge::kLanes + kPanelRows - within(low - k));
+  return Isa::min(from, Isa::load(Edge::kLanes + 2 * kPanelRows - within(high - k)));
+}
+
+// 16 lanes outside, 16 inside, 16 outside.
+template <float kOutside, float kInside>
+struct Edge {
+  static constexpr auto kTable = [] {
+    std::array<float, 3 * kPanelRows> lanes;
+    for (int i = 0; i < 3 * kPanelRows; i++) lanes[i] = i / kPanelRows == 1 ? kInside : kOutside;
+    return lanes;
+  }();
+  static constexpr const float* kLanes = kTable.data();
+};
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+using Bound = Edge<-kInfinity, kInfinity>;  // the smaller of an entry and this is no entry that counts, outside
+using Mask = Edge<0.0f, 1.0f>;
+
+// Entries of x from k on, minus infinity outside of [low, high).
+template <class Isa>
+inline typename Isa::F load_between(const float* x, int k, int low, int high) {
+  const auto entries = Isa::load(x + k);
+  return k >= low && k + kPanelRows <= high ? entries : Isa::min(entries, between<Isa, Bound>(k, low, high));
 }
 
 // exp(x - shift) for x <= shift, to a share of what rounding to bf16 changes.
 template <class Isa>
 inline typename Isa::F exp_roughly(typename Isa::F x, float shift) {
   if constexpr (requires { Isa::exp2_rough(x); }) {
-    constexpr float kLog2E = 1.44269504f, kLeast = -126.0f;
+    constexpr float kLog2E = 1.44269504f, kLeast = -120.0f;  // far from numbers too small to be normal, which are slow
     return Isa::exp2_rough(Isa::max(Isa::fma(x, Isa::set1(kLog2E), Isa::set1(-shift * kLog2E)), Isa::set1(kLeast)));
   } else {
     return exp_of<Isa>(Isa::sub(x, Isa::set1(shift)));
   }
 }
 
+// The largest of a row's entries: two at a time, since each maximum waits for the one before.
 template <class Isa>
-float softmax_row(const float* x, int low, int high, int columns, float shift, int row, uint16_t* out) {
-  auto total = Isa::set1(0.0f);
-  for_row(columns, row, out, [&](uint16_t* to, int k) {
-    auto weight = Isa::set1(0.0f);
-    if (k + kPanelRows > low && k < high) {
-      weight = exp_roughly<Isa>(load_between<Isa>(x, k, low, high, shift), shift);
-      if (k < low || k + kPanelRows > high) {
-        float lanes[kPanelRows];
-        Isa::store(lanes, weight);
-        weight = load_between<Isa>(lanes, 0, low - k, high - k, 0.0f);
-      }
-      total = Isa::add(total, weight);
-    }
+inline float largest_between(const float* x, int low, int high) {
+  auto even = Isa::set1(-kInfinity), odd = even;
+  for (int k = low / kPair * kPair; k < high; k += kPair) {
+    even = Isa::max(even, load_between<Isa>(x, k, low, high));
+    odd = Isa::max(odd, load_between<Isa>(x, k + kPanelRows, low, high));
+  }
+  return Isa::highest(Isa::max(even, odd));
+}
+
+// exp(x - peak) of a row as bf16; returns the sum.
+template <class Isa>
+inline float weigh_row(const float* x, int low, int high, float peak, int steps, uint16_t* out) {
+  auto even = Isa::set1(0.0f), odd = even;
+  const auto weigh = [&](uint16_t* to, int k, auto& total) {
+    auto weight = exp_roughly<Isa>(load_between<Isa>(x, k, low, high), peak);
+    if (k < low || k + kPanelRows > high) weight = Isa::mul(weight, between<Isa, Mask>(k, low, high));
+    total = Isa::add(total, weight);
     Isa::store_bf16(to, weight);
-  });
-  return Isa::sum(total);
+  };
+  for (int s = 0; s < steps; s++, out += kStepEntries) {
+    const int k = s * kMatrixStep;
+    if (k >= high || k + kMatrixStep <= low) {
+      std::memset(out, 0, kMatrixStep * sizeof(uint16_t));
+      continue;
+    }
+    weigh(out, k, even);
+    weigh(out + kPanelRows, k + kPanelRows, odd);
+  }
+  return Isa::sum(Isa::add(even, odd));
+}
+
+// Peaks first, of all rows, so that no row's exponentials wait for its own.
+template <class Isa>
+void softmax_rows(const float* scores, int columns, bitwright::SoftmaxRow* rows, int count, uint16_t* out) {
+  using bitwright::kAttentionSpan;
+  for (int row = 0; row < count; row++)
+    rows[row].peak = largest_between<Isa>(scores + static_cast<size_t>(row) * kAttentionSpan, rows[row].low, rows[row].high);
+  const int steps = matrix_steps(columns);
+  for (int row = 0; row < count; row++) {
+    bitwright::SoftmaxRow& at = rows[row];
+    if (at.low >= at.high) at.peak = 0.0f;
+    at.total = weigh_row<Isa>(scores + static_cast<size_t>(row) * kAttentionSpan, at.low, at.high, at.peak, steps,
+                              row_of(out, row, steps));
+    if (at.low >= at.high) at.peak = -kInfinity;
+  }
 }
 
 // The first `columns` of a panel in half precision as pairs of bf16, up to a whole number of steps.
@@ -86,35 +139,59 @@ inline void turn_panel(const uint16_t* panel, int columns, uint16_t* out) {
   if (k < padded) std::memset(out, 0, static_cast<size_t>(padded - k) * kPanelRows * sizeof(uint16_t));
 }
 
-// out[row][lane] of one turned panel; rows up to a multiple of 16 are written.
-template <class Tiles>
-inline void panel_products(const uint16_t* rows, const uint16_t* panel, int count, int steps, Output out) {
-  const int tiles = (count + kTileRows - 1) / kTileRows;
-  const size_t stride = out.stride * sizeof(float);
-  for (int first = 0; first < tiles; first += 4) {
-    const int together = tiles - first < 4 ? tiles - first : 4;
-    for_tiles(together, []<int kTile>() { Tiles::template clear<kTile>(); });
-    for (int s = 0; s < steps; s++) {
-      Tiles::template load<kB>(panel + s * kStepEntries, kTileBytes);
-      for_tiles(together, [&]<int kTile>() {
-        Tiles::template load<kA + kTile % 2>(rows + (static_cast<size_t>(first + kTile) * steps + s) * kStepEntries, kTileBytes);
-        Tiles::template multiply_bf16<kTile, kA + kTile % 2, kB>();
-      });
-    }
-    for_tiles(together,
-              [&]<int kTile>() { Tiles::template store<kTile>(out.values + (first + kTile) * kTileRows * out.stride, stride); });
+template <class Isa>
+void turn_panels(const bitwright::HalfPanels& w, uint16_t* out) {
+  Ahead ahead(w.ahead.begin, w.ahead.bytes, w.count);
+  for (int p = 0; p < w.count; p++, out += matrix_steps(w.columns) * kStepEntries) {
+    ahead.step();
+    turn_panel<Isa>(w.values + p * w.stride, w.columns, out);
   }
 }
 
-template <class Isa, class Tiles>
-void matrix_panels(const bitwright::HalfPanels& w, const uint16_t* rows, int count, Output out, uint16_t* scratch) {
-  const int steps = matrix_steps(w.columns);
-  Tiles::begin(TileShapes(count < kTileRows ? count : kTileRows, kTileBytes));
-  for (int p = 0; p < w.count; p++, out.values += kPanelRows) {
-    turn_panel<Isa>(w.values + p * w.stride, w.columns, scratch);
-    panel_products<Tiles>(rows, scratch, count, steps, out);
+// Two tiles of rows times two panels, or one of either.
+template <class Tiles, int kTiles, int kPanels>
+inline void pair_span(const uint16_t* rows, size_t next_tile, const uint16_t* panel, size_t next_panel, int steps, float* out,
+                      ptrdiff_t stride) {
+  for_tiles(kTiles * kPanels, []<int kTile>() { Tiles::template clear<kTile>(); });
+  for (int s = 0; s < steps; s++, rows += kStepEntries, panel += kStepEntries) {
+    Tiles::template load<kB>(panel, kTileBytes);
+    Tiles::template load<kA>(rows, kTileBytes);
+    Tiles::template multiply_bf16<0, kA, kB>();
+    if constexpr (kPanels == 2) {
+      Tiles::template load<kB + 1>(panel + next_panel, kTileBytes);
+      Tiles::template multiply_bf16<1, kA, kB + 1>();
+    }
+    if constexpr (kTiles == 2) {
+      Tiles::template load<kA + 1>(rows + next_tile, kTileBytes);
+      Tiles::template multiply_bf16<kPanels, kA + 1, kB>();
+      if constexpr (kPanels == 2) Tiles::template multiply_bf16<3, kA + 1, kB + 1>();
+    }
   }
-  Tiles::end();
+  for_tiles(kTiles * kPanels, [&]<int kTile>() {
+    float* to = out + kTile / kPanels * kTileRows * stride + kTile % kPanels * kPanelRows;
+    Tiles::template store<kTile>(to, stride * sizeof(float));
+  });
+}
+
+template <class Tiles>
+void turned_matmul(const bitwright::TurnedPanels& w, const uint16_t* rows, int count, int steps, Output out) {
+  const size_t next_tile = steps * kStepEntries;
+  for (int row = 0; row < count; row += 2 * kTileRows, rows += 2 * next_tile) {
+    const bool two = count - row > kTileRows;
+    for (int p = 0; p < w.count; p += 2) {
+      float* to = out.values + row * out.stride + p * kPanelRows;
+      const uint16_t* panel = w.entries + p * w.stride;
+      const auto span = p + 1 == w.count ? two ? pair_span<Tiles, 2, 1> : pair_span<Tiles, 1, 1>
+                        : two            ? pair_span<Tiles, 2, 2>
+                                         : pair_span<Tiles, 1, 2>;
+      span(rows, next_tile, panel, w.stride, steps, to, out.stride);
+    }
+  }
+}
+
+template <class Tiles>
+void begin_tiles(int count) {
+  Tiles::begin(TileShapes(count < kTileRows ? count : kTileRows, kTileBytes));
 }
 
 }  // namespace

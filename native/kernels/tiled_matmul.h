@@ -37,40 +37,39 @@ inline const uint8_t* tiled_levels(const QuantizedPanels& w, int p, uint8_t* scr
   return scratch;
 }
 
-// What is read next, asked for from memory a few lines at a time while the unit is at work.
-class Ahead {
- public:
-  Ahead(const uint8_t* begin, size_t bytes, int visits)
-      : next_(begin), end_(begin + bytes), stride_((bytes / static_cast<size_t>(visits) / kLine + 1) * kLine) {}
-  void step() {
-    const uint8_t* to = next_ + stride_ < end_ ? next_ + stride_ : end_;
-    for (; next_ < to; next_ += kLine) __builtin_prefetch(next_, 0, 2);
-  }
+constexpr int kSpanRows = 2 * kTileRows;
 
- private:
-  static constexpr size_t kLine = 64;
-  const uint8_t *next_, *end_;
-  size_t stride_;
-};
-
-// One panel's products with one tile of rows: sums leave the integers. Rows are written as whole tiles where they are.
-template <class Isa, bool kZeros, bool kAccumulate>
-inline void write_tile(const SpreadPanel& w, const int32_t* sums, const QuantizedRows& x, int first_row, Output out) {
+// Sums of a span, [tile of rows][panel], leave the integers.
+template <class Isa, int kPanels, bool kZeros, bool kAccumulate>
+inline void write_span(const SpreadPanel* w, const QuantizedRows& x, int first_row, const int32_t (*sums)[kTileSums], float* out,
+                       ptrdiff_t stride) {
   const int32_t* negated = x.negated_totals + first_row;
   const float* scales = x.scales + first_row;
-  const auto scale = Isa::load(w.scales), zero = kZeros ? Isa::load(w.zeros) : scale;
-  const auto write = [&](int t, int lanes) {
-    const auto sum = Isa::load_int(sums + t * kTileLanes);
-    const auto exact = kZeros ? Isa::fma(zero, Isa::set1(static_cast<float>(negated[t])), Isa::to_float(sum))
-                              : Isa::to_float(Isa::add_int(sum, Isa::broadcast(negated[t] * w.middle)));
-    write_lanes<Isa>(out.values + t * out.stride, Isa::mul(Isa::mul(exact, scale), Isa::set1(scales[t])), lanes, kAccumulate);
+  alignas(64) int32_t corrections[kSpanRows];
+  typename Isa::F scale[kPanels], zero[kPanels];
+  for (int p = 0; p < kPanels; p++) scale[p] = Isa::load(w[p].scales), zero[p] = kZeros ? Isa::load(w[p].zeros) : scale[p];
+  const auto middle = Isa::broadcast(w->middle);
+  for (int t = 0; t < kSpanRows && !kZeros; t += kPanelRows)
+    Isa::store_int(corrections + t, Isa::mul_int(Isa::load_int(negated + t), middle));
+  const bool whole = w[kPanels - 1].rows >= kPanelRows;
+  const auto write = [&](int row, const int32_t* tile, bool full, float* to) {
+    const auto row_scale = Isa::set1(scales[row]);
+    for (int p = 0; p < kPanels; p++) {
+      const auto sum = Isa::load_int(tile + p * kTileSums);
+      const auto exact = kZeros ? Isa::fma(zero[p], Isa::set1(static_cast<float>(negated[row])), Isa::to_float(sum))
+                                : Isa::to_float(Isa::add_int(sum, Isa::broadcast(corrections[row])));
+      const auto product = Isa::mul(Isa::mul(exact, scale[p]), row_scale);
+      write_lanes<Isa>(to + p * kPanelRows, product, full ? kPanelRows : w[p].rows, kAccumulate);
+    }
   };
-  const int count = x.rows - first_row;
-  if (count >= kTileRows && w.rows >= kPanelRows) {
-#pragma GCC unroll 16
-    for (int t = 0; t < kTileRows; t++) write(t, kPanelRows);
-  } else {
-    for (int t = 0; t < kTileRows && t < count; t++) write(t, w.rows);
+  const int rows = x.rows - first_row < kSpanRows ? x.rows - first_row : kSpanRows;
+  for (int first = 0; first < rows; first += kTileRows, sums += kPanels, out += kTileRows * stride) {
+    if (whole && rows - first >= kTileRows) {
+#pragma GCC unroll 4
+      for (int t = 0; t < kTileRows; t++) write(first + t, *sums + t * kTileLanes, true, out + t * stride);
+    } else {
+      for (int t = 0; t < kTileRows && first + t < rows; t++) write(first + t, *sums + t * kTileLanes, false, out + t * stride);
+    }
   }
 }
 
@@ -99,24 +98,20 @@ inline void row_span(const SpreadPanel* w, const QuantizedRows& x, int first_row
   }
   alignas(64) int32_t sums[kTiles * kPanels][kTileSums];
   for_tiles(kTiles * kPanels, [&]<int kTile>() { Tiles::template store<kTile>(sums[kTile], kTileBytes); });
-  for (int i = 0; i < kTiles * kPanels; i++) {
-    const int p = i % kPanels, row = first_row + i / kPanels * kTileRows;
-    const Output to{out.values + row * out.stride + p * kPanelRows, out.stride, out.accumulate};
-    if (w[p].zeros != nullptr)
-      out.accumulate ? write_tile<Isa, true, true>(w[p], sums[i], x, row, to)
-                     : write_tile<Isa, true, false>(w[p], sums[i], x, row, to);
-    else
-      out.accumulate ? write_tile<Isa, false, true>(w[p], sums[i], x, row, to)
-                     : write_tile<Isa, false, false>(w[p], sums[i], x, row, to);
-  }
+  float* to = out.values + first_row * out.stride;
+  if (w->zeros != nullptr)
+    out.accumulate ? write_span<Isa, kPanels, true, true>(w, x, first_row, sums, to, out.stride)
+                   : write_span<Isa, kPanels, true, false>(w, x, first_row, sums, to, out.stride);
+  else
+    out.accumulate ? write_span<Isa, kPanels, false, true>(w, x, first_row, sums, to, out.stride)
+                   : write_span<Isa, kPanels, false, false>(w, x, first_row, sums, to, out.stride);
 }
 
 template <class Isa, class Tiles, int kPanels>
 inline void multiply_by_row(const SpreadPanel* w, const QuantizedRows& x, Output out) {
-  constexpr int kRows = 2 * kTileRows;
-  const int spans = (x.rows + kRows - 1) / kRows, steps = (x.blocks + kStepBlocks - 1) / kStepBlocks;
+  const int spans = (x.rows + kSpanRows - 1) / kSpanRows, steps = (x.blocks + kStepBlocks - 1) / kStepBlocks;
   Ahead ahead(w[kPanels - 1].next, 2 * w[0].next_bytes, spans * steps);
-  for (int row = 0; row < x.rows; row += kRows) {
+  for (int row = 0; row < x.rows; row += kSpanRows) {
     if (x.rows - row > kTileRows)
       row_span<Isa, Tiles, 2, kPanels>(w, x, row, out, ahead);
     else

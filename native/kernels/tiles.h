@@ -118,6 +118,22 @@ struct EmulatedTiles {
   }
 };
 
+// What is read next, asked for from memory a few lines at a time while the unit is at work.
+class Ahead {
+ public:
+  Ahead(const uint8_t* begin, size_t bytes, int visits)
+      : next_(begin), end_(begin + bytes), stride_((bytes / static_cast<size_t>(visits) / kLine + 1) * kLine) {}
+  void step() {
+    const uint8_t* to = next_ + stride_ < end_ ? next_ + stride_ : end_;
+    for (; next_ < to; next_ += kLine) __builtin_prefetch(next_, 0, 2);
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  const uint8_t *next_, *end_;
+  size_t stride_;
+};
+
 // Runs visit<t>() for each of the first `count` of four tiles.
 template <class Visit>
 inline void for_tiles(int count, Visit visit) {

@@ -154,6 +154,12 @@ void scale(float* x, int n, float factor) {
                        [&](int i, auto v, int count) { write_lanes<Isa>(x + i, Isa::mul(v, Isa::set1(factor)), count, false); });
 }
 
+template <class Isa>
+void add_scaled(const float* x, int n, float factor, float* out) {
+  for_each_vector<Isa>(x, n, 0.0f,
+                       [&](int i, auto v, int count) { write_lanes<Isa>(out + i, Isa::mul(v, Isa::set1(factor)), count, true); });
+}
+
 // Float sums of short spans, added in double: a vocabulary has up to 260k entries.
 template <class Visit>
 inline double sum_spans(int n, Visit visit) {

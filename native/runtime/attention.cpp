@@ -16,10 +16,10 @@ namespace bitwright {
 
 namespace {
 
-constexpr int kFewTokens = 8;        // of a piece whose spans are shared out
-constexpr int kWriteGroup = 8;       // positions that must be written by one thread: see KvCache::write
-constexpr int kMergedTogether = 16;  // spans whose weights are computed at once
-constexpr int kLine = 64;            // bytes that memory gives at once
+constexpr int kFewTokens = 8;                // of a piece whose spans are shared out
+constexpr int kWriteGroup = 8;               // positions that must be written by one thread: see KvCache::write
+constexpr int kMergedTogether = kPanelRows;  // spans whose weights are computed at once
+constexpr int kLine = 64;                    // bytes that memory gives at once
 
 void fetch(MemoryRange range) {
   for (size_t at = 0; at < range.bytes; at += kLine) __builtin_prefetch(range.begin + at, 0, 2);
@@ -215,10 +215,11 @@ const float* Session::attended(int row, const Layer& layer, float* line) const {
 void Session::merge(const QueryTile& tile, int row, const float* partials, const Layer& layer, float* out) const {
   const int dim = model_->head_dim, wide = wide_head(), token = tile.row + row / tile.heads;
   const Interval spans{visible_from(token, layer) / kAttentionSpan, positions_[token] / kAttentionSpan + 1};
-  const auto partial = [&](int span) { return partials + (static_cast<size_t>(span) * tile.rows() + row) * partial_stride(); };
+  const auto partial = [&](int span) { return partials + span * partials_size(tile) + row * partial_stride(); };
   if (spans.end - spans.begin == 1) {
     const float* sums = partial(spans.begin);
-    for (int channel = 0; channel < dim; channel++) out[channel] = sums[channel] * (1.0f / sums[wide + 1]);
+    std::memcpy(out, sums, dim * sizeof(float));
+    kernels_.scale(out, dim, 1.0f / sums[wide + 1]);
     if (cache(tile).transformed()) turn_head(kernels_, out, dim);
     return;
   }
@@ -228,51 +229,96 @@ void Session::merge(const QueryTile& tile, int row, const float* partials, const
   for (int base = spans.begin; base < spans.end; base += kMergedTogether) {
     const int count = std::min(kMergedTogether, spans.end - base);
     float weights[kMergedTogether];
-    for (int i = 0; i < count; i++) weights[i] = partial(base + i)[wide];
-    kernels_.exp_shifted(weights, count, peak);
+    for (int i = 0; i < kMergedTogether; i++) weights[i] = i < count ? partial(base + i)[wide] : peak;
+    kernels_.exp_shifted(weights, kMergedTogether, peak);
     for (int i = 0; i < count; i++) {
       const float* sums = partial(base + i);
       total += weights[i] * sums[wide + 1];
-      for (int channel = 0; channel < dim; channel++) out[channel] += weights[i] * sums[channel];
+      kernels_.add_scaled(sums, dim, weights[i], out);
     }
   }
   kernels_.scale(out, dim, 1.0f / total);
   if (cache(tile).transformed()) turn_head(kernels_, out, dim);
 }
 
-// `partial` takes (rows of the tile, partial_stride).
+// `partial` takes partials_size(tile).
 void Session::attend_span(int thread, int index, int at, int span, float* partial) {
   Scratch& scratch = scratch_[thread];
-  const Layer& layer = model_->layers[index];
   const QueryTile& tile = tiles_[at];
-  const int base = span * kAttentionSpan, wide = wide_head();
-  const bool matrix = on_matrix(cache(tile));
+  if (on_matrix(cache(tile))) return attend_on_matrix(scratch, index, tile, span, partial);
+  const Layer& layer = model_->layers[index];
+  const int count = std::min(kAttentionSpan, positions_[tile.row + tile.tokens - 1] + 1 - span * kAttentionSpan);
   // A third of what comes next is asked for beside the keys, a third beside the softmax, the rest beside the values.
   const size_t burst = scratch.ahead.bytes / 3 / (2 * tile.rows());
-  const int count = std::min(kAttentionSpan, positions_[tile.row + tile.tokens - 1] + 1 - base);
-  score(scratch, index, at, span, {std::max(0, visible_from(tile.row, layer) - base), count});
+  score(scratch, index, at, span, {seen(tile, 0, span, layer).begin, count});
   for (int row = 0; row < tile.rows(); row++) {
     fetch(scratch.take_ahead(burst));
-    const int token = tile.row + row / tile.heads;
-    const int low = std::clamp(visible_from(token, layer) - base, 0, count);
-    const int high = std::clamp(positions_[token] + 1 - base, 0, count);
+    const auto [low, high] = seen(tile, row, span, layer);
     float* x = scratch.scores.data() + static_cast<size_t>(row) * kAttentionSpan;
-    float *peak = partial + static_cast<size_t>(row) * partial_stride() + wide, *total = peak + 1;
+    float *peak = partial + static_cast<size_t>(row) * partial_stride() + wide_head(), *total = peak + 1;
     *peak = -std::numeric_limits<float>::infinity(), *total = 0.0f;
     if (low < high) {
       if (model_->attention_softcap > 0) kernels_.softcap(x + low, high - low, model_->attention_softcap);
       *peak = kernels_.maximum(x + low, high - low);
       fetch(scratch.take_ahead(burst));
-      if (!matrix) *total = kernels_.exp_shifted(x + low, high - low, *peak);
-    }
-    if (matrix) {
-      *total = kernels_.attention->softmax_row(x, low, high, count, *peak, row, scratch.weights.as<uint16_t>());
-      continue;
+      *total = kernels_.exp_shifted(x + low, high - low, *peak);
     }
     std::fill(x, x + low, 0.0f);
     std::fill(x + std::max(low, high), x + count, 0.0f);
   }
   weigh(scratch, index, at, span, count, partial);
+}
+
+// Positions of a span that a row of the tile sees, from the span's first on.
+Session::Interval Session::seen(const QueryTile& tile, int row, int span, const Layer& layer) const {
+  const int token = tile.row + row / tile.heads, base = span * kAttentionSpan;
+  return {std::clamp(visible_from(token, layer) - base, 0, kAttentionSpan),
+          std::clamp(positions_[token] + 1 - base, 0, kAttentionSpan)};
+}
+
+// A span's keys and values are turned once; then a few rows at a time, whose scores and weights stay in the nearest cache.
+void Session::attend_on_matrix(Scratch& scratch, int index, const QueryTile& tile, int span, float* partial) {
+  const MatrixAttention& unit = *kernels_.attention;
+  const Layer& layer = model_->layers[index];
+  const KvCache& cached = cache(tile);
+  const int dim = model_->head_dim, wide = wide_head(), stride = partial_stride(), key_steps = matrix_steps(dim);
+  const int begin = seen(tile, 0, span, layer).begin / kPanelRows, end = seen(tile, tile.rows() - 1, span, layer).end;
+  const auto halves = [](const uint8_t* bytes) { return reinterpret_cast<const uint16_t*>(bytes); };
+  const size_t key_stride = matrix_entries(kPanelRows, dim), value_stride = matrix_entries(kPanelRows, end);
+  auto *keys = scratch.keys.as<uint16_t>(), *values = scratch.values.as<uint16_t>();
+  unit.turn(
+      {halves(cached.keys(index, tile.kv_head, span) + cached.key_bytes(begin * kPanelRows)), cached.key_bytes(kPanelRows) / 2,
+       dim, (end + kPanelRows - 1) / kPanelRows - begin, scratch.take_ahead(scratch.ahead.bytes / 2)},
+      keys);
+  unit.turn(
+      {halves(cached.values(index, tile.kv_head, span)), cached.value_panel_bytes() / 2, end, wide / kPanelRows, scratch.ahead},
+      values);
+  float* scores = scratch.scores.data();
+  auto* weights = scratch.weights.as<uint16_t>();
+  unit.begin(tile.rows());
+  for (int first = 0; first < tile.rows(); first += kMatrixTogether) {
+    const int rows = std::min(kMatrixTogether, tile.rows() - first);
+    const int low = seen(tile, first, span, layer).begin / kPanelRows, high = seen(tile, first + rows - 1, span, layer).end;
+    if (high == 0) continue;  // a span behind these rows, which none of them asks for
+    unit.matmul({keys + (low - begin) * key_stride, key_stride, (high + kPanelRows - 1) / kPanelRows - low},
+                matrix_queries(tile) + matrix_entries(first, dim), rows, key_steps,
+                {scores + low * kPanelRows, kAttentionSpan, false});
+    SoftmaxRow softmax[kMatrixTogether];
+    for (int row = 0; row < rows; row++) {
+      const auto [from, to] = seen(tile, first + row, span, layer);
+      softmax[row] = {from, to, 0.0f, 0.0f};
+      float* x = scores + static_cast<size_t>(row) * kAttentionSpan;
+      if (model_->attention_softcap > 0 && from < to) kernels_.softcap(x + from, to - from, model_->attention_softcap);
+    }
+    unit.softmax(scores, high, softmax, rows, weights);
+    for (int row = 0; row < rows; row++) {
+      float* sums = partial + static_cast<size_t>(first + row) * stride + wide;
+      sums[0] = softmax[row].peak, sums[1] = softmax[row].total;
+    }
+    unit.matmul({values, value_stride, wide / kPanelRows}, weights, rows, matrix_steps(high),
+                {partial + static_cast<size_t>(first) * stride, stride, false});
+  }
+  unit.end();
 }
 
 // Scores of the tile's queries with the keys at the given positions of a span: scores[row][position].
@@ -283,13 +329,6 @@ void Session::score(Scratch& scratch, int index, int at, int span, Interval posi
   const uint8_t* keys = cached.keys(index, tile.kv_head, span);
   const int first = positions.begin / kPanelRows * kPanelRows;
   const int panels = (positions.end - first + kPanelRows - 1) / kPanelRows;
-  if (on_matrix(cached)) {
-    const HalfPanels half{reinterpret_cast<const uint16_t*>(keys + cached.key_bytes(first)), cached.key_bytes(kPanelRows) / 2,
-                          model_->head_dim, panels};
-    kernels_.attention->panels(half, matrix_queries(tile), tile.rows(), {scores + first, kAttentionSpan, false},
-                               scratch.turned.as<uint16_t>());
-    return;
-  }
   if (cached.coded()) {
     const CachedRows queries = query_codes(tile);
     kernels_.cached_panels(
@@ -311,16 +350,6 @@ void Session::weigh(Scratch& scratch, int index, int at, int span, int count, fl
   const uint8_t* values = cached.values(index, tile.kv_head, span);
   const int panels = wide_head() / kPanelRows;
   float* scores = scratch.scores.data();
-  if (on_matrix(cached)) {
-    const int wide = wide_head();
-    const auto* weights = scratch.weights.as<uint16_t>();
-    const HalfPanels half{reinterpret_cast<const uint16_t*>(values), cached.value_panel_bytes() / 2, count, panels};
-    kernels_.attention->panels(half, weights, tile.rows(), {scratch.sums.data(), wide, false}, scratch.turned.as<uint16_t>());
-    for (int row = 0; row < tile.rows(); row++)
-      std::copy_n(scratch.sums.data() + static_cast<size_t>(row) * wide, wide,
-                  sums + static_cast<size_t>(row) * partial_stride());
-    return;
-  }
   if (!cached.coded()) {
     for (int panel = 0; panel < panels; panel++)
       kernels_.dense_panel(cached.dense_type(), values + panel * cached.value_panel_bytes(), count, {scores, 1, true},

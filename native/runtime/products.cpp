@@ -1,6 +1,7 @@
 #include "products.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace bitwright {
 
@@ -34,6 +35,12 @@ Session::Wanted Session::wanted(std::span<const Product> products) const {
   return forms;
 }
 
+int Session::rows_of_range(const Wanted& forms) const {
+  const int dense = forms.dense || forms.rotated_dense ? kernels_.tile : 1;
+  const int packed = kernels_.packed ? 2 * kPackedRows : kernels_.tile;  // two tiles go through a matrix unit together
+  return std::lcm(dense, forms.integer || forms.rotated_integer ? packed : 1);
+}
+
 void Session::place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, int row, int count, int columns, const float* x) {
   if (forms.dense) place_dense(rows.plain, row, count, columns, x);
   if (forms.integer) place_integer(rows.plain, row, count, columns, false, x);
@@ -58,28 +65,30 @@ void Session::place_integer(RowForm& form, int row, int count, int columns, bool
     kernels_.quantize_row(x, columns, whole, rows.target(row));
 }
 
-void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range) {
-  if (range.begin >= range.end) return;
-  if (product.times != nullptr) return multiply_gated(scratch, rows, count, product, range);
+void Session::multiply_range(Scratch& scratch, const RowBuffer& rows, RowRange at, const Product& product, PanelRange range) {
+  if (range.begin >= range.end || at.count <= 0) return;
+  float* out = product.out + static_cast<size_t>(at.first) * product.stride;
+  if (product.times != nullptr) return multiply_gated(scratch, rows, at, product, range, out);
   const int begin = range.begin * kPanelRows, end = std::min(range.end * kPanelRows, product.matrix->rows());
-  multiply_panels(scratch, rows, count, *product.matrix, range, {product.out + begin, product.stride, product.accumulate});
+  multiply_panels(scratch, rows, at, *product.matrix, range, {out + begin, product.stride, product.accumulate});
   if (product.bias == nullptr || product.bias->empty()) return;
-  for (int token = 0; token < count; token++)
-    for (int row = begin; row < end; row++)
-      product.out[static_cast<size_t>(token) * product.stride + row] += (*product.bias)[row];
+  for (int token = 0; token < at.count; token++)
+    for (int row = begin; row < end; row++) out[static_cast<size_t>(token) * product.stride + row] += (*product.bias)[row];
 }
 
-void Session::multiply_panels(Scratch& scratch, const RowBuffer& rows, int count, const Matrix& matrix, PanelRange range,
+void Session::multiply_panels(Scratch& scratch, const RowBuffer& rows, RowRange at, const Matrix& matrix, PanelRange range,
                               Output out) {
   const RowForm& form = rows.form(matrix);
-  const QuantizedRows x = quantized_rows(form, count, matrix.columns(), whole(matrix));
+  const float* dense = form.dense.as<float>() + static_cast<size_t>(at.first) * matrix.columns();
+  const QuantizedRows x =
+      quantized_rows(form, at.of, matrix.columns(), whole(matrix)).part(at.first * width(), at.count * width());
   if (!matrix.quantized())
-    kernels_.dense_matmul(matrix.dense_panels(), form.dense.as<float>(), count, range, out);
+    kernels_.dense_matmul(matrix.dense_panels(), dense, at.count, range, out);
   else if (!integer(matrix))
-    multiply_decoded(scratch, form, count, matrix, range, out);
+    multiply_decoded(scratch, dense, at.count, matrix, range, out);
   else if (width() == 2)
     multiply_wide(scratch, x, matrix, range, out);
-  else if (count == 1)
+  else if (at.of == 1)
     kernels_.quantized_vector(matrix.quantized_panels(), x, range, out);
   else
     kernels_.quantized_matmul(matrix.quantized_panels(), x, range, out, scratch.codes.data());
@@ -87,28 +96,28 @@ void Session::multiply_panels(Scratch& scratch, const RowBuffer& rows, int count
 
 // Two panels of the gate and two of what it opens at a time: their products stay in the cache, and only what the gate lets
 // through is written.
-void Session::multiply_gated(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range) {
+void Session::multiply_gated(Scratch& scratch, const RowBuffer& rows, RowRange at, const Product& product, PanelRange range,
+                             float* out) {
   constexpr int kWidth = 2 * kPanelRows;
-  float *gate = scratch.gated.data(), *up = gate + static_cast<size_t>(count) * kWidth;
+  float *gate = scratch.gated.data(), *up = gate + static_cast<size_t>(at.count) * kWidth;
   const auto activate = model_->gelu ? kernels_.gated_gelu : kernels_.gated_silu;
   for (int panel = range.begin; panel < range.end; panel += 2) {
     const PanelRange two{panel, std::min(panel + 2, range.end)};
-    multiply_panels(scratch, rows, count, *product.matrix, two, {gate, kWidth, false});
-    multiply_panels(scratch, rows, count, *product.times, two, {up, kWidth, false});
+    multiply_panels(scratch, rows, at, *product.matrix, two, {gate, kWidth, false});
+    multiply_panels(scratch, rows, at, *product.times, two, {up, kWidth, false});
     const int begin = panel * kPanelRows, lanes = std::min(two.end * kPanelRows, product.matrix->rows()) - begin;
-    for (int row = 0; row < count; row++)
-      activate(gate + row * kWidth, up + row * kWidth, lanes, product.out + static_cast<size_t>(row) * product.stride + begin);
+    for (int row = 0; row < at.count; row++)
+      activate(gate + row * kWidth, up + row * kWidth, lanes, out + static_cast<size_t>(row) * product.stride + begin);
   }
 }
 
 // Float activations: each panel is decoded to floats, then multiplied as a dense one.
-void Session::multiply_decoded(Scratch& scratch, const RowForm& rows, int count, const Matrix& matrix, PanelRange range,
+void Session::multiply_decoded(Scratch& scratch, const float* rows, int count, const Matrix& matrix, PanelRange range,
                                Output out) {
   for (int panel = range.begin; panel < range.end; panel++, out.values += kPanelRows) {
     kernels_.dequantize_panel(matrix.quantized_panels(), panel, scratch.panel.data());
     const int lanes = std::min(kPanelRows, matrix.rows() - panel * kPanelRows);
-    kernels_.dense_matmul({scratch.panel.data(), DenseType::fp32, lanes, matrix.columns()}, rows.dense.as<float>(), count, {0, 1},
-                          out);
+    kernels_.dense_matmul({scratch.panel.data(), DenseType::fp32, lanes, matrix.columns()}, rows, count, {0, 1}, out);
   }
 }
 

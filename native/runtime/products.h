@@ -1,5 +1,6 @@
-// Matrix products inside the token step: rows are put into the form that the kernels read, then every thread
-// multiplies its share of the panels. Private to the runtime.
+// Matrix products inside the token step: rows are put into the form that the kernels read, then every thread multiplies
+// them with its share of the panels; or, where rows are many, its share of the rows with all panels: what it then writes
+// and reads stays in its own cache. Private to the runtime.
 #pragma once
 
 #include <algorithm>
@@ -11,16 +12,21 @@ namespace bitwright {
 template <class Read>
 void Session::multiply(int thread, int count, int columns, std::span<const Product> products, const Read& read) {
   // A single row is prepared by every thread for itself: cheaper than meeting at a barrier.
-  const bool single = count == 1;
+  const bool single = count == 1, by_rows = team_.size() > 1 && count >= kRowsEach * team_.size();
   Scratch& scratch = scratch_[thread];
   RowBuffer& rows = single ? scratch.row : rows_;
   const Wanted forms = wanted(products);
   // Few rows of codes lie apart, so that threads may take one each; others share cache lines with their tile.
   const bool alone = apart(count) && !forms.dense && !forms.rotated_dense;
-  const int tile = alone ? 1 : kernels_.tile, tiles = (count + tile - 1) / tile;
-  const Share share = single ? Share(1, 0, 1) : Share(tiles, thread, team_.size());
-  for (int row = share.begin * tile; row < std::min(count, share.end * tile); row++)
-    place_row(scratch, rows, forms, row, count, columns, read(row, scratch.line.data()));
+  const int tile = alone ? 1 : by_rows ? rows_of_range(forms) : kernels_.tile;
+  const Share share = single ? Share(1, 0, 1) : Share((count + tile - 1) / tile, thread, team_.size());
+  const int first = share.begin * tile, last = std::min(count, share.end * tile);
+  for (int row = first; row < last; row++) place_row(scratch, rows, forms, row, count, columns, read(row, scratch.line.data()));
+  if (by_rows) {
+    for (const Product& product : products)
+      multiply_range(scratch, rows, {first, last - first, count}, product, {0, product.matrix->panels()});
+    return;
+  }
   if (!single) team_.barrier();
 
   // Threads take equal bytes of weights, cut at panels.
@@ -32,7 +38,7 @@ void Session::multiply(int thread, int count, int columns, std::span<const Produ
     const auto cut = [&](size_t at) {
       return static_cast<int>(at <= before ? 0 : std::min(panels, (at - before) * panels / bytes));
     };
-    multiply_range(scratch, rows, count, product, {cut(low), cut(high)});
+    multiply_range(scratch, rows, {0, count, count}, product, {cut(low), cut(high)});
     before += bytes;
   }
 }

@@ -10,9 +10,10 @@ namespace bitwright {
 
 namespace {
 
-constexpr int kChunk = 256;  // tokens of a prompt taken at a time: a multiple of every tile, small enough for the cache
-
 int widest(const Model& model) { return std::max({model.hidden, model.heads * model.head_dim, model.intermediate}); }
+
+// Tokens of a prompt taken at a time, a multiple of every tile: as many as have their int8 rows in a core's own cache.
+int chunk_of(const Model& model) { return widest(model) <= 2048 ? 512 : 256; }
 
 bool any_quantized(const Model& model) {
   return std::any_of(model.layers.begin(), model.layers.end(), [](const Layer& layer) {
@@ -39,30 +40,32 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
       kernels_(kernels()),
       quantized_(any_quantized(*model_)),
       team_(options.threads),
-      rows_(kChunk, widest(*model_), kernels_.tile) {
+      chunk_(chunk_of(*model_)),
+      rows_(chunk_, widest(*model_), kernels_.tile) {
   const int columns = widest(*model_), tile = kernels_.tile;
   const size_t padded = round_up(columns, kBlock);
   const bool matrix = kernels_.attention != nullptr;
-  const int most = matrix ? kMatrixRows : tile;
+  const int most = std::max(tile, matrix ? kMatrixTogether : 0);
   for (int i = 0; i < team_.size(); i++)
-    scratch_.push_back(
-        {RowBuffer(1, columns, tile), std::vector<float>(columns), std::vector<float>(columns),
-         std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock))), std::vector<float>(padded * kPanelRows),
-         std::vector<float>(2 * kChunk * kPanelRows), FloatRows(kChunk, 4 * kPanelRows), FloatRows(most, kAttentionSpan),
-         std::vector<float>(), std::vector<int8_t>(tile * kAttentionSpan), std::vector<float>(tile * kAttentionSpan / kBlock),
-         std::vector<float>(tile * kAttentionSpan / kBlock), Buffer(matrix ? matrix_entries(kMatrixRows, kAttentionSpan) * 2 : 0),
-         Buffer(matrix ? matrix_entries(kPanelRows, std::max(kAttentionSpan, model_->head_dim)) * 2 : 0),
-         FloatRows(matrix ? kMatrixRows : 0, wide_head())});
-  const auto rows_of = [](int width) { return FloatRows(kChunk, width); };
+    scratch_.push_back({RowBuffer(1, columns, tile), std::vector<float>(columns), std::vector<float>(columns),
+                        std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock))),
+                        std::vector<float>(padded * kPanelRows), std::vector<float>(2 * chunk_ * kPanelRows),
+                        FloatRows(chunk_, 4 * kPanelRows), FloatRows(most, kAttentionSpan), std::vector<float>(),
+                        std::vector<int8_t>(tile * kAttentionSpan), std::vector<float>(tile * kAttentionSpan / kBlock),
+                        std::vector<float>(tile * kAttentionSpan / kBlock),
+                        Buffer(matrix ? matrix_entries(kMatrixTogether, kAttentionSpan) * 2 : 0),
+                        Buffer(matrix ? matrix_entries(kAttentionSpan, model_->head_dim) * 2 : 0),
+                        Buffer(matrix ? matrix_entries(wide_head(), kAttentionSpan) * 2 : 0)});
+  const auto rows_of = [this](int width) { return FloatRows(chunk_, width); };
   stream_ = rows_of(model_->hidden);
   block_ = rows_of(model_->hidden);
   queries_ = rows_of(model_->heads * model_->head_dim);
   attended_ = rows_of(model_->heads * model_->head_dim);
   keys_ = rows_of(model_->kv_heads * model_->head_dim);
   values_ = rows_of(model_->kv_heads * model_->head_dim);
-  gate_ = rows_of(model_->intermediate);
+  gate_ = rows_of(gate_stride());
   up_ = FloatRows(kFewRows, model_->intermediate);
-  for (const Rope& rope : model_->ropes) angles_.emplace_back(kChunk * rope.inverse_frequencies.size() * 2);
+  for (const Rope& rope : model_->ropes) angles_.emplace_back(chunk_ * rope.inverse_frequencies.size() * 2);
 }
 
 size_t Session::buffer_bytes() const {
@@ -74,7 +77,7 @@ size_t Session::buffer_bytes() const {
   size_t total = both(rows_) + query_tiles_.size() + size(partials_);
   for (const Scratch& own : scratch_)
     total += both(own.row) + size(own.line) + size(own.rotated) + size(own.codes) + size(own.panel) + size(own.pairs) +
-             own.gated.bytes() + own.scores.bytes() + own.weights.size() + own.turned.size() + own.sums.bytes() +
+             own.gated.bytes() + own.scores.bytes() + own.weights.size() + own.keys.size() + own.values.size() +
              size(own.partials) + size(own.weight_codes) + size(own.weight_units) + size(own.weight_sums);
   for (const auto* floats : {&stream_, &queries_, &keys_, &values_, &attended_, &gate_, &up_, &block_}) total += floats->bytes();
   for (const auto& angles : angles_) total += size(angles);
@@ -108,9 +111,9 @@ void Session::forward(const std::vector<Piece>& pieces, float* hidden, float* lo
   int done = 0;  // tokens of the piece at hand
   for (size_t at = 0; at < pieces.size();) {
     slices_.clear(), ends_.clear(), positions_.clear(), tokens.clear();
-    while (at < pieces.size() && tokens.size() < kChunk) {
+    while (at < pieces.size() && static_cast<int>(tokens.size()) < chunk_) {
       const Piece& piece = pieces[at];
-      const int row = static_cast<int>(tokens.size()), now = std::min(piece.count - done, kChunk - row);
+      const int row = static_cast<int>(tokens.size()), now = std::min(piece.count - done, chunk_ - row);
       slices_.push_back({piece.sequence, row, now, piece.sequence->position()});
       for (int i = 0; i < now; i++) positions_.push_back(piece.sequence->position() + i);
       tokens.insert(tokens.end(), piece.tokens + done, piece.tokens + done + now);
@@ -174,8 +177,8 @@ void Session::cap_logits(int thread, int rows, float* logits) {
 
 void Session::project(const float* hidden, int rows, float* logits) {
   const int width = model_->hidden, vocabulary = model_->vocabulary;
-  for (int done = 0; done < rows; done += kChunk) {
-    const int now = std::min(kChunk, rows - done);
+  for (int done = 0; done < rows; done += chunk_) {
+    const int now = std::min(chunk_, rows - done);
     const float* from = hidden + static_cast<size_t>(done) * width;
     float* to = logits + static_cast<size_t>(done) * vocabulary;
     team_.run([&](int thread) {
@@ -247,18 +250,19 @@ void Session::run_mlp(int thread, const Layer& layer, int count) {
   const bool few = count <= kFewRows;
   if (few)
     multiply(thread, count, width,
-             {{&layer.gate, gate_.data(), inner, false, nullptr}, {&layer.up, up_.data(), inner, false, nullptr}}, normed);
+             {{&layer.gate, gate_.data(), gate_stride(), false, nullptr}, {&layer.up, up_.data(), inner, false, nullptr}},
+             normed);
   else
-    multiply(thread, count, width, {{&layer.gate, gate_.data(), inner, false, nullptr, &layer.up}}, normed);
+    multiply(thread, count, width, {{&layer.gate, gate_.data(), gate_stride(), false, nullptr, &layer.up}}, normed);
   team_.barrier();
   lap(thread, kGateUp);
   const bool post = !layer.post_mlp_norm.empty();
   multiply(thread, count, inner, {{&layer.down, post ? block_.data() : stream_.data(), width, !post, nullptr}},
            [&](int row, float* line) {
-             const size_t at = static_cast<size_t>(row) * inner;
-             if (!few) return static_cast<const float*>(gate_.data() + at);
+             const float* gate = gate_.data() + static_cast<size_t>(row) * gate_stride();
+             if (!few) return gate;
              const auto gated = model_->gelu ? kernels_.gated_gelu : kernels_.gated_silu;
-             gated(gate_.data() + at, up_.data() + at, inner, line);
+             gated(gate, up_.data() + static_cast<size_t>(row) * inner, inner, line);
              return static_cast<const float*>(line);
            });
   team_.barrier();

@@ -1,6 +1,7 @@
 // Every kernel of every instruction set this machine has, against the scalar twin, at every tail length; and the scalar
 // twin's products against plain loops.
 #include <cstring>
+#include <numeric>
 
 #include "bitwright/kernels.h"
 #include "bitwright/matrix.h"
@@ -145,32 +146,40 @@ std::vector<float> multiply(const Kernels& k, const Weights& w, const std::vecto
   return out;
 }
 
-// The definition, in double, on the activations as they were rounded.
-std::vector<float> multiply_plainly(const Weights& w, const std::vector<float>& x, int tokens, bool whole) {
+std::vector<double> dequantized(const Weights& w) {
+  std::vector<double> values;
+  for (int r = 0; r < w.rows; r++)
+    for (int c = 0; c < w.columns; c++) values.push_back(w.at(r, c));
+  return values;
+}
+
+// The definition, in double, on the activations as they were rounded; `values` are all of w's.
+std::vector<float> multiply_plainly(const Weights& w, const std::vector<double>& values, const std::vector<float>& x, int tokens,
+                                    bool whole) {
   const Rows rows = quantize(scalar(), x, tokens, w.columns, whole);
   const int tile = rows.view.tile;
   std::vector<float> out;
-  for (int t = 0; t < tokens; t++)
-    for (int r = 0; r < w.rows; r++) {
-      double sum = 0;
-      for (int c = 0; c < w.columns; c++) {
-        const size_t first = static_cast<size_t>(t / tile) * tile, base = first * rows.view.blocks;
-        int8_t four[4];
-        std::memcpy(four, &rows.codes[base * 8 + c / 4 * tile + t % tile], 4);
-        const float scale = rows.scales[whole ? first + t % tile : base + c / kBlock * tile + t % tile];
-        sum += static_cast<double>(w.at(r, c)) * scale * four[c % 4];
-      }
-      out.push_back(static_cast<float>(sum));
+  std::vector<double> rounded(w.columns);
+  for (int t = 0; t < tokens; t++) {
+    const size_t first = static_cast<size_t>(t / tile) * tile, base = first * rows.view.blocks;
+    for (int c = 0; c < w.columns; c++) {
+      int8_t four[4];
+      std::memcpy(four, &rows.codes[base * 8 + c / 4 * tile + t % tile], 4);
+      rounded[c] = static_cast<double>(rows.scales[whole ? first + t % tile : base + c / kBlock * tile + t % tile]) * four[c % 4];
     }
+    for (const double* row = values.data(); row != values.data() + values.size(); row += w.columns)
+      out.push_back(static_cast<float>(std::inner_product(row, row + w.columns, rounded.data(), 0.0)));
+  }
   return out;
 }
 
 void check_product(const Kernels& k, const Weights& w) {
+  const std::vector<double> values = dequantized(w);
   for (const int tokens : {1, 2, 3, 5, 8, 13, 27, 81})
     for (const bool whole : {false, true}) {
       const auto x = normal(tokens * w.columns, 7);
       const auto products = multiply(k, w, x, tokens, whole);
-      CHECK(distance(multiply_plainly(w, x, tokens, whole), products) < kFloatBound);
+      CHECK(distance(multiply_plainly(w, values, x, tokens, whole), products) < kFloatBound);
       CHECK(tokens > k.few_rows || products == multiply(k, w, x, tokens, whole, false));
       // A row's products do not depend on how many rows are read at once.
       const std::vector<float> last(x.end() - w.columns, x.end());

@@ -19,10 +19,11 @@ constexpr int kPanelRows = 16;
 constexpr int kBlock = 32;           // columns that share one activation scale
 constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
 constexpr int kLargestHadamard = 1024;
-constexpr int kFewRows = 8;      // rows of activations that codes are taken apart for in registers, at most
-constexpr int kPackedRows = 16;  // rows that a matrix unit takes at once
-constexpr int kMatrixStep = 32;  // columns of bf16 that it takes at once
-constexpr int kMatrixRows = 96;  // queries that attention gives it at a time
+constexpr int kFewRows = 8;          // rows of activations that codes are taken apart for in registers, at most
+constexpr int kPackedRows = 16;      // rows that a matrix unit takes at once
+constexpr int kMatrixStep = 32;      // columns of bf16 that it takes at once
+constexpr int kMatrixRows = 192;     // queries that attention turns keys and values for
+constexpr int kMatrixTogether = 32;  // of these, how many go through the unit and the softmax at a time
 
 enum class DenseType : int { fp32, fp16, bf16 };
 enum class ScaleType : int { fp32, fp16, multiple };  // multiple: one fp32 scale a row, times an int8 for each group
@@ -79,6 +80,19 @@ struct QuantizedRows {
 
   // Entries of `codes` that a tile takes.
   size_t tile_codes() const { return static_cast<size_t>(tile) * (packed ? (blocks + 1) / 2 * 2 : blocks) * 8; }
+  // `count` rows from a tile's first on.
+  QuantizedRows part(int first, int count) const {
+    const size_t tiles = first / tile, block = static_cast<size_t>(first) * blocks;
+    return {count,
+            blocks,
+            tile,
+            whole,
+            packed,
+            codes + tiles * tile_codes(),
+            scales + (whole ? first : block),
+            negated_sums + block,
+            negated_totals + first};
+  }
   // For whoever owns the arrays and fills them.
   RowTarget target(int row) const {
     const size_t index = row / tile, lane = row % tile, block = index * tile * blocks + lane;
@@ -127,12 +141,27 @@ struct HalfPanels {
   const uint16_t* values;  // [panel, `stride` entries apart][column][16]
   size_t stride;
   int columns, count;
+  MemoryRange ahead{};  // asked for from memory meanwhile
 };
 
+// The same as a matrix unit reads them: pairs of bf16, matrix_entries(16, columns) a panel.
+struct TurnedPanels {
+  const uint16_t* entries;
+  size_t stride;
+  int count;
+};
+
+// One row of a softmax over the entries [low, high): the highest (minus infinity if there is none) and the sum of
+// exp(entry - highest) are filled in.
+struct SoftmaxRow {
+  int low, high;
+  float peak, total;
+};
+
+constexpr int matrix_steps(int columns) { return (columns + kMatrixStep - 1) / kMatrixStep; }
 // Entries that `rows` rows of bf16 take when they are packed for a matrix unit.
 constexpr size_t matrix_entries(int rows, int columns) {
-  return static_cast<size_t>((rows + kPackedRows - 1) / kPackedRows * kPackedRows) * ((columns + kMatrixStep - 1) / kMatrixStep) *
-         kMatrixStep;
+  return static_cast<size_t>((rows + kPackedRows - 1) / kPackedRows * kPackedRows) * matrix_steps(columns) * kMatrixStep;
 }
 
 // Activations of one tile: x(k, t) at values[k * stride + t], or at values[k + t * kAttentionSpan] if `by_row`.
@@ -154,11 +183,16 @@ struct Output {
 struct MatrixAttention {
   // Writes one of the rows.
   void (*row)(const float* x, int columns, int row, uint16_t* out);
-  // The same of exp(x - shift) at the entries [low, high) of x, zero elsewhere; returns their sum.
-  float (*softmax_row)(const float* x, int low, int high, int columns, float shift, int row, uint16_t* out);
-  // out[row][16 a panel]: as many rows as fill whole tiles are written. `scratch`: a panel, matrix_entries(16, columns), on a
-  // cache line.
-  void (*panels)(const HalfPanels&, const uint16_t* rows, int count, Output out, uint16_t* scratch);
+  // Writes rows of exp(score - peak) where they see scores, zero elsewhere. Scores lie kAttentionSpan apart and are read in
+  // whole steps.
+  void (*softmax)(const float* scores, int columns, SoftmaxRow* rows, int count, uint16_t* out);
+  void (*turn)(const HalfPanels&, uint16_t* out);
+  // The unit is made ready for products with so many rows, or for more than kPackedRows, until `end`.
+  void (*begin)(int rows);
+  void (*end)();
+  // out[row][16 a panel] of the first `steps` times kMatrixStep columns, which is all that rows have: as many rows as fill
+  // whole tiles are written.
+  void (*matmul)(const TurnedPanels&, const uint16_t* rows, int count, int steps, Output out);
 };
 
 struct PanelRange {
@@ -230,6 +264,7 @@ struct Kernels {
   // (x[i], x[i + half]) turned by an angle each: `angles` holds the cosines, then the sines.
   void (*rotate_pairs)(float* x, const float* angles, int half);
   void (*scale)(float* x, int n, float factor);
+  void (*add_scaled)(const float* x, int n, float factor, float* out);  // out += factor * x
   // sum of exp(p - p_shift) * (p - q): the part of a KL divergence that needs all of both rows; see compare.cpp
   double (*expected_gap)(const float* p, const float* q, int n, float p_shift);
 

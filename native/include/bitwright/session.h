@@ -103,13 +103,12 @@ class Session {
     std::vector<float> panel;          // a panel as floats
     std::vector<float> pairs;          // products of the two halves of wide codes
     FloatRows gated;                   // products of two panels with all rows, of the gate and of what it opens
-    FloatRows scores;                  // attention: (rows of a tile, kAttentionSpan)
+    FloatRows scores;                  // attention: (rows taken together, kAttentionSpan)
     std::vector<float> partials;       // (spans, rows of a tile, partial_stride)
     std::vector<int8_t> weight_codes;  // the scores as CachedRows
     std::vector<float> weight_units, weight_sums;
-    Buffer weights, turned;  // on a matrix unit: the scores as it reads them, and one of the cache's panels
-    FloatRows sums;          // (rows of a tile, wide_head)
-    MemoryRange ahead{};     // attention: what of the cache this thread reads next, not asked for yet
+    Buffer weights, keys, values;  // on a matrix unit: scores and a span of the cache as it reads them
+    MemoryRange ahead{};           // attention: what of the cache this thread reads next, not asked for yet
 
     MemoryRange take_ahead(size_t bytes);  // its first bytes
   };
@@ -156,6 +155,7 @@ class Session {
   void attend_item(int thread, int index, AttentionItem item);
   void attend_whole(int thread, int index, int tile);
   void attend_span(int thread, int index, int tile, int span, float* partial);
+  void attend_on_matrix(Scratch& scratch, int index, const QueryTile& tile, int span, float* partial);
   void score(Scratch& scratch, int index, int tile, int span, Interval positions);
   MemoryRange part_of_span(const QueryTile& tile, int index, int span) const;
   void weigh(Scratch& scratch, int index, int tile, int span, int count, float* sums);
@@ -176,9 +176,15 @@ class Session {
   }
   const KvCache& cache(const QueryTile& tile) const { return slices_[tile.slice].sequence->cache; }
   int visible_from(int row, const Layer& layer) const;
+  Interval seen(const QueryTile& tile, int row, int span, const Layer& layer) const;
+  // A line of cache more than a row: rows whose length is a high power of two times a few would share a few sets of the cache.
+  int gate_stride() const { return model_->intermediate + kPanelRows; }
   int wide_head() const { return round_up(model_->head_dim, kPanelRows); }
-  int partial_stride() const { return wide_head() + 2; }  // sums, the highest score, sum of exponentials
-  size_t partials_size(const QueryTile& tile) const { return static_cast<size_t>(tile.rows()) * partial_stride(); }  // of a span
+  // Of a row in a span: sums, the highest score, sum of exponentials; whole lanes, since a matrix unit writes there.
+  int partial_stride() const { return wide_head() + kPanelRows; }
+  size_t partials_size(const QueryTile& tile) const {  // of a span
+    return static_cast<size_t>(round_up(tile.rows(), kPackedRows)) * partial_stride();
+  }
   CachedRows query_codes(const QueryTile& tile) const;
   // Digits of queries and softmax weights: as many bits as the activations of linear layers have.
   int digits() const { return options_.activations == Activations::int8 ? 1 : 2; }
@@ -202,10 +208,16 @@ class Session {
   void place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, int row, int count, int columns, const float* x);
   void place_dense(RowForm& form, int row, int count, int columns, const float* x);
   void place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x);
-  void multiply_range(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range);
-  void multiply_panels(Scratch& scratch, const RowBuffer& rows, int count, const Matrix& matrix, PanelRange range, Output out);
-  void multiply_gated(Scratch& scratch, const RowBuffer& rows, int count, const Product& product, PanelRange range);
-  void multiply_decoded(Scratch& scratch, const RowForm& rows, int count, const Matrix& matrix, PanelRange range, Output out);
+  // Rows of a buffer that holds `of`; the first begins a tile.
+  struct RowRange {
+    int first, count, of;
+  };
+  int rows_of_range(const Wanted& forms) const;  // a range begins at a multiple of these
+  static constexpr int kRowsEach = 128;          // rows a thread, from which on threads share out rows and not panels
+  void multiply_range(Scratch& scratch, const RowBuffer& rows, RowRange at, const Product& product, PanelRange range);
+  void multiply_panels(Scratch& scratch, const RowBuffer& rows, RowRange at, const Matrix& matrix, PanelRange range, Output out);
+  void multiply_gated(Scratch& scratch, const RowBuffer& rows, RowRange at, const Product& product, PanelRange range, float* out);
+  void multiply_decoded(Scratch& scratch, const float* rows, int count, const Matrix& matrix, PanelRange range, Output out);
   void multiply_wide(Scratch& scratch, const QuantizedRows& rows, const Matrix& matrix, PanelRange range, Output out);
   QuantizedRows quantized_rows(const RowForm& form, int count, int columns, bool whole) const;
   bool integer(const Matrix& matrix) const { return matrix.quantized() && options_.activations != Activations::fp32; }
@@ -219,6 +231,7 @@ class Session {
   const Kernels& kernels_;
   const bool quantized_;  // whether any layer multiplies codes
   ThreadTeam team_;
+  const int chunk_;  // tokens taken at a time
   RowBuffer rows_;
   std::vector<Scratch> scratch_;
   FloatRows stream_, queries_, keys_, values_, attended_, gate_, up_, block_;
