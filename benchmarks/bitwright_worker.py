@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 
 from bitwright.engine import Engine
@@ -26,12 +28,20 @@ class Bitwright:
 
 
 def quantize(source: str, target: str, kind: str) -> None:
-    """Nearest rounding with the MSE fit; `kind` is a scheme such as int4-g32, or "int4-g32 unrotated"."""
+    """Nearest rounding with the MSE fit; `kind` is a scheme such as int4-g32, "int4-g32 unrotated", or "nf4-g64 decoded".
+
+    Decoded: the quantized weights as numbers in fp32, so that the engine rounds none of their levels.
+    """
     import bitwright
 
-    scheme, _, basis = kind.partition(" ")
-    recipe = bitwright.Recipe.uniform(scheme, rotate=basis != "unrotated")
-    bitwright.quantize(bitwright.load(source), recipe).save(target)
+    scheme, _, how = kind.partition(" ")
+    recipe = bitwright.Recipe.uniform(scheme, rotate=how != "unrotated")
+    if how != "decoded":
+        bitwright.quantize(bitwright.load(source), recipe).save(target)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        quantized = bitwright.quantize(bitwright.load(source), recipe).save(f"{directory}/codes")
+        bitwright.quantize(quantized, bitwright.Recipe.uniform("fp32")).save(target)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", exc_type=ImportError)
@@ -24,12 +25,14 @@ from bitwright.allocation.memory import Running, cache_bytes
 from bitwright.allocation.sensitivity import units_of
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Made, plan_document
+from bitwright.analysis.evaluate import joined, measure
 from bitwright.analysis.plan_costs import BEYOND_SUM, Costs
 from bitwright.analysis.planning import LUCK, Plan, Settings, _Planner, find_plan, plan
 from bitwright.analysis.report.document import parse
-from bitwright.analysis.trial import Trial
+from bitwright.analysis.scores import Scores
+from bitwright.analysis.trial import ANSWERS, Trial
 from bitwright.artifact import ArtifactModel
-from bitwright.calibration.text import Source
+from bitwright.calibration.text import Source, unwatched
 from bitwright.core import Recipe, Scheme
 from bitwright.errors import BudgetError
 from bitwright.models import load
@@ -41,10 +44,23 @@ SETTINGS = Settings(
 )
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one plan measured, the next finds here."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def model(tiny_directory: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
-    monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path))
+def model(tiny_directory: Callable[[str], Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
+    monkeypatch.setenv("BITWRIGHT_CACHE", str(cache))
     return load(tiny_directory("llama"))
+
+
+@pytest.fixture
+def own_cache(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one, for tests of what is measured and when."""
+    monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path))
+    return tmp_path
 
 
 def made(model: LanguageModel, found: Plan, output: Path) -> int:
@@ -63,7 +79,7 @@ def test_a_plan_for_a_size_is_of_that_size(model: LanguageModel, tmp_path: Path)
     limit = (smallest + largest) // 2 + 4000  # reasons take space in so small a model
     found = find_plan(model, Budget(max_size=limit), SETTINGS)
     assert found.foretold["bytes"] == found.measured["bytes"] == made(model, found, tmp_path / "out") <= limit
-    assert found.measured["divergence"] > 0 and found.interval is not None
+    assert found.measured["divergence"] > 0 and "divergence" in found.intervals
     assert len({str(candidate.choice.scheme) for _, candidate in found.candidates()}) > 1
     document = plan_document(Made(model, "bitwright plan"), found, Ceilings())
     page = parse(json.loads(json.dumps(document)))
@@ -85,7 +101,7 @@ def test_a_plan_for_a_loss_keeps_it(model: LanguageModel) -> None:
     ],
 )
 def test_what_no_candidate_can_meet_is_refused_before_any_text(
-    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, budget: Budget, nearest: str
+    model: LanguageModel, own_cache: Path, monkeypatch: pytest.MonkeyPatch, budget: Budget, nearest: str
 ) -> None:
     monkeypatch.setattr(Source, "tokens", lambda *_: pytest.fail("a text was written"))
     with pytest.raises(BudgetError, match=f"nearest that can be met: {nearest}"):
@@ -135,7 +151,7 @@ def test_a_limit_on_perplexity_holds_of_what_was_measured(model: LanguageModel, 
     for added in (3.0, 0.3, -0.1):
         monkeypatch.setattr(Judged, "added", added)
         found = find_plan(model, Budget(max_drop=0.01), settings)
-        assert found.measured["loss_added"] <= limit and found.added_interval == (-1, 1)
+        assert found.measured["loss_added"] <= limit and found.intervals["loss_added"] == (-1, 1)
         if added < 1:  # more KL than the share of perplexity would be, were the two the same
             assert 1.2 * limit < found.measured["divergence"] <= LUCK * limit
     monkeypatch.setattr(Judged, "added", 100.0)
@@ -176,18 +192,18 @@ def test_an_estimate_measures_nothing(model: LanguageModel) -> None:
         Budget(objective="size", max_kl=0.5),
         Settings(schemes=SETTINGS.schemes, calibration=SETTINGS.calibration, verify=False),
     )
-    assert found.measured == {} and found.interval is None
+    assert found.measured == {} and found.intervals == {}
     assert found.recipe == Recipe.from_dict(json.loads(json.dumps(found.recipe.to_dict())))
 
 
 def test_another_budget_for_another_machine_measures_nothing_again(
-    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = replace(SETTINGS, verify=False)
     here = find_plan(model, Budget(min_speed=1.0), quick)
-    stored = json.loads((tmp_path / "device_costs.json").read_text("utf-8"))
+    stored = json.loads((own_cache / "device_costs.json").read_text("utf-8"))
     slower = {name: seconds if ", positions" in name else 2 * seconds for name, seconds in stored["figures"].items()}
-    copied = tmp_path / "copied.json"
+    copied = own_cache / "copied.json"
     copied.write_text(json.dumps({"machine": stored["machine"] | {"host": "elsewhere"}, "figures": slower}), "utf-8")
     monkeypatch.setattr("bitwright.allocation.sensitivity._keep", lambda *_: pytest.fail("found again"))
     monkeypatch.setattr(DeviceCosts, "measured", lambda *_: pytest.fail("measured"))
@@ -197,7 +213,7 @@ def test_another_budget_for_another_machine_measures_nothing_again(
     assert there.foretold["seconds"] == pytest.approx(2 * here.foretold["seconds"])
     proved = find_plan(model, Budget(min_speed=1.0), replace(SETTINGS, device=copied, swaps=0))
     # the speed of this machine would prove nothing
-    assert {"bytes", "divergence", "loss_reference", "loss_added", "ram"} == set(proved.measured)
+    assert {"bytes", "ram", *ANSWERS} == set(proved.measured)
 
 
 def test_a_swap_is_kept_only_where_it_measures_better(model: LanguageModel) -> None:
@@ -221,12 +237,34 @@ def test_a_swap_is_kept_only_where_it_measures_better(model: LanguageModel) -> N
 
 def test_speed_and_memory_are_measured_too(model: LanguageModel) -> None:
     found = find_plan(model, Budget(objective="loss"), SETTINGS)
-    losses = {"divergence", "loss_reference", "loss_added"}
-    assert set(found.measured) == losses | {"bytes", "seconds", "prefill", "ram", "slowness"}
-    assert all(value > 0 for name, value in found.measured.items() if name != "loss_added")
-    assert found.added_interval is not None and found.added_interval[0] <= found.measured["loss_added"] <= found.added_interval[1]
+    assert set(found.measured) == {*ANSWERS, "bytes", "seconds", "prefill", "ram", "slowness"}
+    assert all(value > 0 for name, value in found.measured.items() if name not in ("loss_added", "flips"))
+    between = found.intervals["loss_added"]
+    assert between[0] <= found.measured["loss_added"] <= between[1]
     told = json.loads(json.dumps(found.to_dict()))
-    assert told["measured_loss_added_interval"] == list(found.added_interval) and told["energy_source"] == "estimate"
+    assert told["measured_loss_added_interval"] == list(between) and told["energy_source"] == "estimate"
+
+
+def test_a_plan_says_how_far_its_answers_are(model: LanguageModel, tmp_path: Path) -> None:
+    """Its figures are those of the artifact that its recipe makes, on the windows that it was proved on."""
+    text = "a quick brown fox jumps over the lazy dog, 12 times or 345. " * 40
+    settings = replace(SETTINGS, schemes=("int3-g32", "int4-g32"), activations=("int8",), held_out=text, swaps=0)
+    planner = _Planner(model, Budget(objective="loss", max_size=10**9), settings, unwatched)
+    found = planner.run()
+    saved = bitwright.quantize(model, found.recipe, SETTINGS.calibration).save(tmp_path / "out")
+    scores: Scores = joined(measure(saved, model, planner.proof, "int8", None))
+    measured, kl = found.measured, np.sort(scores.kl)
+    assert measured["divergence"] == pytest.approx(kl.mean()) and measured["kl_max"] == pytest.approx(kl[-1])
+    assert measured["kl_p99"] == pytest.approx(kl[math.ceil(0.99 * len(kl)) - 1])
+    assert measured["top1_agreement"] == pytest.approx(scores.agree.mean()) == 1 - measured["flips"] and measured["flips"] > 0
+    for quantity in ("divergence", "kl_p99", "top1_agreement", "flips"):
+        low, high = found.intervals[quantity]
+        assert low <= measured[quantity] <= high
+    told = json.loads(json.dumps(found.to_dict()))
+    assert told["measured_divergence_interval"] == list(found.intervals["divergence"]) and told["measured"] == measured
+    shown = plan_document(Made(model, "bitwright plan"), found)["whole"]
+    assert {name: shown[name] for name in ANSWERS.values()} == {name: measured[quantity] for quantity, name in ANSWERS.items()}
+    assert shown["kl_p99_interval"] == list(found.intervals["kl_p99"])
 
 
 def test_a_cache_narrows_where_memory_is_short(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,19 +12,21 @@ import pytest
 
 import bitwright as bw
 from bitwright.analysis.tasks import (
+    Answering,
     Question,
     auc,
-    compare_choices,
+    compare_task,
     mcnemar,
     multiple_choice,
+    paired,
     paired_drop,
-    read_questions,
+    read_task,
     task_drop,
     top1_accuracy,
     word_error_rate,
 )
-from bitwright.analysis.tasks.figures import word_edits
-from bitwright.analysis.tasks.multiple_choice import in_tokens, log_likelihoods
+from bitwright.analysis.tasks.figures import ranking, share_right, word_edits, word_errors
+from bitwright.analysis.tasks.likelihoods import in_tokens, log_likelihoods
 from bitwright.engine import Engine
 from bitwright.errors import BitwrightError, TaskError
 from cli.helpers import tensors, write_model
@@ -81,92 +83,42 @@ def test_context_and_choice_are_cut_between_tokens_of_the_whole(model_directory:
 
 def test_accuracies_are_of_the_largest_likelihood_by_each_length(model_directory: Path) -> None:
     model = bw.load(model_directory)
-    result = multiple_choice(model, QUESTIONS)
+    result = multiple_choice(Answering(model), QUESTIONS)
     asked = [in_tokens(question, model.tokenizer(), 1024) for question in QUESTIONS]
-    expected = {"right": [], "right_normalized": [], "right_per_token": []}
+    expected: dict[str, list[bool]] = {"": [], "_normalized": [], "_per_token": []}
     for question, one, likelihoods in zip(QUESTIONS, asked, log_likelihoods(Engine.load(model), asked), strict=True):
         per_character = [value / len(choice) for value, choice in zip(likelihoods, question.choices, strict=True)]
         per_token = [value / len(tokens) for value, tokens in zip(likelihoods, one.choices, strict=True)]
         for name, values in zip(expected, (likelihoods, per_character, per_token), strict=True):
             expected[name].append(values.index(max(values)) == question.answer)
-    for name, right in expected.items():
-        assert getattr(result, name).tolist() == right
-    assert result.items == 10 and result.accuracy == pytest.approx(np.mean(expected["right"]))
-    assert result.accuracy_interval[0] <= result.accuracy <= result.accuracy_interval[1]
+    for way, right in expected.items():
+        found, figure = result.ways[way], result.ways[way].figure()
+        assert found.right is not None and found.right.tolist() == right
+        assert figure.items == 10 and figure.value == pytest.approx(np.mean(right))
+        assert figure.interval[0] <= figure.value <= figure.interval[1]
     assert len({tuple(right) for right in expected.values()}) > 1, "these questions cannot tell the ways apart"
 
 
 def test_a_comparison_has_the_public_keys_with_and_without_a_reference(model_directory: Path, tmp_path: Path) -> None:
     lines = [{"context": q.context, "choices": q.choices, "answer": q.answer} for q in QUESTIONS]
-    path, seen = write(tmp_path / "task.jsonl", *lines), []
-    both = compare_choices(model_directory, model_directory, path, "fp32", lambda done, total: seen.append((done, total)))
-    alone = compare_choices(model_directory, None, path).to_dict()
+    task, seen = read_task(write(tmp_path / "task.jsonl", *lines)), []
+    running = ("fp32", "fp32", lambda done, total: seen.append((done, total)))
+    both = compare_task(task, model_directory, model_directory, *running)
+    alone = compare_task(task, model_directory, None).to_dict()
     found = json.loads(json.dumps(both.to_dict(), allow_nan=False))
-    assert set(found) == set(alone) and found["task_items"] == 10
-    assert found["task_drop"] == 0 and found["task_drop_interval"] == [0, 0] and found["task_drop_p"] == 1
-    assert found["task_accuracy"] == found["task_accuracy_reference"]
+    assert set(found) == set(alone) and found["task_items"] == 10 and found["task_kind"] == "multiple choice"
+    for way in ("", "_normalized", "_per_token"):
+        assert found[f"task_drop{way}"] == 0 and found[f"task_drop{way}_interval"] == [0, 0] and found[f"task_drop{way}_p"] == 1
+        assert found[f"task_accuracy{way}"] == found[f"task_accuracy{way}_reference"] == alone[f"task_accuracy{way}"]
     assert alone["task_drop"] is None and alone["task_accuracy_reference_interval"] is None
     assert seen == [(i, 20) for i in range(1, 21)]
 
 
-@pytest.mark.parametrize(
-    ("line", "fault"),
-    [
-        ("{", "is not JSON"),
-        ("NaN", "is not JSON"),
-        ('{"context": "a", "context": "b", "choices": ["a", "b"], "answer": 0}', "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ([1], "either a context or a question"),
-        ({"choices": ["a", "b"], "answer": 0}, "either a context or a question"),
-        ({"context": "a", "question": "b", "choices": ["a", "b"], "answer": 0}, "either a context or a question"),
-        ({"context": 5, "choices": ["a", "b"], "answer": 0}, "must be a text"),
-        ({"context": "  ", "choices": ["a", "b"], "answer": 0}, "not empty"),
-        ({"context": "a", "answer": 0}, "choices must be a list"),
-        ({"context": "a", "choices": "ab", "answer": 0}, "choices must be a list"),
-        ({"context": "a", "choices": ["a"], "answer": 0}, "choices must be a list"),
-        ({"context": "a", "choices": ["a"] * 101, "answer": 0}, "choices must be a list"),
-        ({"context": "a", "choices": ["a", 5], "answer": 0}, "every choice"),
-        ({"context": "a", "choices": ["a", ""], "answer": 0}, "every choice"),
-        ({"context": "a", "choices": ["a", "b"]}, "answer must be"),
-        ({"context": "a", "choices": ["a", "b"], "answer": 2}, "answer must be"),
-        ({"context": "a", "choices": ["a", "b"], "answer": -1}, "answer must be"),
-        ({"context": "a", "choices": ["a", "b"], "answer": True}, "answer must be"),
-        ({"context": "a", "choices": ["a", "b"], "answer": "0" * 5000}, "answer must be"),
-        ('{"context": "a"}' + " " * (1 << 20), "longer than"),
-    ],
-)
-def test_a_hostile_line_is_named(line: object, fault: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "task.jsonl", {"context": "a", "choices": ["a", "b"], "answer": 1}, "", line)
-    with pytest.raises(TaskError, match=fault) as caught:
-        read_questions(path)
-    assert "line 3" in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
-
-
-def test_a_file_of_questions_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "task.jsonl"
-    lines = [
-        {"context": "Hi", "choices": ["a", "b"], "answer": 1, "id": 7},
-        {"question": "Who?", "choices": ["a", "b"], "answer": 0},
-    ]
-    path.write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(map(json.dumps, lines)).encode())
-    assert read_questions(path) == [Question("Hi", ("a", "b"), 1, 1), Question("Question: Who?\nAnswer:", ("a", "b"), 0, 3)]
-    for bad, fault in (
-        (write(tmp_path / "empty.jsonl", "", " "), "no questions"),
-        (tmp_path / "none", "cannot read"),
-        (tmp_path, "cannot read"),
-    ):
-        with pytest.raises(TaskError, match=fault):
-            read_questions(bad)
-    path.write_bytes(b'{"context": "\xff"}')
-    with pytest.raises(TaskError, match="not JSON"):
-        read_questions(path)
-
-
 def test_what_cannot_be_asked_is_refused(model_directory: Path) -> None:
     with pytest.raises(TaskError, match="line 9 takes more than the 1024 tokens"):
-        multiple_choice(model_directory, [Question("12 " * 600, ("a", "b"), 0, 9)])
+        multiple_choice(Answering(bw.load(model_directory)), [Question("12 " * 600, ("a", "b"), 0, 9)])
     with pytest.raises(TaskError, match="no questions"):
-        multiple_choice(model_directory, [])
+        multiple_choice(Answering(bw.load(model_directory)), [])
 
 
 def edits_by_definition(a: Sequence[str], b: Sequence[str]) -> int:
@@ -236,6 +188,42 @@ def test_a_drop_is_paired() -> None:
     assert mcnemar(model, reference) == pytest.approx(2 / 64)
 
 
+def test_an_error_rate_that_grows_is_a_drop_and_its_interval_draws_the_same_items() -> None:
+    references = ["a b c d", "e f", "g h i", "k"] * 10
+    heard = [text if number % 4 else text.replace("a", "x") for number, text in enumerate(references)]
+    worse = [text if number % 8 else "x" for number, text in enumerate(heard)]
+    model, reference = word_errors(references, worse), word_errors(references, heard)
+    found = paired(model, reference)
+    assert (found.score, found.score_reference) == (pytest.approx(25 / 100), pytest.approx(10 / 100))
+    assert found.drop == pytest.approx(0.15) and found.lower_is_better and found.measure == "word error rate"
+    assert found.interval is not None and 0 <= found.interval[0] < found.drop < found.interval[1]
+    back = paired(reference, model)
+    assert back.drop == -found.drop and back.interval == pytest.approx((-found.interval[1], -found.interval[0]))
+    counts = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=1000)  # as analysis/significance.py draws
+    edits = np.array(
+        [[word_edits(a.split(), b.split()) for a, b in zip(references, said, strict=True)] for said in (heard, worse)]
+    )
+    words = np.array([len(text.split()) for text in references])
+    by_hand = (counts @ (edits[1] - edits[0])) / (counts @ words)
+    assert found.interval == pytest.approx(tuple(np.quantile(by_hand, [0.025, 0.975])))
+    for other in (word_errors(references[:8], worse[:8]), share_right("accuracy", np.ones(40, np.bool_))):
+        with pytest.raises(TaskError, match="do not compare"):
+            paired(model, other)
+
+
+def test_the_interval_of_a_paired_auc_is_narrower_than_that_of_either_model() -> None:
+    random = np.random.default_rng(8)
+    labels = np.arange(120) % 2
+    scores = random.normal(size=120) + labels
+    model, reference = ranking(scores + random.normal(size=120) / 10, labels), ranking(scores, labels)
+    found, alone = paired(model, reference), reference.figure()
+    assert (
+        found.drop == pytest.approx(alone.value - model.figure().value) and found.measure == "AUC" and not found.lower_is_better
+    )
+    assert found.interval is not None
+    assert found.interval[1] - found.interval[0] < (alone.interval[1] - alone.interval[0]) / 2
+
+
 def test_mcnemar_by_counting_all_splits() -> None:
     for lost, gained in ((0, 0), (1, 0), (3, 1), (5, 5), (9, 2)):
         reference = np.array([1] * lost + [0] * gained + [1, 0])
@@ -258,6 +246,14 @@ def test_task_drop_takes_any_function(model_directory: Path) -> None:
     several = bw.task_drop(model_directory, model, lambda loaded: quality.get(id(loaded), [0.0, 0.0, 1.0] * 20))
     assert several.drop == pytest.approx(1 / 3) and several.interval is not None
     assert several.interval[0] < several.drop < several.interval[1]
-    for bad in (lambda loaded: math.nan, lambda loaded: [1.0] * (1 + (loaded is model)), lambda loaded: []):
+    right = share_right("accuracy", np.array([True, False]))
+    shared = task_drop(model_directory, model, lambda _: right)
+    assert (shared.score, shared.drop, shared.measure) == (0.5, 0, "accuracy")
+    for bad in (
+        lambda loaded: math.nan,
+        lambda loaded: [1.0] * (1 + (loaded is model)),
+        lambda loaded: [],
+        lambda loaded: right if loaded is model else 0.5,
+    ):
         with pytest.raises(BitwrightError):
             task_drop(model_directory, model, bad)

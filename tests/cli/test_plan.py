@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch", exc_type=ImportError)
 pytest.importorskip("scipy", exc_type=ImportError)
 
+from bitwright import _native
 from bitwright.analysis.report.document import parse
 from bitwright.core import Recipe
 from cli.helpers import Command, Outcome
@@ -125,6 +126,19 @@ def test_a_plan_for_a_task(bitwright: Command, model_directory: Path, tmp_path: 
     measured = done.json["measured"]
     assert done.json["perplexity_reference"] == pytest.approx(math.exp(measured["loss_reference"]))
     assert done.json["perplexity"] / done.json["perplexity_reference"] == pytest.approx(math.exp(measured["loss_added"]))
+
+
+def test_a_plan_for_a_task_whose_figure_is_better_lower(
+    bitwright: Command, model_directory: Path, tmp_path: Path, on_text: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_native, "fastest_threads", lambda: 1)
+    task, recipe = tmp_path / "task.jsonl", tmp_path / "r.json"
+    task.write_text(json.dumps({"prompt": "a quick brown", "reference": "fox jumps over the lazy dog"}) + "\n", "utf-8")
+    done = bitwright("plan", model_directory, "-o", recipe, "--task", task, "--max-drop", "900%", *on_text)
+    assert done.code == 0, done.err
+    found = json.loads(recipe.read_text("utf-8"))["plan"]["task"]
+    assert found["measure"] == "word error rate" and found["drop"] == found["score"] - found["score_reference"]
+    assert f"the task's word error rate grows by {found['drop']:.3g}" in done.err
 
 
 def test_limits_in_conflict(bitwright: Command, model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from bitwright.analysis import frontiers, rooflines
 from bitwright.analysis.attribution import Attribution, attribute
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Document, Made, analysis_document
+from bitwright.analysis.estimation import attribute_by_estimate
 from bitwright.analysis.evaluate import Evaluation, evaluate
 from bitwright.analysis.scored_text import read_text, windows_of
 from bitwright.analysis.seen_inputs import seen_inputs
@@ -33,12 +34,16 @@ WHOLE = ("size_bytes", "bits_per_weight", "kl_max", *WITH_INTERVALS, *(f"{name}_
 
 @dataclass(frozen=True)
 class Examined:
-    """`tokens` of `text` (itself, or a file) for the whole, of which `probed` for one tensor at a time."""
+    """`tokens` of `text` (itself, or a file) for the whole, of which `probed` for one tensor at a time.
+
+    With `estimate` what each tensor costs is estimated from one backward pass, and measured of a few only (estimation.py).
+    """
 
     text: str | Path
     tokens: int = 4096
     probed: int = 1024
     allow_seen: bool = False
+    estimate: bool = False
 
 
 def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "self", watch: Watch = unwatched) -> Document:
@@ -53,21 +58,22 @@ def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "
     quantized.calibrate(None, watch)
     with watch("measuring the whole") as progress:
         whole = evaluate(quantized, model, passage, context, examined.tokens, "int8", progress, examined.allow_seen, kinds=True)
-    found = attribute(model, quantized, np.stack(windows), lambda name: repaired(model, quantized, name), watch)
+    attributing = attribute_by_estimate if examined.estimate else attribute
+    found = attributing(model, quantized, np.stack(windows), lambda name: repaired(model, quantized, name), watch)
     with watch("looking at layers under their inputs"):
         seen = {each.tensor: each for each in seen_inputs(model, quantized, np.stack(windows))}
     figures = whole.to_dict()
     totals = {key: figures[key] for key in WHOLE}
     document = analysis_document(made, quantized, found, totals, seen)
-    with watch("estimating other schemes"):
-        document["frontier"] = frontiers.of_recipe(model, quantized, found, totals, np.stack(windows))
+    with watch("estimating other schemes") as progress:
+        document["frontier"] = frontiers.of_recipe(model, quantized, found, totals, np.stack(windows), progress)
     roofline = rooflines.of_model(quantized, Ceilings.of_this_machine())
     if roofline is not None:
         document["roofline"], document["machine"] = roofline
     document["token_kinds"] = kinds_of(whole)
     name = examined.text.name if isinstance(examined.text, Path) else "a text of its own"
     document["text"] = {"name": name, "tokens": whole.tokens, "context": context, "held_out": "calibration did not see it"}
-    return document | {"fixes": fixes(quantized, found)}
+    return document | {"fixes": fixes(quantized, found, whole.kl_mean or 0.0)}
 
 
 def larger(scheme: Scheme) -> Scheme | None:
@@ -86,9 +92,9 @@ def repaired(model: LanguageModel, quantized: QuantizedModel, name: str) -> Floa
     return quantize_matrix(name, model.stored(name), Choice(name, better, rotate=rotated)).dequantize()
 
 
-def fixes(quantized: QuantizedModel, found: Attribution) -> list[dict[str, Any]]:
-    """What was tried for the worst tensors."""
-    rows = []
+def fixes(quantized: QuantizedModel, found: Attribution, whole: float) -> list[dict[str, Any]]:
+    """What was tried for the worst tensors, or foretold: with estimates scaled so that their sum is the loss of the `whole`."""
+    rows, scale = [], 1.0 if found.measured else whole / max(found.sum_of_parts, 1e-30)
     for repair in found.repairs:
         stored = quantized.stored(repair.tensor)
         if isinstance(stored, Dense):
@@ -102,9 +108,10 @@ def fixes(quantized: QuantizedModel, found: Attribution) -> list[dict[str, Any]]
                 "tensor": repair.tensor,
                 "from_scheme": str(stored.scheme),
                 "to_scheme": str(better),
-                "kl_before": repair.before,
-                "kl_after": repair.after,
+                "kl_before": scale * repair.before,
+                "kl_after": scale * repair.after,
                 "extra_bytes": max(0, extra // 8),
+                "measured": found.measured,
             }
         )
     return rows

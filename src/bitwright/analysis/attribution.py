@@ -1,4 +1,4 @@
-"""Which tensor costs what, in nats a token of the final answer, measured one at a time.
+"""Which tensor costs what, in nats a token of the final answer, measured one at a time; estimation.py only estimates it.
 
     alone       the loss when only this tensor is quantized        regained  what comes back when only this one is restored
     cumulative  the loss when the first k blocks are quantized     together  the loss of the whole
@@ -33,20 +33,25 @@ WORST = 8  # tensors for which a repair is tried
 
 @dataclass(frozen=True)
 class Share:
-    """One tensor's part in the loss, in nats a token; see the module."""
+    """One tensor's part in the loss, in nats a token; see the module. What is None was not measured."""
 
     tensor: str
     kind: str
     layer: int
-    alone: float
-    alone_interval: Interval
-    regained: float
+    alone: float | None
+    alone_interval: Interval | None
+    regained: float | None
     estimated: float
+
+    @property
+    def cost(self) -> float:
+        """Its loss alone as measured, or as estimated where it was not measured."""
+        return self.estimated if self.alone is None else self.alone
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What the whole model loses when one tensor is stored otherwise."""
+    """What the whole model loses, in nats a token, before and after one tensor is stored otherwise."""
 
     tensor: str
     before: float
@@ -54,19 +59,38 @@ class Repair:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A tensor's loss alone, in nats a token, as estimated and as measured."""
+
+    tensor: str
+    estimated: float
+    measured: float
+
+
+@dataclass(frozen=True)
 class Attribution:
-    """All shares, worst first."""
+    """All shares, worst first. `together` and what follows from whole runs is None or empty where shares are estimated.
+
+    `rank_correlation` is Spearman's of estimated and measured losses alone: of all tensors, or of the `sample` where only its
+    tensors were measured; None of fewer than two.
+    """
 
     shares: tuple[Share, ...]
-    together: float
-    together_interval: Interval
+    together: float | None
+    together_interval: Interval | None
     cumulative: tuple[float, ...]
     repairs: tuple[Repair, ...]
-    rank_correlation: float
+    rank_correlation: float | None
+    sample: tuple[Judged, ...] = ()
+
+    @property
+    def measured(self) -> bool:
+        """Whether shares are, rather than estimated."""
+        return self.together is not None
 
     @property
     def sum_of_parts(self) -> float:
-        return sum(share.alone for share in self.shares)
+        return sum(share.cost for share in self.shares)
 
 
 def attribute(
@@ -110,7 +134,7 @@ def attribute(
         )
         for unit in units
     ]
-    shares.sort(key=lambda share: -share.alone)
+    shares.sort(key=lambda share: -share.cost)
     repairs = []
     if repair is not None:
         with watch("trying repairs of the worst tensors") as progress:
@@ -118,7 +142,7 @@ def attribute(
                 after = float(lossy.divergence({share.tensor: repair(share.tensor)}).mean())
                 repairs.append(Repair(share.tensor, float(whole.mean()), after))
                 progress(done + 1, WORST)
-    correlation = rank_correlation([share.alone for share in shares], [share.estimated for share in shares])
+    correlation = rank_correlation([share.cost for share in shares], [share.estimated for share in shares])
     interval = percentile_interval(draws.means(whole))
     return Attribution(tuple(shares), float(whole.mean()), interval, tuple(cumulative), tuple(repairs), correlation)
 
@@ -127,11 +151,24 @@ def estimated(
     model: LanguageModel, quantized: LanguageModel, windows: Tokens, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, float]:
     """The loss of each tensor's error by curvature, in nats a token, without measuring any of them."""
-    roles, found = model.roles(), dict.fromkeys((unit.name for unit in units_of(model)), 0.0)
+    return estimates_of(model, [quantized.read], windows, progress)[0]
+
+
+def estimates_of(
+    model: LanguageModel,
+    readers: Sequence[Callable[[str], Floats]],
+    windows: Tokens,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, float]]:
+    """The same for several ways to store the model, of which each reads tensors by name; all from one backward pass."""
+    roles = model.roles()
+    found = [dict.fromkeys((unit.name for unit in units_of(model)), 0.0) for _ in readers]
     for role, layer, curvature in curvatures(model, windows, progress=progress):
         place = roles[role, layer]
-        error = part_of(quantized.read(place.name), place) - part_of(model.read(place.name), place)
-        found[place.name] += float(np.mean([cost.sum(dtype=np.float64) for cost in curvature.divergence(error)]))
+        original = part_of(model.read(place.name), place)
+        for read, losses in zip(readers, found, strict=True):
+            costs = curvature.divergence(part_of(read(place.name), place) - original)
+            losses[place.name] += float(np.mean([cost.sum(dtype=np.float64) for cost in costs]))
     return found
 
 

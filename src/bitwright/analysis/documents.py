@@ -19,6 +19,7 @@ from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.metrics import weight_histogram
 from bitwright.analysis.plan_types import Plan
 from bitwright.analysis.seen_inputs import Seen
+from bitwright.analysis.trial import ANSWERS
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.quantization import QuantizedModel
 
@@ -61,6 +62,7 @@ def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> D
     document |= {
         "machine": plan.device.machine if plan.device else None,
         "whole": _whole(plan, document["model"]["parameters"]) | (_floor(made.model, window) if plan.measured else {}),
+        "shares": "estimated",
         "tensors": [
             _planned(unit.name, unit.kind, unit.layer, unit.shape, candidate, loss) | {"reason": choice.reason}
             for (unit, candidate), loss, choice in zip(plan.candidates(), plan.losses(), plan.recipe.choices, strict=True)
@@ -88,13 +90,13 @@ def _whole(plan: Plan, weights: int) -> Document:
     whole: Document = {"size_bytes": size, "bits_per_weight": 8 * size / weights}
     if not measured:
         return whole
-    losses = {"loss_reference": measured["loss_reference"], "loss_added": measured["loss_added"]}
+    between = {name: plan.intervals[quantity] for quantity, name in ANSWERS.items() if quantity in plan.intervals}
     return (
         whole
-        | {"kl_mean": measured["divergence"], "kl_mean_interval": plan.interval and list(plan.interval)}
-        | losses
-        | {"loss_added_interval": plan.added_interval and list(plan.added_interval)}
-        | {"perplexity": math.exp(sum(losses.values())), "perplexity_reference": math.exp(losses["loss_reference"])}
+        | {name: measured[quantity] for quantity, name in ANSWERS.items()}
+        | {f"{name}_interval": list(interval) for name, interval in between.items()}
+        | {"perplexity": math.exp(measured["loss_reference"] + measured["loss_added"])}
+        | {"perplexity_reference": math.exp(measured["loss_reference"])}
     )
 
 
@@ -131,13 +133,21 @@ def analysis_document(
     document |= {
         "whole": dict(whole),
         "kinds": kinds,
-        "tensors": [_measured(quantized, part, seen[part.tensor]) for part in found.shares],
-        "additivity": {"sum_of_parts": found.sum_of_parts, "together": found.together},
-        "estimate": {"rank_correlation": found.rank_correlation, "tensors": len(found.shares)},
+        "shares": "measured" if found.measured else "estimated",
+        "tensors": [_examined(quantized, part, seen[part.tensor]) for part in found.shares],
+        "estimate": {
+            "rank_correlation": found.rank_correlation,
+            "tensors": len(found.shares if found.measured else found.sample),
+            "sample": [vars(each) for each in found.sample],
+        },
         "cumulative": [{"block": block, "kl": kl} for block, kl in enumerate(found.cumulative[1:])],
         "histograms": histograms(made.model, quantized, [seen[part.tensor] for part in found.shares[: plan_details.SHOWN]]),
     }
-    return document
+    return document | ({"additivity": _additivity(found)} if found.measured else {})
+
+
+def _additivity(found: Attribution) -> Document:
+    return {"sum_of_parts": found.sum_of_parts, "together": found.together}
 
 
 def by_kind(quantized: QuantizedModel, found: Attribution) -> list[Document]:
@@ -146,7 +156,7 @@ def by_kind(quantized: QuantizedModel, found: Attribution) -> list[Document]:
     losses: dict[str, float] = defaultdict(float)
     for part in found.shares:
         sizes[part.kind] += int(np.prod(quantized.shape(part.tensor)))
-        losses[part.kind] += part.alone
+        losses[part.kind] += part.cost
     weights, loss = sum(sizes.values()), max(found.sum_of_parts, 1e-30)
     rows = [
         {"kind": kind, "weights_share": sizes[kind] / weights, "kl": losses[kind], "kl_share": losses[kind] / loss}
@@ -156,15 +166,23 @@ def by_kind(quantized: QuantizedModel, found: Attribution) -> list[Document]:
 
 
 def verdict_of_analysis(whole: Mapping[str, Any], kinds: Sequence[Document], found: Attribution) -> str:
-    """One sentence: what is lost, where most of it arises, and where most for the size."""
+    """What is lost, where most of it arises, and where most for the size; and how far that can be trusted, if it is estimated."""
     most, densest, worst = max(kinds, key=lambda row: float(row["kl"])), kinds[0], found.shares[0]
-    share = worst.alone / max(found.sum_of_parts, 1e-30)
+    share = worst.cost / max(found.sum_of_parts, 1e-30)
     dense = f"{100 * densest['kl_share']:.0f} % of the sum in {100 * densest['weights_share']:.2g} % of the weights"
     said = f"{most['kind']} costs most of all kinds ({100 * most['kl_share']:.0f} % of the sum)"
     said += f" and most for its size ({dense})" if most is densest else f", {densest['kind']} most for its size ({dense})"
-    return (
-        f"Quantizing costs {whole['kl_mean']:.3g} nats a token; {said}, and of all tensors {worst.tensor} ({100 * share:.0f} %)."
-    )
+    by, trust = ("", "") if found.measured else ("by estimate ", f" {verdict_of_estimate(found)}")
+    lost = f"Quantizing costs {whole['kl_mean']:.3g} nats a token"
+    return f"{lost}; {by}{said}, and of all tensors {worst.tensor} ({100 * share:.0f} %).{trust}"
+
+
+def verdict_of_estimate(found: Attribution) -> str:
+    """One sentence: that shares are estimated, and how they order the tensors that were measured."""
+    if found.rank_correlation is None:
+        return "Shares are estimated; fewer than two tensors lose anything, so no order was measured."
+    rank = f"rank correlation with the measured losses of {len(found.sample)} tensors {found.rank_correlation:.2f}"
+    return f"Shares are estimated: {rank}."
 
 
 def histograms(model: LanguageModel, quantized: QuantizedModel, shown: Sequence[Seen]) -> list[Document]:
@@ -179,7 +197,7 @@ def histograms(model: LanguageModel, quantized: QuantizedModel, shown: Sequence[
     return [row for row in rows if row.get("weights") or row["activations"]]
 
 
-def _measured(quantized: QuantizedModel, part: Share, seen: Seen) -> Document:
+def _examined(quantized: QuantizedModel, part: Share, seen: Seen) -> Document:
     stored = quantized.stored(part.tensor)
     choice = quantized.recipe.choice_for(part.tensor)
     return (
@@ -187,7 +205,8 @@ def _measured(quantized: QuantizedModel, part: Share, seen: Seen) -> Document:
             part.tensor, part.kind, part.layer, stored.shape, quantized.scheme_of(part.tensor), quantized.stored_bits(part.tensor)
         )
         | {"method": choice.method if choice and not isinstance(stored, Dense) else None}
-        | {"kl_alone": part.alone, "kl_alone_interval": list(part.alone_interval), "kl_regained": part.regained}
+        | {"kl_alone": part.alone, "kl_alone_interval": part.alone_interval and list(part.alone_interval)}
+        | {"kl_regained": part.regained}
         | {"kl_estimated": part.estimated}
         | seen.metrics.to_dict()
     )

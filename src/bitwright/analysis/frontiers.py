@@ -9,7 +9,7 @@ the curve and the measured point beside it are of one scale.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,17 +46,19 @@ def of_recipe(
     found: Attribution,
     whole: Mapping[str, Any],
     windows: npt.NDArray[np.int32],
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Point]:
     """The recipe as measured among others, all rounded to nearest with columns turned; none where it loses nothing.
 
-    `whole` has `size_bytes` and `kl_mean`, in nats a token; the others are foretold on `windows` (windows, tokens).
+    `whole` has `size_bytes` and `kl_mean`, in nats a token; the others are foretold on `windows` (windows, tokens). `progress` is
+    told (done, in all).
     """
     estimated = sum(share.estimated for share in found.shares)
     if estimated <= 0 or whole["kl_mean"] <= 0:
         return []
     named = [line.scheme for share in found.shares for line in quantized.lines(share.tensor)]
     schemes = [scheme for scheme in dict.fromkeys((*map(Scheme.parse, SCHEMES), *named)) if scheme.scaled]
-    units = [unit for unit in sensitivities(model, windows, Offer(tuple(schemes))) if unit.candidates]
+    units = [unit for unit in sensitivities(model, windows, Offer(tuple(schemes)), progress) if unit.candidates]
     matrices = dict.fromkeys(unit.matrix for unit in units)
     constant = whole["size_bytes"] - sum(quantized.stored_bits(name) for name in matrices) / 8
     factors = [whole["kl_mean"] / estimated] * len(units)

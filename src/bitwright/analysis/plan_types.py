@@ -12,7 +12,7 @@ from bitwright.allocation.candidates import SCHEMES, Candidate, Offer, Unit
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.energy import ESTIMATE
 from bitwright.analysis.tasks.paired import Drop
-from bitwright.analysis.trial import Task
+from bitwright.analysis.trial import ANSWERS, Task
 from bitwright.calibration.text import Source
 from bitwright.core import Recipe, Scheme
 from bitwright.errors import EngineError
@@ -69,11 +69,12 @@ class Step:
 class Plan:
     """`foretold` and `measured` by quantity: bytes, divergence, seconds, prefill, ram, joules. `measured` holds what was, with
     `loss_reference` and `loss_added`, nats a token, which are the logarithms of the model's perplexity and of what the plan
-    multiplies it by (foretold as the divergence), and the `slowness` of the machine at that time. Joules are an estimate.
+    multiplies it by (foretold as the divergence), with `kl_p99`, `kl_max`, `top1_agreement` and `flips`, nats a token and shares
+    of the tokens (trial.py), and the `slowness` of the machine at that time. Joules are an estimate.
 
     `units` and `chosen` are the candidates and which was taken; `weights` say by how much a unit's foretold loss counts,
-    after `factor`, the loss a unit of foretold loss; `noise` is that of rounded `activations`; `interval` is that of the
-    measured divergence, `added_interval` that of the loss added; `device` is None where nothing asked for its speed.
+    after `factor`, the loss a unit of foretold loss; `noise` is that of rounded `activations`; `intervals` are those of what
+    was measured that have one, 95 %; `device` is None where nothing asked for its speed.
     """
 
     recipe: Recipe
@@ -82,7 +83,7 @@ class Plan:
     chosen: tuple[int, ...]
     foretold: dict[str, float]
     measured: dict[str, float]
-    interval: tuple[float, float] | None
+    intervals: dict[str, tuple[float, float]]
     factor: float
     weights: tuple[float, ...]
     activations: str
@@ -90,7 +91,6 @@ class Plan:
     device: DeviceCosts | None
     steps: tuple[Step, ...] = ()
     drop: Drop | None = None
-    added_interval: tuple[float, float] | None = None
 
     def candidates(self) -> Iterator[tuple[Unit, Candidate]]:
         """Each unit with what was chosen for it."""
@@ -110,6 +110,9 @@ class Plan:
         """What each unit's choice is foretold to cost, nats a token."""
         return [factor * each.divergence for factor, (_, each) in zip(self.factors(), self.candidates(), strict=True)]
 
+    def _interval(self, quantity: str) -> list[float] | None:
+        return list(self.intervals[quantity]) if quantity in self.intervals else None
+
     def to_dict(self) -> dict[str, Any]:
         """What the recipe file says of the plan, JSON-ready."""
         return {
@@ -117,8 +120,7 @@ class Plan:
             "foretold": self.foretold,
             "measured": self.measured,
             "energy_source": ESTIMATE,
-            "measured_divergence_interval": list(self.interval) if self.interval else None,
-            "measured_loss_added_interval": list(self.added_interval) if self.added_interval else None,
+            **{f"measured_{quantity}_interval": self._interval(quantity) for quantity in ANSWERS if quantity != "kl_max"},
             "task": vars(self.drop) if self.drop else None,
             "swaps": [vars(step) for step in self.steps],
             "factor": self.factor,

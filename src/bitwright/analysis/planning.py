@@ -74,7 +74,8 @@ def plan(  # noqa: PLR0913 - the public face: every limit by its name
 ) -> Recipe:
     """The recipe that meets a budget best; the units are those of `Budget`. Raises `BudgetError`, and takes minutes.
 
-    `task`, any `evaluate(model)` that gives a number or one an item, is what `max_task_drop` limits the fall of.
+    `task`, any `evaluate(model)` that gives a number or one an item, or a file's (`tasks.file_task`), is what `max_task_drop`
+    limits the loss of.
     """
     budget = Budget(max_bytes, max_ram, max_kl, max_drop, min_speed, min_prefill, max_energy, objective, max_task_drop)
     return find_plan(model, budget, Settings(task=task)).recipe
@@ -362,14 +363,13 @@ class _Planner:
             tuple(chosen[: len(costs.units)]),
             {quantity: value for quantity, value in foretold.items() if quantity != "loss_added"},
             {} if trial is None else trial.measured,
-            None if trial is None else trial.intervals["divergence"],
+            {} if trial is None else trial.intervals,
             costs.scale.get("divergence", 1.0),
             tuple(costs.weights),
             costs.activations(chosen),
             costs.noises[costs.activations(chosen)],
             costs.device(chosen),
             drop=None if trial is None else trial.drop,
-            added_interval=None if trial is None else trial.intervals["loss_added"],
         )
 
 

@@ -3,9 +3,11 @@
     bytes       of all files                         divergence       mean KL on text for the proof, with its interval
     seconds     of one decoded token                 loss_reference   the model's own loss on that text: log of its perplexity
     prefill     of a prompt of PROMPT tokens         loss_added       what the plan adds to it, with its interval
-    ram         peak of a process that fills         climbing         mean KL on other text, by which plans are compared
-                the context                          task             what a task lost
-    slowness    of this machine at that time, against when its costs were measured
+    ram         peak of a process that fills         kl_p99, kl_max   of KL on that text: what 1 % of tokens exceed, and its most
+                the context                          top1_agreement   share of its tokens where the likeliest next one is the same
+    slowness    of this machine at that time,        flips            share where it is another
+                against when its costs               climbing         mean KL on other text, by which plans are compared
+                were measured                        task             what a task lost
 
 Plans are compared on one text and proved on another: the least of several measured losses is partly luck, and that luck
 would be in the proof.
@@ -37,6 +39,10 @@ Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Task = Callable[[LanguageModel], Scored]
 
+# Quantities that are figures of the model's answers, by their names in `Evaluation`; all but a maximum have an interval
+ANSWERS = {"divergence": "kl_mean"} | {
+    name: name for name in ("kl_p99", "kl_max", "top1_agreement", "flips", "loss_reference", "loss_added")
+}
 DEPTH = 128  # tokens of context at which speed is foretold and measured
 TIMED = 16  # times that speed is measured
 
@@ -83,9 +89,8 @@ def tried(made: QuantizedModel, held: Examination, what: str, watch: Watch) -> T
     proof = scores[: len(held.proof)]
     found = figures(joined(iter(proof)), [len(window) - 1 for window in held.proof], paired=True)
     climbing = float(np.mean([score.kl.mean() for score in scores[len(proof) :]]))
-    names = {"divergence": "kl_mean", "loss_reference": "loss_reference", "loss_added": "loss_added"}
-    measured |= {quantity: found[name] for quantity, name in names.items()}
-    intervals = {quantity: found[f"{names[quantity]}_interval"] for quantity in ("divergence", "loss_added")}
+    measured |= {quantity: found[name] for quantity, name in ANSWERS.items()}
+    intervals = {quantity: found[f"{name}_interval"] for quantity, name in ANSWERS.items() if f"{name}_interval" in found}
     drop = None if held.task is None else task_drop(saved, held.model, held.task)
     return Trial(saved, measured, intervals, climbing, drop, directory)
 

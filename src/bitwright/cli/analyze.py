@@ -24,13 +24,15 @@ def analyze(  # noqa: PLR0913 - one parameter an option
     tokens: Annotated[int, Option("--tokens", least=2, help="Tokens of the text for the whole.")] = 4096,
     probed: Annotated[int, Option("--probed", least=2, help="Of these, tokens for one tensor at a time.")] = 1024,
     calibration: Annotated[str, Option("--calibration", help="self, a file, or org/name:config:split on the hub.")] = "self",
+    estimate: Annotated[bool, Option("--estimate", help="Estimate what each tensor loses, judged on 12 of them.")] = False,
     output: Annotated[Path | None, Option("-o", "--output", help="Page to write, an .html file.")] = None,
     json_output: Annotated[Path | None, Option("--json-output", help="The same as JSON. [beside the page]")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure which tensor loses what, and what would mend it.
 
-    Every tensor is quantized alone and restored alone: two runs through the model for each.
+    Every tensor is quantized alone and restored alone: two runs through the model for each. For large models --estimate tells
+    all of them from one backward pass, and measures how well that orders a sample of them.
     """
     from bitwright.artifact.staging import check_file, write_file
 
@@ -45,8 +47,8 @@ def analyze(  # noqa: PLR0913 - one parameter an option
     from bitwright.models import load
 
     said = f"--recipe {recipe}" if recipe else f"--scheme {scheme} --method {method}"
-    made = Made(load(model), f"bitwright analyze {model} {said}")
-    examined = Examined(demo_text() if text is None else text, tokens, probed)
+    made = Made(load(model), f"bitwright analyze {model} {said}{' --estimate' if estimate else ''}")
+    examined = Examined(demo_text() if text is None else text, tokens, probed, estimate=estimate)
     document = finite(examine(made, _recipe(recipe, scheme, method), examined, calibration, progress))
     if output is not None:
         write(document, output, json_output or output.with_suffix(".json"))
@@ -67,14 +69,15 @@ def _recipe(recipe: Path | None, scheme: str, method: str) -> Recipe:
 
 
 def _show(document: dict[str, Any]) -> None:
-    columns = ("tensor", "scheme", "KL alone", "regained", "estimate", "SQNR dB", "output error")
+    measured = document["shares"] == "measured"
+    losses = {"KL alone": "kl_alone", "regained": "kl_regained"} if measured else {}
+    losses["estimate"] = "kl_estimated"
+    columns = ("tensor", "scheme", *losses, "SQNR dB", "output error")
     rows = [
         (
             tensor["name"],
             tensor["scheme"],
-            f"{tensor['kl_alone']:.3g}",
-            f"{tensor['kl_regained']:.3g}",
-            f"{tensor['kl_estimated']:.3g}",
+            *(f"{tensor[key]:.3g}" for key in losses.values()),
             "" if tensor["sqnr_db"] is None else f"{tensor['sqnr_db']:.1f}",
             "" if tensor["output_error"] is None else f"{100 * tensor['output_error']:.2g} %",
         )
@@ -85,9 +88,8 @@ def _show(document: dict[str, Any]) -> None:
         (kind["kind"], f"{100 * kind['weights_share']:.3g} %", f"{kind['kl']:.3g}", f"{100 * kind['kl_share']:.3g} %")
         for kind in document["kinds"]
     ]
-    print_table(
-        "Kinds of tensors, the one that loses most for its size first", ("kind", "of the weights", "KL", "of the sum"), kinds
-    )
+    heading = ("kind", "of the weights", "KL" if measured else "KL, estimated", "of the sum")
+    print_table("Kinds of tensors, the one that loses most for its size first", heading, kinds)
     whole = document["whole"]
     low, high = whole["loss_added_interval"]
     note(
@@ -95,10 +97,11 @@ def _show(document: dict[str, Any]) -> None:
         f"{whole['loss_added']:.3g} ({low:.3g} to {high:.3g}): perplexity {whole['perplexity_reference']:.4g} -> "
         f"{whole['perplexity']:.4g}"
     )
-    parts = document["additivity"]
-    note(f"one by one they sum to {parts['sum_of_parts']:.3g}, together they cost {parts['together']:.3g} nats a token")
+    if measured:
+        parts = document["additivity"]
+        note(f"one by one they sum to {parts['sum_of_parts']:.3g}, together they cost {parts['together']:.3g} nats a token")
     for fix in document["fixes"]:
         note(
             f"{fix['tensor']} as {fix['to_scheme']}: {fix['kl_before']:.4g} -> {fix['kl_after']:.4g}, "
-            f"{fix['extra_bytes'] / 1e3:.0f} kB more"
+            f"{fix['extra_bytes'] / 1e3:.0f} kB more{'' if fix['measured'] else ', by estimate'}"
         )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, megabytes, print_json, print_table, progress
+from bitwright.cli.decoded import note_decoded
 from bitwright.errors import EngineError
 
 
@@ -23,10 +24,13 @@ def bench(  # noqa: PLR0913 - one parameter an option
     """Time prefill and decode beside what the machine allows."""
     from bitwright.analysis.benchmark import Work
     from bitwright.analysis.benchmark import bench as measure
+    from bitwright.models import load
 
     work = Work(prompt, generate, counts("depths", depth), counts("batches", batch), repeats, kv_cache)
+    thread_counts, model = counts("thread counts", threads), load(path)
+    note_decoded(model)
     with progress("timing") as report:
-        result = measure(path, work, counts("thread counts", threads), report)
+        result = measure(model, work, thread_counts, report)
     if as_json:
         print_json(result)
     else:

@@ -111,18 +111,24 @@ def method_rows() -> list[dict[str, str]]:
 def formats(as_json: Json = False) -> None:
     """List the number formats, and schemes with a name of their own."""
     from bitwright.core import Scheme
+    from bitwright.engine.layout import BLOCK, held_as
     from bitwright.formats import FORMATS, NAMED
 
-    rows = [{"name": name, "bits": format.bits, "summary": format.summary} for name, format in FORMATS.items()]
-    rows += [{"name": name, "bits": Scheme.parse(name).bits, "summary": f"is {meaning}"} for name, meaning in NAMED.items()]
+    rows = []
+    for name, format in FORMATS.items():
+        engine = held_as(Scheme(name, BLOCK, scale=format.scales[0]), BLOCK)
+        rows.append({"name": name, "bits": format.bits, "engine": engine, "summary": format.summary})
+    for name, meaning in NAMED.items():
+        scheme = Scheme.parse(name)
+        rows.append({"name": name, "bits": scheme.bits, "engine": held_as(scheme, BLOCK), "summary": f"is {meaning}"})
     if as_json:
         print_json({"formats": rows})
     else:
         print_table(
             "formats; a scheme adds how many weights share a scale: int4-g64, int8-channel, fixed8-tensor",
-            ("format", "bits", "what it holds"),
-            [(str(row["name"]), str(row["bits"]), str(row["summary"])) for row in rows],
-            words=3,
+            ("format", "bits", "in the engine", "what it holds"),
+            [tuple(map(str, row.values())) for row in rows],
+            words=4,
         )
 
 

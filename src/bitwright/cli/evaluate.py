@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option, UsageError
 from bitwright.cli.console import Json, megabytes, note, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from bitwright.analysis.tasks import Comparison
 
 LABELS = {
     "perplexity": "perplexity",
@@ -25,8 +28,7 @@ LABELS = {
     "flips_lost": "flips from the right token",
     "flips_gained": "flips to the right token",
 }
-TASK_LABELS = {"": "accuracy", "_normalized": "accuracy, per character", "_per_token": "accuracy, per token"}
-TASK_COLUMNS = ("choice by likelihood", "value", "95 % interval", "reference", "drop", "95 % interval", "p (McNemar)")
+TASK_COLUMNS = ("figure", "value", "95 % interval", "reference", "worse by", "95 % interval", "p (McNemar)")
 KIND_COLUMNS = (
     "",
     "kind of token",
@@ -55,36 +57,41 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     calibration: Annotated[str, Option("--calibration", help="Text for static ranges; see quantize.")] = "self",
     allow_seen: Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")] = False,
     by_kind: Annotated[bool, Option("--by-kind", help="Say on which kinds of token the loss lands.")] = False,
-    task: Annotated[Path | None, Option("--task", help="Questions with choices, one JSON object a line.")] = None,
+    task: Annotated[Path | None, Option("--task", help="What to ask, one JSON object a line.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure perplexity, KL and agreement against a reference.
 
-    Each figure comes with its 95 % interval. With --task, also the share of questions answered right.
+    Each figure comes with its 95 % interval. With --task, also accuracy, word error rate or AUC.
     """
     from bitwright.analysis.evaluate import evaluate as measure
-    from bitwright.analysis.tasks import compare_choices, read_questions
+    from bitwright.analysis.tasks import compare_task, read_task
+    from bitwright.models import load
 
     if text is None and task is None:
         raise UsageError("Missing option --text (or --task)", "bitwright eval")
-    if task is not None:
-        read_questions(task)  # a fault in it is told before minutes of work
+    asked = None if task is None else read_task(task)
+    if asked is not None:
+        asked.check(load(path))  # a fault in it is told before minutes of work
     result: dict[str, Any] = {}
     if text is not None:
         with progress("evaluating") as report:
             result = measure(
                 path, reference, text, context, tokens, activations, report, allow_seen, by_kind, calibration, kv_cache
             ).to_dict()
-    if task is not None:
+    compared = None
+    if asked is not None:
         with progress("asking") as report:
-            result |= compare_choices(path, reference, task, activations, report).to_dict()
+            compared = compare_task(asked, path, reference, activations, kv_cache, report)
+        result |= compared.to_dict()
     if as_json:
         print_json(result)
         return
     if text is not None:
         _print_text(path, result)
-    if task is not None:
-        print_table(f"{path}: {result['task_items']} questions of {task}", TASK_COLUMNS, _task_rows(result))
+    if compared is not None:
+        title = f"{path}: {result['task_items']} lines of {task}, {compared.kind}"
+        print_table(title, TASK_COLUMNS, _task_rows(compared, result))
 
 
 def _print_text(path: str, result: dict[str, Any]) -> None:
@@ -108,14 +115,15 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _task_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Accuracy by each way to choose; the reference's and the drop where there is one."""
+def _task_rows(compared: Comparison, result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Each figure; the reference's, and by how much it is worse, where there is one."""
     rows = []
-    for way, label in TASK_LABELS.items():
-        row = [label, f"{result[f'task_accuracy{way}']:.4f}", _interval(result[f"task_accuracy{way}_interval"], 4)]
-        if result[f"task_drop{way}"] is not None:
-            row += [f"{result[f'task_accuracy{way}_reference']:.4f}", f"{result[f'task_drop{way}']:.4f}"]
-            row += [_interval(result[f"task_drop{way}_interval"], 4), f"{result[f'task_drop{way}_p']:.3g}"]
+    for way, statistic in compared.model.ways.items():
+        name, drop = f"task_{compared.model.key}{way}", f"task_drop{way}"
+        row = [statistic.name, f"{result[name]:.4f}", _interval(result[f"{name}_interval"], 4)]
+        if result[drop] is not None:
+            row += [f"{result[f'{name}_reference']:.4f}", f"{result[drop]:.4f}", _interval(result[f"{drop}_interval"], 4)]
+            row += [] if result[f"{drop}_p"] is None else [f"{result[f'{drop}_p']:.3g}"]
         rows.append(tuple(row))
     return rows
 

@@ -18,16 +18,21 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """List tensors, schemes, true bits per weight and bytes."""
+    from bitwright.engine.layout import held
     from bitwright.inspection import summary
     from bitwright.models import load
 
     model = load(path)
     found = with_entropy(summary(model), model) if entropy else summary(model)
+    for tensor in found["tensors"]:
+        kinds = [kind for _, kind in held(model, tensor["name"])] if len(tensor["shape"]) == 2 else ["fp32"]
+        tensor["engine"] = " + ".join(dict.fromkeys(kinds))
     if as_json:
         print_json(found)
         return
     title = f"{path}: {megabytes(found['size_bytes'])}, {found['bits_per_weight']:.3f} bits per weight"
-    rows, columns = tensor_rows(found["tensors"]), ["tensor", "shape", "scheme", "rotation", "bits per weight", "bytes"]
+    rows = tensor_rows(found["tensors"])
+    columns = ["tensor", "shape", "scheme", "rotation", "bits per weight", "bytes", "in the engine"]
     if entropy:
         title += f"; {found['entropy_bits_per_weight']:.3f} by an entropy coder"
         columns += ["zeros", "by an entropy coder"]
@@ -59,6 +64,7 @@ def tensor_rows(tensors: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             f"{tensor['rotation']}" if tensor["rotation"] else "",
             f"{tensor['bits_per_weight']:.3f}",
             f"{tensor['bytes']}",
+            tensor["engine"],
         )
         for tensor in tensors
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option, UsageError
 from bitwright.cli.console import Json, megabytes, note, print_json, print_table, timeline
@@ -22,9 +22,9 @@ def plan(  # noqa: PLR0913 - one parameter an option
     max_size: Annotated[str | None, Option("--max-size", help="Of all files, such as 80MB.")] = None,
     max_kl: Annotated[str | None, Option("--max-kl", help="Mean KL to the model, in nats a token.")] = None,
     max_drop: Annotated[
-        str | None, Option("--max-drop", help="Growth of perplexity, or with --task fall of its score; such as 0.5%.")
+        str | None, Option("--max-drop", help="Growth of perplexity, or with --task how much worse it may do; such as 0.5%.")
     ] = None,
-    task: Annotated[Path | None, Option("--task", help="Questions with choices, one JSON object a line.")] = None,
+    task: Annotated[Path | None, Option("--task", help="What to ask, one JSON object a line; see bitwright eval.")] = None,
     min_speed: Annotated[str | None, Option("--min-speed", help="Decoded tokens a second on this machine.")] = None,
     min_prefill: Annotated[str | None, Option("--min-prefill", help="Tokens a second of a prompt on this machine.")] = None,
     max_ram: Annotated[str | None, Option("--max-ram", help="Peak memory of a run, such as 300MB.")] = None,
@@ -76,7 +76,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     from bitwright.analysis.planning import Settings, find_plan
     from bitwright.analysis.report import finite, write
     from bitwright.analysis.scored_text import read_text
-    from bitwright.analysis.tasks import choice_task
+    from bitwright.analysis.tasks import file_task
     from bitwright.analysis.timeline import Timeline
     from bitwright.artifact.staging import write_file
     from bitwright.calibration.text import Source
@@ -97,7 +97,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
         context=context,
         verify=not estimate,
         swaps=swaps,
-        task=None if task is None else choice_task(task, source),
+        task=None if task is None else file_task(task, source),
     )
     with timeline() as report_time:
         found = find_plan(source, budget, settings, Timeline(phases(source, settings), report_time).watch)
@@ -136,12 +136,14 @@ def _fixed(given: str) -> tuple[tuple[str, str], ...]:
     return tuple((pattern, scheme) for pattern, _, scheme in pairs)
 
 
-def _public(found: Plan) -> dict[str, float | None]:
+def _public(found: Plan) -> dict[str, Any]:
     """The figures by the names that all commands give them."""
     best = found.foretold | found.measured
     return {
         "size_bytes": best["bytes"],
         "kl_mean": found.measured.get("divergence"),
+        "kl_mean_interval": list(found.intervals["divergence"]) if found.intervals else None,
+        **{name: found.measured.get(name) for name in ("kl_p99", "kl_max", "top1_agreement", "flips")},
         "kl_mean_predicted": found.foretold["divergence"],
         "decode_tokens_per_s": 1 / best["seconds"] if "seconds" in best else None,
         "task_drop": None if found.drop is None else found.drop.drop,
@@ -155,6 +157,14 @@ def _public(found: Plan) -> dict[str, float | None]:
 def _perplexity(found: Plan, *losses: str) -> float | None:
     """From the losses that sum to its logarithm; None where nothing was measured."""
     return math.exp(sum(found.measured[loss] for loss in losses)) if found.measured else None
+
+
+def _answers(measured: dict[str, float], between: tuple[float, float]) -> str:
+    """How far the finished plan's answers are from the model's, in one line."""
+    kl = f"KL {measured['divergence']:.3g} ({between[0]:.3g} to {between[1]:.3g}) in the mean"
+    most = f"p99 {measured['kl_p99']:.3g}, max {measured['kl_max']:.3g} nats a token"
+    same = f"top-1 agreement {100 * measured['top1_agreement']:.1f} %, {100 * measured['flips']:.1f} % flipped"
+    return f"{kl}, {most}; {same}, on text that the plan never saw"
 
 
 def _show(found: Plan, output: Path, report: Path | None) -> None:
@@ -177,8 +187,10 @@ def _show(found: Plan, output: Path, report: Path | None) -> None:
         note(f"{step.swapped} tensors swapped schemes: KL {step.before:.4g} -> {step.after:.4g} on text for comparing, {said}")
     if found.drop is not None:
         between = "" if found.drop.interval is None else f" ({found.drop.interval[0]:.3g} to {found.drop.interval[1]:.3g})"
-        note(f"the task's score falls by {found.drop.drop:.3g}{between} from {found.drop.score_reference:.3g}")
+        worse = f"{found.drop.measure} {'grows' if found.drop.lower_is_better else 'falls'}"
+        note(f"the task's {worse} by {found.drop.drop:.3g}{between} from {found.drop.score_reference:.3g}")
     if found.measured:
+        note(_answers(found.measured, found.intervals["divergence"]))
         before, after = _perplexity(found, "loss_reference"), _perplexity(found, "loss_reference", "loss_added")
         note(f"perplexity {before:.4g} -> {after:.4g} ({100 * math.expm1(found.measured['loss_added']):+.2g} %) on that text")
     if found.activations != "int8":

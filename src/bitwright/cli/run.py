@@ -8,6 +8,7 @@ from typing import Annotated
 from bitwright.cli.answer import Clock, read_prompt, text_of
 from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, Threads, note, print_json, progress
+from bitwright.cli.decoded import note_decoded
 from bitwright.errors import EngineError
 
 Context = Annotated[int | None, Option("--context", help="Tokens that prompt and answer may take (default: the model's).")]
@@ -57,6 +58,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow, lookup)
     with progress(f"loading {path}"):
         engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache)
+    note_decoded(model)
     tokenizer, asked = read_prompt(model, prompt, raw)  # while the weights are repacked
     clock, answer = Clock(), []
     for piece in text_of(clock.watch(engine.generate(asked, sampling)), tokenizer, words):

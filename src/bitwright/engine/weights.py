@@ -1,7 +1,7 @@
 """From a model's files to the engine's own layout, one tensor at a time.
 
-Codes go to C++ as they lie on disk and are repacked there once. A scheme that has no integer kernel (a group that is
-no multiple of 32 columns, a table whose levels are no int8 numbers) is decoded to fp32: slower, never different.
+Codes, or the bytes that engine/layout.py makes of them, go to C++ and are repacked there once. A scheme that has no integer
+kernel is decoded to fp32, which is slower and takes more memory: layout.py says which.
 """
 
 from __future__ import annotations
@@ -11,18 +11,12 @@ import numpy.typing as npt
 
 from bitwright import _native
 from bitwright.core import Floats
-from bitwright.formats import FORMATS
-from bitwright.formats.scales import load_multiples, load_scale
-from bitwright.formats.table import Table
-from bitwright.formats.uniform import Uniform
+from bitwright.engine.layout import integers_of
 from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
 from bitwright.models.base import Dense, LanguageModel, Packed, WithMinimum
 from bitwright.models.rope import inverse_frequencies
 from bitwright.models.row_blocks import stored_blocks
 
-BLOCK = 32  # columns that the integer kernels take at a time
-WHOLE = 127  # largest level that they take from a table
-UNITS = (1.0, 0.5)  # in which a table's levels may be whole
 NORMS = ("final_norm", "attention_norm", "mlp_norm", "q_norm", "k_norm", "post_attention_norm", "post_mlp_norm")
 
 
@@ -74,32 +68,6 @@ def rows_of(stored: Packed | Dense, part: TensorSlice) -> Packed | Dense:
     return stored.rows(part.begin, part.end if part.end >= 0 else stored.shape[0])
 
 
-def has_integer_kernel(packed: Packed) -> bool:
-    """Whether the engine multiplies these codes as integers."""
-    group = packed.scheme.group
-    if group > 0 and group != packed.shape[1] and group % BLOCK:
-        return False
-    return isinstance(FORMATS[packed.scheme.format], Uniform) or whole_levels(packed) is not None
-
-
-def whole_levels(packed: Packed) -> tuple[npt.NDArray[np.uint8], float] | None:
-    """The (16,) levels of one table for the whole tensor, in a unit that makes them whole, 128 standing for zero; and the unit.
-
-    None where they are no int8 numbers even then. fp4 counts in halves.
-    """
-    form = FORMATS[packed.scheme.format]
-    if not isinstance(form, Table) or form.bits > 4 or packed.multiple is not None:
-        return None
-    table = form.table if packed.table is None else packed.table.astype(np.float32)
-    for unit in UNITS:
-        whole = table / np.float32(unit)
-        if len(table) == 1 and (np.abs(whole) <= WHOLE).all() and (whole == np.rint(whole)).all():
-            levels = np.full(16, 128, np.uint8)
-            levels[: table.shape[1]] = (whole[0] + 128).astype(np.uint8)
-            return levels, unit
-    return None
-
-
 def only_embedding(native: _native.Model, stored: Packed | Dense) -> None:
     """Repack one matrix as the model's embedding, and wait for it."""
     weights = _native.Weights(native)
@@ -118,19 +86,18 @@ def add_matrix(weights: _native.Weights, role: str, layer: int, stored: Packed |
         weights.add_packed(role, layer, codes, scale, zero_point, stored.bits, stored.shape[1], stored.GROUP)
     elif isinstance(stored, Dense):
         weights.add_dense(role, layer, dense_bits(stored), stored.dtype == "bf16")
-    elif has_integer_kernel(stored):
-        levels, unit = whole_levels(stored) or (None, 1.0)
+    elif (found := integers_of(stored)) is not None:
         weights.add_packed(
             role,
             layer,
-            np.ascontiguousarray(stored.codes),
-            scale_bits(stored, unit),
-            None if stored.zero_point is None else np.ascontiguousarray(stored.zero_point),
-            FORMATS[stored.scheme.format].bits,
+            found.codes,
+            found.scale,
+            found.zero_point,
+            found.bits,
             stored.shape[1],
-            stored.scheme.group if stored.scheme.group != 0 else stored.shape[1],
-            multiples=None if stored.multiple is None else load_multiples(stored.multiple, stored.groups_a_row).reshape(-1),
-            table=levels,
+            found.group,
+            multiples=found.multiples,
+            table=found.table,
             rotated=stored.rotation > 0,
         )
     else:
@@ -154,10 +121,3 @@ def dense_bits(stored: Dense) -> npt.NDArray[np.uint16] | Floats:
     """16-bit values as uint16, others as float32, contiguous."""
     values = np.ascontiguousarray(stored.values)
     return values.view(np.uint16) if values.dtype.itemsize == 2 else values.astype(np.float32, copy=False)
-
-
-def scale_bits(stored: Packed, unit: float = 1.0) -> npt.NDArray[np.uint16] | Floats:
-    """Scales of levels that count in `unit`: fp16 as uint16 where they stay what they are, others as float32."""
-    if stored.scheme.scale == "fp16" and unit == 1:
-        return np.ascontiguousarray(stored.scale).view(np.uint16)
-    return load_scale(np.ascontiguousarray(stored.scale), stored.scheme.scale) * np.float32(unit)

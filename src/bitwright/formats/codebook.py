@@ -6,6 +6,8 @@
     positive levels: Phi^-1 at 2^(b-1) + 1 even steps from 1/2 to o, without the first
     negative levels: -Phi^-1 at 2^(b-1) even steps from 1/2 to o, without the first
 
+They are real numbers. The engine rounds them to 127ths (engine/layout.py): a weight it multiplies is off by at most scale / 254.
+
 `kmeans`: one table a tensor, `any`: one a row, `local`: one a group, each learned by k-means from the weights over their
 scales (Han et al. 2016, arXiv:1510.00149; any4, Elhoushi and Johnson 2025, arXiv:2507.04610). Learning starts from `nf`.
 """

@@ -12,7 +12,7 @@ TEXT = "a quick brown fox jumps over the lazy dog, 12 times or 345. " * 60
 
 @pytest.fixture(scope="session")
 def real_pages(tiny_directory: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with plan.html, analysis.html and their data, plan.json and analysis.json; to be read only."""
+    """A folder with plan.html, analysis.html, estimated.html and their data, such as plan.json; to be read only."""
     pytest.importorskip("scipy", exc_type=ImportError)
     from bitwright.allocation.budget import Budget
     from bitwright.analysis.analyze import Examined, analyze
@@ -43,6 +43,9 @@ def real_pages(tiny_directory: Callable[[str], Path], tmp_path_factory: pytest.T
         found = find_plan(model, Budget(max_drop=0.5, max_size=80_000, objective="loss"), settings)
         plan = plan_document(Made(model, "bitwright plan MODEL"), found, Ceilings.of_this_machine())
         analysis = analyze(Made(model, "bitwright analyze MODEL"), found.recipe, Examined(text, 256, 128), str(text))
+        quick = Examined(text, 256, 128, estimate=True)
+        estimated = analyze(Made(model, "bitwright analyze MODEL --estimate"), found.recipe, quick, str(text))
     write(plan, folder / "plan.html", folder / "plan.json")
     write(analysis, folder / "analysis.html", folder / "analysis.json")
+    write(estimated, folder / "estimated.html", folder / "estimated.json")
     return folder

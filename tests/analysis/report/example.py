@@ -70,6 +70,7 @@ def example(blocks: int = 30, seed: int = 0) -> Json:
             "loss_added_interval": [0.0254, 0.0371],
             "noise_floor_kl": 0.00021,
         },
+        "shares": "measured",
         "tensors": tensors,
         "kinds": _kinds(tensors),
         "swaps": [
@@ -109,15 +110,16 @@ ATTACKS = (
 )
 
 
+PLAIN = ("kind", "name", "shares")
+
+
 def hostile() -> Json:
     """A small document in which every text is an attack, each at some place."""
     attacks = itertools.cycle(ATTACKS)
 
     def attacked(value: Any) -> Any:
         if isinstance(value, dict):
-            return {
-                key: part if key in ("kind", "name") and isinstance(part, str) else attacked(part) for key, part in value.items()
-            }
+            return {key: part if key in PLAIN and isinstance(part, str) else attacked(part) for key, part in value.items()}
         if isinstance(value, list):
             return [attacked(part) for part in value]
         return next(attacks) if isinstance(value, str) else value
@@ -180,7 +182,7 @@ def _head(draw: np.random.Generator) -> Json:
 def _fix(draw: np.random.Generator, tensor: Json) -> Json:
     won = tensor["kl_alone"] * draw.uniform(0.6, 0.95)
     extra = int(tensor["bytes"] * 0.9)
-    better = {"from_scheme": tensor["scheme"], "to_scheme": "fp16" if tensor["bits"] > 8 else "int8-channel"}
+    better = {"from_scheme": tensor["scheme"], "to_scheme": "fp16" if tensor["bits"] > 8 else "int8-channel", "measured": True}
     return {"tensor": tensor["name"], "kl_before": 0.0412, "kl_after": 0.0412 - won, "extra_bytes": extra} | better
 
 

@@ -15,6 +15,7 @@ from bitwright.analysis.report.document import Document, parse
 from bitwright.analysis.report.page import tiles
 from bitwright.analysis.report.sections import sections
 
+TILES = ("size", "KL, mean", "KL, worst 1 %", "same next token", "perplexity", "loss added")
 VOCABULARY = "model.embed_tokens.weight"
 
 
@@ -45,7 +46,7 @@ def test_losses_of_a_plan(plan: Document) -> None:
     low, high = whole.loss_added_interval or (math.nan, math.nan)
     assert low <= whole.loss_added <= high
     assert whole.kl_mean is not None and 0 < (whole.noise_floor_kl or 0) < whole.kl_mean
-    assert [label for label, _, _ in tiles(whole)] == ["size", "KL, mean", "perplexity", "loss added"]
+    assert [label for label, _, _ in tiles(whole)] == list(TILES)
 
 
 def test_limits_of_a_plan(plan: Document) -> None:
@@ -88,7 +89,7 @@ def test_the_loss_of_the_model_and_what_is_added_are_told_apart(analysis: Docume
         low, high = getattr(whole, f"{name}_interval")
         assert low <= getattr(whole, name) <= high, name
     shown = {label: notes for label, _, notes in tiles(whole)}
-    assert list(shown) == ["size", "KL, mean", "KL, worst 1 %", "same next token", "perplexity", "loss added"]
+    assert list(shown) == list(TILES)
     assert "(95" in shown["loss added"][0] and shown["loss added"][1].startswith("the original's own ")
     assert all(len(notes) == 2 for label, notes in shown.items() if label != "size")
 

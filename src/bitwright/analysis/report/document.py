@@ -14,6 +14,7 @@ from bitwright.analysis.report.reading import read
 from bitwright.errors import ReportError
 
 KINDS = ("analysis", "plan")
+SHARES = ("measured", "estimated")
 OUTSIDE = -1  # the `layer` of what lies in no block: embedding and head
 
 Interval = tuple[float, float]
@@ -127,11 +128,21 @@ class Additivity:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """How well estimated losses order the tensors that were measured as well."""
+class Judged:
+    """A tensor's loss alone, as estimated and as measured."""
 
-    rank_correlation: float
+    tensor: str
+    estimated: float
+    measured: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How well estimated losses order the tensors that were measured as well; `sample` has these where not all were."""
+
     tensors: int
+    rank_correlation: float | None = None
+    sample: tuple[Judged, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -245,6 +256,8 @@ class Energy:
 
 @dataclass(frozen=True)
 class Document:
+    """`shares` says whether the losses of single tensors are measured or estimated."""
+
     kind: str
     verdict: str
     model: Model
@@ -252,6 +265,7 @@ class Document:
     made_by: str | None = None
     bitwright: str | None = None
     warnings: tuple[str, ...] = ()
+    shares: str = "measured"
     text: Text | None = None
     whole: Whole | None = None
     tensors: tuple[Tensor, ...] = ()
@@ -272,6 +286,20 @@ class Document:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ReportError(f"unknown kind of report {self.kind!r}; choose from {', '.join(KINDS)}")
+
+        if self.shares not in SHARES:
+            raise ReportError(f"unknown shares {self.shares!r} in a report; choose from {', '.join(SHARES)}")
+
+    @property
+    def estimated(self) -> bool:
+        return self.shares == "estimated"
+
+    @property
+    def judged(self) -> tuple[Judged, ...]:
+        """Tensors whose loss is estimated and measured, neither of them zero."""
+        both = [Judged(one.name, one.kl_estimated or 0.0, one.kl_alone or 0.0) for one in self.tensors]
+        known = self.estimate.sample if self.estimate and self.estimate.sample else both
+        return tuple(one for one in known if one.estimated > 0 and one.measured > 0)
 
     @property
     def cost(self) -> float:

@@ -6,7 +6,18 @@ import math
 from collections.abc import Sequence
 
 from bitwright.analysis.report.chart import Figure, axis, compact, envelope, figure, legend, literal, logarithmic
-from bitwright.analysis.report.document import Cumulative, Document, Point, Prediction, Roofline, Tensor, TokenKind, Work, mean_kl
+from bitwright.analysis.report.document import (
+    Cumulative,
+    Document,
+    Judged,
+    Point,
+    Prediction,
+    Roofline,
+    Tensor,
+    TokenKind,
+    Work,
+    mean_kl,
+)
 from bitwright.analysis.report.quantities import number, percent, scaled, size, with_unit
 
 WORST = 12  # tensors that the bar chart shows
@@ -206,10 +217,9 @@ def predicted(predictions: Sequence[Prediction]) -> Figure:
     return figure([trace], {"xaxis": horizontal, "yaxis": axis(more={"type": "category"}), "shapes": [level]})
 
 
-def estimates(tensors: Sequence[Tensor]) -> Figure:
-    """Estimated against measured loss of each tensor; on the diagonal the estimate is right."""
-    pairs = [(t, t.kl_estimated, t.kl_alone) for t in tensors if (t.kl_estimated or 0) > 0 and (t.kl_alone or 0) > 0]
-    estimated, measured = [float(pair[1] or 0) for pair in pairs], [float(pair[2] or 0) for pair in pairs]
+def estimates(judged: Sequence[Judged]) -> Figure:
+    """Estimated against measured loss of each tensor, all above zero; on the diagonal the estimate is right."""
+    estimated, measured = [one.estimated for one in judged], [one.measured for one in judged]
     ends = [min(estimated + measured, default=1.0), max(estimated + measured, default=1.0)]
     diagonal = {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "hoverinfo": "skip"}
     dots = {
@@ -218,7 +228,7 @@ def estimates(tensors: Sequence[Tensor]) -> Figure:
         "x": [compact(value) for value in estimated],
         "y": [compact(value) for value in measured],
         "marker": {"size": 7, "color": "var(--accent)", "opacity": 0.7},
-        "text": [literal(tensor.name) for tensor, _, _ in pairs],
+        "text": [literal(one.tensor) for one in judged],
         "customdata": [[number(x), number(y)] for x, y in zip(estimated, measured, strict=True)],
         "hovertemplate": "%{text}<br>estimated %{customdata[0]}, measured %{customdata[1]}<extra></extra>",
     }

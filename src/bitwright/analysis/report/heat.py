@@ -36,7 +36,8 @@ def by_share(document: Document, standing: bool) -> Figure:
         return sum(known) / total if known and total > 0 else None
 
     scale = [[0, "var(--heat-0)"], [0.25, "var(--heat-1)"], [0.6, "var(--heat-2)"], [1, "var(--heat-3)"]]
-    map_ = _map(document, share, lambda value: f"{percent(value)} of the loss", standing)
+    loss = "estimated loss" if document.estimated else "loss"
+    map_ = _map(document, share, lambda value: f"{percent(value)} of the {loss}", standing)
     map_["data"][0] |= {"colorscale": scale, "zmin": 0}
     map_["data"][0]["colorbar"] |= {"tickformat": ".1~%"}
     return map_

@@ -35,13 +35,14 @@ def _map(document: Document) -> Section | None:
     layers, kinds = {layer for layer, _ in found}, {kind for _, kind in found}
     heights = (90 + 34 * len(kinds), 110 + max(18 * len(layers), 160))
     label = "layers by tensor kinds; the table of all tensors has the same figures"
+    whose = "Estimated share" if document.estimated else "Share"
     share = Chart(
-        "heat-share", f"Share of the loss, {label}", heat.by_share(document, False), heat.by_share(document, True), *heights
+        "heat-share", f"{whose} of the loss, {label}", heat.by_share(document, False), heat.by_share(document, True), *heights
     )
     bits = Chart("heat-bits", f"Bits a weight, {label}", heat.by_bits(document, False), heat.by_bits(document, True), *heights)
     outside = tuple(position for position, tensor in enumerate(document.tensors) if tensor.layer < 0)
     parts: list[Part] = [Map((share, bits) if document.cost > 0 else (bits,), outside)]
-    if said := sentences.additivity(document):
+    if said := sentences.additivity(document) or sentences.trust(document):
         parts.append(Note(said))
     if document.kinds:
         parts.append(tables.kinds(document))
@@ -89,9 +90,10 @@ def _predicted(document: Document) -> Section | None:
         parts.append(Note(said))
     if said := sentences.estimate(document):
         parts.append(Note(said))
-    if any(tensor.kl_estimated and tensor.kl_alone for tensor in document.tensors):
-        chart = figures.estimates(document.tensors)
-        parts.append(Chart("estimates", "Estimated against measured KL of each tensor", chart, height=360))
+    if document.judged:
+        chart, label = figures.estimates(document.judged), f"Estimated against measured KL of {len(document.judged)} tensors"
+        table = tables.judged(document) if document.estimated else None
+        parts.append(Chart("estimates", label, chart, height=360, table=table))
     if not parts:
         return None
     return Section("predicted", "Predicted and true", sentences.predicted(document), tuple(parts))

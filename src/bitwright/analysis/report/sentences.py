@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from bitwright.analysis.report.document import Document, Tensor, mean_kl
+from bitwright.analysis.report.document import Document, Estimate, Tensor, mean_kl
 from bitwright.analysis.report.quantities import change, number, percent, scaled, size, with_unit
 
 
@@ -47,7 +47,7 @@ def map_(document: Document) -> str:
     half = next((count for count, share in enumerate(shares, 1) if share >= 0.5), len(shares))
     first = f"{called(ranked[0])} alone makes {percent(shares[0])}"
     come = f"{half} of {len(ranked)} tensors make" if half > 1 else f"One tensor of {len(ranked)} makes"
-    return f"{come} half of the loss, {first}. {how}"
+    return f"{come} half of the {'estimated ' if document.estimated else ''}loss, {first}. {how}"
 
 
 def additivity(document: Document) -> str | None:
@@ -60,13 +60,28 @@ def additivity(document: Document) -> str | None:
     return f"{figures} ({number(ratio, 2)} times), {verdict}."
 
 
+def trust(document: Document) -> str | None:
+    """What estimated shares are worth, as measured."""
+    if not document.estimated or document.estimate is None:
+        return None
+    return f"The loss of each tensor is estimated from one backward pass, not measured. {_ranked(document.estimate)}"
+
+
+def _ranked(judged: Estimate) -> str:
+    if judged.rank_correlation is None:
+        return "How well was not measured: fewer than two tensors lose anything."
+    order = f"rank correlation {number(judged.rank_correlation)}, where 1 is the same order"
+    return f"Estimated against measured losses of {judged.tensors} tensors: {order}."
+
+
 def worst(document: Document) -> str:
+    by = ", by estimate" if document.estimated else ""
     if not document.fixes:
-        return "These tensors cost most when they alone are quantized: they are the first to give more bits."
+        return f"These tensors cost most when they alone are quantized{by}: they are the first to give more bits."
     best = max(document.fixes, key=lambda fix: fix.kl_before - fix.kl_after)
     won = f"{change(best.kl_before, best.kl_after)} KL for {scaled(best.extra_bytes, 'B')} more"
     tried = "was tried and measured" if all(fix.measured for fix in document.fixes) else "is foretold, none was tried"
-    return f"These tensors cost most. Each fix below {tried}; {best.to_scheme} for {best.tensor} does most: {won}."
+    return f"These tensors cost most{by}. Each fix below {tried}; {best.to_scheme} for {best.tensor} does most: {won}."
 
 
 def cumulative(document: Document) -> str:
@@ -110,9 +125,8 @@ def swaps(document: Document) -> str | None:
 def estimate(document: Document) -> str | None:
     if document.estimate is None:
         return None
-    rank, count = document.estimate.rank_correlation, document.estimate.tensors
-    order = f"rank correlation {number(rank)}, where 1 is the same order"
-    return f"Estimated losses order {count} tensors as measured ones do: {order}. On the line an estimate is exact."
+    sample = " They are a sample over kinds and blocks; no other was measured." if document.estimate.sample else ""
+    return f"{_ranked(document.estimate)}{sample} On the line an estimate is exact."
 
 
 def roofline(document: Document) -> str:

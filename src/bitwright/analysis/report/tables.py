@@ -85,7 +85,7 @@ def kinds(document: Document) -> Table:
     columns = (
         Column("kind"),
         Column("of the weights", True),
-        Column("KL", True, True),
+        Column("KL, estimated" if document.estimated else "KL", True, True),
         Column("of the loss", True),
         Column("loss for its size", True),
     )
@@ -100,6 +100,15 @@ def kinds(document: Document) -> Table:
         for one in document.kinds
     ]
     return Table("Kinds of tensors, the one that loses most for its size first", columns, tuple(rows))
+
+
+def judged(document: Document) -> Table:
+    columns = (Column("tensor"), Column("estimated", True), Column("measured", True), Column("difference", True))
+    rows = [
+        (Cell(one.tensor), _cell(one.estimated), _cell(one.measured), Cell(change(one.estimated, one.measured)))
+        for one in sorted(document.judged, key=lambda one: -one.measured)
+    ]
+    return Table("KL alone of the tensors that were measured as well", columns, tuple(rows))
 
 
 def cumulative(document: Document) -> Table:
@@ -171,7 +180,7 @@ def roofline(document: Document) -> Table:
 
 def tensors(document: Document, order: Sequence[int]) -> Table:
     """Columns that no tensor has a figure for are left out."""
-    total = document.cost
+    total, share = document.cost, "estimated share of loss" if document.estimated else "share of loss"
     every: list[tuple[Column, Callable[[Tensor], Cell]]] = [
         (Column("tensor"), lambda t: Cell(t.name, f"{t.layer + 1:05d} {t.kind}")),
         (Column("scheme"), lambda t: Cell(t.scheme, t.scheme)),
@@ -179,7 +188,8 @@ def tensors(document: Document, order: Sequence[int]) -> Table:
         (Column("bits", True), lambda t: _cell(t.bits)),
         (Column("bytes", True, True), lambda t: _cell(t.bytes, size)),
         (Column("KL alone", True, True), lambda t: _cell(t.kl_alone)),
-        (Column("share of loss", True), lambda t: _cell(_share(t, total), percent)),
+        (Column("KL alone, estimated", True, True), lambda t: _cell(t.kl_estimated if document.estimated else None)),
+        (Column(share, True), lambda t: _cell(_share(t, total), percent)),
         (Column("KL regained", True, True), lambda t: _cell(t.kl_regained)),
         (Column("SQNR, dB", True, True), lambda t: _cell(t.sqnr_db)),
         (Column("output error", True, True), lambda t: _cell(t.output_error, percent)),
@@ -197,7 +207,7 @@ def facts(tensor: Tensor, total: float) -> list[tuple[str, str]]:
         ("bits a weight", number(tensor.bits)),
         ("bytes", size(tensor.bytes)),
         ("KL alone", _with_interval(tensor)),
-        ("share of the loss", percent(_share(tensor, total))),
+        ("share of the loss" if tensor.kl_alone is not None else "estimated share of the loss", percent(_share(tensor, total))),
         ("KL regained", number(tensor.kl_regained)),
         ("KL estimated", number(tensor.kl_estimated)),
         ("SQNR", f"{number(tensor.sqnr_db)} dB" if tensor.sqnr_db is not None else ""),

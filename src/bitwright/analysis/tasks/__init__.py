@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from bitwright.analysis.tasks.figures import Figure, auc, top1_accuracy, word_error_rate
-from bitwright.analysis.tasks.multiple_choice import ChoiceComparison, TaskResult, choice_task, compare_choices, multiple_choice
-from bitwright.analysis.tasks.paired import Drop, mcnemar, paired_drop, task_drop
-from bitwright.analysis.tasks.questions import Question, read_questions
+from bitwright.analysis.tasks.answers import Answering, Answers
+from bitwright.analysis.tasks.comparison import Comparison, compare_task
+from bitwright.analysis.tasks.figures import Figure, Statistic, auc, top1_accuracy, word_error_rate
+from bitwright.analysis.tasks.files import FileTask, file_task, read_task
+from bitwright.analysis.tasks.multiple_choice import multiple_choice
+from bitwright.analysis.tasks.paired import Drop, mcnemar, paired, paired_drop, task_drop
+from bitwright.analysis.tasks.questions import Question
 
 __all__ = [
-    "ChoiceComparison",
+    "Answering",
+    "Answers",
+    "Comparison",
     "Drop",
     "Figure",
+    "FileTask",
     "Question",
-    "TaskResult",
+    "Statistic",
     "auc",
-    "choice_task",
-    "compare_choices",
+    "compare_task",
+    "file_task",
     "mcnemar",
     "multiple_choice",
+    "paired",
     "paired_drop",
-    "read_questions",
+    "read_task",
     "task_drop",
     "top1_accuracy",
     "word_error_rate",

@@ -1,6 +1,7 @@
 """What a model lost on a task against its reference, both on the same items.
 
-The drop is the reference's score less the model's. Where both answered the same items, draws of items are shared
+The drop is the reference's score less the model's; of an error rate, which is better lower, the model's less the
+reference's: positive is worse. Where both answered the same items, draws of items are shared
 (analysis/significance.py), so that items hard for both cancel. Of answers that are right or wrong, with b the items that
 only the reference got right and c those that only the model did, McNemar's exact test asks how likely so uneven a split
 is if each of the b + c could have gone either way (McNemar 1947, Psychometrika 12):
@@ -19,22 +20,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.analysis.significance import percentile_interval, resample
+from bitwright.analysis.significance import resample
+from bitwright.analysis.tasks.figures import Statistic, finite_interval, mean_score
 from bitwright.errors import TaskError
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
 
-Scored = float | Sequence[float] | npt.NDArray[Any]
+Scored = float | Sequence[float] | npt.NDArray[Any] | Statistic
 
 
 @dataclass(frozen=True)
 class Drop:
-    """`drop` is `score_reference` - `score`: positive where the model is worse. One number a model has no `interval`."""
+    """`drop` is by how much the model is worse, negative where it is better: `score_reference` - `score`, or the reverse where
+    `lower_is_better`. `measure` names the score. One number a model has no `interval`.
+    """
 
     score: float
     score_reference: float
     drop: float
     interval: tuple[float, float] | None = None
+    measure: str = "score"
+    lower_is_better: bool = False
 
 
 def task_drop(
@@ -43,10 +49,13 @@ def task_drop(
     """What `model` loses against `reference` by any measure of yours.
 
     `evaluate` is called with each, paths being loaded, and gives a number that grows with quality (of an error rate, its
-    negative), or one for each item: then the drop has a 95 % interval. Raises `TaskError` for numbers that are not finite,
-    or not of the same items.
+    negative), or one for each item: then the drop has a 95 % interval. That of a file is made by `file_task`. Raises
+    `TaskError` for numbers that are not finite, or not of the same items.
     """
-    found, expected = (np.asarray(evaluate(_loaded(each)), np.float64) for each in (model, reference))
+    answers, answers_reference = (evaluate(loaded(each)) for each in (model, reference))
+    if isinstance(answers, Statistic) and isinstance(answers_reference, Statistic):
+        return paired(answers, answers_reference)
+    found, expected = _numbers(answers), _numbers(answers_reference)
     if found.shape != expected.shape or found.ndim > 1 or not found.size:
         raise TaskError(
             f"evaluate gave {_shape(found)} for the model and {_shape(expected)} for the reference; score the same items"
@@ -60,9 +69,18 @@ def task_drop(
 
 def paired_drop(scores: npt.NDArray[Any], scores_reference: npt.NDArray[Any]) -> Drop:
     """Of (items,) scores each, item by item the same."""
-    lost = np.asarray(scores_reference, np.float64) - np.asarray(scores, np.float64)
-    replicates = resample(np.arange(len(lost))).means(lost)
-    return Drop(float(np.mean(scores)), float(np.mean(scores_reference)), float(lost.mean()), percentile_interval(replicates))
+    return paired(mean_score(scores), mean_score(scores_reference))
+
+
+def paired(model: Statistic, reference: Statistic) -> Drop:
+    """Of a figure of both models' answers to the same items. Raises `TaskError` for two that differ in name or items."""
+    if (model.name, model.items) != (reference.name, reference.items):
+        both = (f"the {one.name} of {one.items} items" for one in (model, reference))
+        raise TaskError(f"{' and '.join(both)} do not compare; score the same items in the same way")
+    counts = resample(np.arange(model.items)).counts
+    larger, smaller = (model, reference) if model.lower_is_better else (reference, model)
+    drop, interval = larger.value - smaller.value, finite_interval(larger.of(counts) - smaller.of(counts))
+    return Drop(model.value, reference.value, drop, interval, model.name, model.lower_is_better)
 
 
 def mcnemar(right: npt.NDArray[Any], right_reference: npt.NDArray[Any]) -> float:
@@ -74,9 +92,15 @@ def mcnemar(right: npt.NDArray[Any], right_reference: npt.NDArray[Any]) -> float
     return min(1.0, 2 * tail / (1 << trials))
 
 
+def _numbers(given: Scored) -> npt.NDArray[np.float64]:
+    if isinstance(given, Statistic):
+        raise TaskError("evaluate gave a statistic for one model and numbers for the other; score both in the same way")
+    return np.asarray(given, np.float64)
+
+
 def _shape(values: npt.NDArray[Any]) -> str:
     return "one number" if values.ndim == 0 else f"an array of shape {values.shape}"
 
 
-def _loaded(model: LanguageModel | str | Path) -> LanguageModel:
+def loaded(model: LanguageModel | str | Path) -> LanguageModel:
     return load(model) if isinstance(model, str | Path) else model
