@@ -16,10 +16,9 @@ namespace bitwright {
 
 namespace {
 
-constexpr int kFewTokens = 8;                // of a piece whose spans are shared out
-constexpr int kWriteGroup = 8;               // positions that must be written by one thread: see KvCache::write
-constexpr int kMergedTogether = kPanelRows;  // spans whose weights are computed at once
-constexpr int kLine = 64;                    // bytes that memory gives at once
+constexpr int kFewTokens = 8;   // of a piece whose spans are shared out
+constexpr int kWriteGroup = 8;  // positions that must be written by one thread: see KvCache::write
+constexpr int kLine = 64;       // bytes that memory gives at once
 
 void fetch(MemoryRange range) {
   for (size_t at = 0; at < range.bytes; at += kLine) __builtin_prefetch(range.begin + at, 0, 2);
@@ -192,53 +191,59 @@ void Session::attend_whole(int thread, int index, int at) {
     scratch_[thread].ahead = span + 1 < seen.end ? part_of_span(tile, index, span + 1) : after;
     attend_span(thread, index, at, span, partials + span * partials_size(tile));
   }
-  for (int row = 0; row < tile.rows(); row++) {
-    const size_t head = static_cast<size_t>(tile.row + row / tile.heads) * model_->heads + tile.first_head + row % tile.heads;
-    merge(tile, row, partials, layer, attended_.data() + head * model_->head_dim);
+  for (int token = 0; token < tile.tokens; token++) {
+    const size_t head = static_cast<size_t>(tile.row + token) * model_->heads + tile.first_head;
+    merge(thread, tile, token, partials, layer, attended_.data() + head * model_->head_dim);
   }
 }
 
 // One row's heads side by side, merged only now where the spans were shared out.
-const float* Session::attended(int row, const Layer& layer, float* line) const {
+const float* Session::attended(int thread, int row, const Layer& layer, float* line) {
   const int dim = model_->head_dim;
   for (int at = tiles_of_row_[row].begin; at < tiles_of_row_[row].end; at++) {
     const QueryTile& tile = tiles_[at];
     if (tile.partials == kWhole) return attended_.data() + static_cast<size_t>(row) * model_->heads * dim;
-    for (int head = 0; head < tile.heads; head++)
-      merge(tile, (row - tile.row) * tile.heads + head, partials_.data() + tile.partials, layer,
-            line + static_cast<size_t>(tile.first_head + head) * dim);
+    merge(thread, tile, row - tile.row, partials_.data() + tile.partials, layer,
+          line + static_cast<size_t>(tile.first_head) * dim);
   }
   return line;
 }
 
-// A row's own spans, whatever its tile sees: one span needs no weight.
-void Session::merge(const QueryTile& tile, int row, const float* partials, const Layer& layer, float* out) const {
-  const int dim = model_->head_dim, wide = wide_head(), token = tile.row + row / tile.heads;
-  const Interval spans{visible_from(token, layer) / kAttentionSpan, positions_[token] / kAttentionSpan + 1};
-  const auto partial = [&](int span) { return partials + span * partials_size(tile) + row * partial_stride(); };
-  if (spans.end - spans.begin == 1) {
-    const float* sums = partial(spans.begin);
-    std::memcpy(out, sums, dim * sizeof(float));
-    kernels_.scale(out, dim, 1.0f / sums[wide + 1]);
-    if (cache(tile).transformed()) turn_head(kernels_, out, dim);
-    return;
-  }
-  float peak = -std::numeric_limits<float>::infinity(), total = 0.0f;
-  for (int span = spans.begin; span < spans.end; span++) peak = std::max(peak, partial(span)[wide]);
-  std::fill(out, out + dim, 0.0f);
-  for (int base = spans.begin; base < spans.end; base += kMergedTogether) {
-    const int count = std::min(kMergedTogether, spans.end - base);
-    float weights[kMergedTogether];
-    for (int i = 0; i < kMergedTogether; i++) weights[i] = i < count ? partial(base + i)[wide] : peak;
-    kernels_.exp_shifted(weights, kMergedTogether, peak);
-    for (int i = 0; i < count; i++) {
-      const float* sums = partial(base + i);
-      total += weights[i] * sums[wide + 1];
-      kernels_.add_scaled(sums, dim, weights[i], out);
+// One token's heads, from the spans that the token sees, whatever its tile sees. Their weights are computed at once; one span
+// needs none.
+void Session::merge(int thread, const QueryTile& tile, int token, const float* partials, const Layer& layer, float* out) {
+  const int dim = model_->head_dim, wide = wide_head(), row = tile.row + token;
+  const Interval own{visible_from(row, layer) / kAttentionSpan, positions_[row] / kAttentionSpan + 1};
+  const int count = own.end - own.begin;
+  const auto partial = [&](int head, int span) {
+    return partials + (own.begin + span) * partials_size(tile) + (token * tile.heads + head) * partial_stride();
+  };
+  std::vector<float>& weights = scratch_[thread].span_weights;
+  if (count > 1) {
+    weights.resize(static_cast<size_t>(round_up(tile.heads * count, kPanelRows)));
+    for (int head = 0; head < tile.heads; head++) {
+      float peak = -std::numeric_limits<float>::infinity();
+      for (int span = 0; span < count; span++) peak = std::max(peak, partial(head, span)[wide]);
+      for (int span = 0; span < count; span++) weights[head * count + span] = partial(head, span)[wide] - peak;
     }
+    kernels_.exp_shifted(weights.data(), static_cast<int>(weights.size()), 0.0f);
   }
-  kernels_.scale(out, dim, 1.0f / total);
-  if (cache(tile).transformed()) turn_head(kernels_, out, dim);
+  for (int head = 0; head < tile.heads; head++, out += dim) {
+    float total = 0.0f;
+    if (count == 1) {
+      std::memcpy(out, partial(head, 0), dim * sizeof(float));
+      total = partial(head, 0)[wide + 1];
+    } else {
+      std::fill(out, out + dim, 0.0f);
+      for (int span = 0; span < count; span++) {
+        const float weight = weights[head * count + span];
+        total += weight * partial(head, span)[wide + 1];
+        kernels_.add_scaled(partial(head, span), dim, weight, out);
+      }
+    }
+    kernels_.scale(out, dim, 1.0f / total);
+    if (cache(tile).transformed()) turn_head(kernels_, out, dim);
+  }
 }
 
 // `partial` takes partials_size(tile).

@@ -5,12 +5,12 @@
 
 namespace bitwright {
 
-QuantizedRows Session::quantized_rows(const RowForm& form, int count, int columns, bool whole) const {
+QuantizedRows Session::quantized_rows(const RowForm& form, int count, int columns, bool whole, bool apart) const {
   const int lines = count * width();
-  const bool few = apart(count), packed = !few && kernels_.packed;
+  const bool packed = !apart && kernels_.packed;
   return {lines,
           (columns + kBlock - 1) / kBlock,
-          few      ? 1
+          apart    ? 1
           : packed ? kPackedRows
                    : kernels_.tile,
           whole,
@@ -21,17 +21,20 @@ QuantizedRows Session::quantized_rows(const RowForm& form, int count, int column
           form.negated_totals.as<int32_t>()};
 }
 
-Session::Wanted Session::wanted(std::span<const Product> products) const {
+Session::Wanted Session::wanted(std::span<const Product> products, int count) const {
   Wanted forms;
+  bool on_unit = false;
   for (const Product& product : products)
     for (const Matrix* matrix : {product.matrix, product.times}) {
       if (matrix == nullptr) continue;
+      on_unit |= whole(*matrix) && matrix->by_row();
       if (matrix->rotated()) {
         (integer(*matrix) ? forms.rotated_integer : forms.rotated_dense) = true;
         forms.whole = whole(*matrix);
       } else
         (integer(*matrix) ? forms.integer : forms.dense) = true;
     }
+  forms.apart = apart(count, on_unit);
   return forms;
 }
 
@@ -43,12 +46,12 @@ int Session::rows_of_range(const Wanted& forms) const {
 
 void Session::place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, int row, int count, int columns, const float* x) {
   if (forms.dense) place_dense(rows.plain, row, count, columns, x);
-  if (forms.integer) place_integer(rows.plain, row, count, columns, false, x);
+  if (forms.integer) place_integer(rows.plain, forms, row, count, columns, false, x);
   if (!forms.rotated_dense && !forms.rotated_integer) return;
   float* rotated = scratch.rotated.data();
   kernels_.hadamard(x, columns, rotation_block(columns), rotated);
   if (forms.rotated_dense) place_dense(rows.rotated, row, count, columns, rotated);
-  if (forms.rotated_integer) place_integer(rows.rotated, row, count, columns, forms.whole, rotated);
+  if (forms.rotated_integer) place_integer(rows.rotated, forms, row, count, columns, forms.whole, rotated);
 }
 
 void Session::place_dense(RowForm& form, int row, int count, int columns, const float* x) {
@@ -57,8 +60,8 @@ void Session::place_dense(RowForm& form, int row, int count, int columns, const 
   for (int k = 0; k < columns; k++) to[static_cast<size_t>(k) * tile] = x[k];
 }
 
-void Session::place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x) {
-  const QuantizedRows rows = quantized_rows(form, count, columns, whole);
+void Session::place_integer(RowForm& form, const Wanted& forms, int row, int count, int columns, bool whole, const float* x) {
+  const QuantizedRows rows = quantized_rows(form, count, columns, whole, forms.apart);
   if (width() == 2)
     kernels_.quantize_row_wide(x, columns, whole, rows.target(2 * row), rows.target(2 * row + 1));
   else
@@ -81,7 +84,7 @@ void Session::multiply_panels(Scratch& scratch, const RowBuffer& rows, RowRange 
   const RowForm& form = rows.form(matrix);
   const float* dense = form.dense.as<float>() + static_cast<size_t>(at.first) * matrix.columns();
   const QuantizedRows x =
-      quantized_rows(form, at.of, matrix.columns(), whole(matrix)).part(at.first * width(), at.count * width());
+      quantized_rows(form, at.of, matrix.columns(), whole(matrix), at.apart).part(at.first * width(), at.count * width());
   if (!matrix.quantized())
     kernels_.dense_matmul(matrix.dense_panels(), dense, at.count, range, out);
   else if (!integer(matrix))
@@ -94,18 +97,18 @@ void Session::multiply_panels(Scratch& scratch, const RowBuffer& rows, RowRange 
     kernels_.quantized_matmul(matrix.quantized_panels(), x, range, out, scratch.codes.data());
 }
 
-// Two panels of the gate and two of what it opens at a time: their products stay in the cache, and only what the gate lets
+// A few panels of the gate and of what it opens at a time: their products stay in the cache, and only what the gate lets
 // through is written.
 void Session::multiply_gated(Scratch& scratch, const RowBuffer& rows, RowRange at, const Product& product, PanelRange range,
                              float* out) {
-  constexpr int kWidth = 2 * kPanelRows;
+  constexpr int kWidth = kGatedPanels * kPanelRows;
   float *gate = scratch.gated.data(), *up = gate + static_cast<size_t>(at.count) * kWidth;
   const auto activate = model_->gelu ? kernels_.gated_gelu : kernels_.gated_silu;
-  for (int panel = range.begin; panel < range.end; panel += 2) {
-    const PanelRange two{panel, std::min(panel + 2, range.end)};
-    multiply_panels(scratch, rows, at, *product.matrix, two, {gate, kWidth, false});
-    multiply_panels(scratch, rows, at, *product.times, two, {up, kWidth, false});
-    const int begin = panel * kPanelRows, lanes = std::min(two.end * kPanelRows, product.matrix->rows()) - begin;
+  for (int panel = range.begin; panel < range.end; panel += kGatedPanels) {
+    const PanelRange part{panel, std::min(panel + kGatedPanels, range.end)};
+    multiply_panels(scratch, rows, at, *product.matrix, part, {gate, kWidth, false});
+    multiply_panels(scratch, rows, at, *product.times, part, {up, kWidth, false});
+    const int begin = panel * kPanelRows, lanes = std::min(part.end * kPanelRows, product.matrix->rows()) - begin;
     for (int row = 0; row < at.count; row++)
       activate(gate + row * kWidth, up + row * kWidth, lanes, out + static_cast<size_t>(row) * product.stride + begin);
   }

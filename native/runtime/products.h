@@ -15,16 +15,16 @@ void Session::multiply(int thread, int count, int columns, std::span<const Produ
   const bool single = count == 1, by_rows = team_.size() > 1 && count >= kRowsEach * team_.size();
   Scratch& scratch = scratch_[thread];
   RowBuffer& rows = single ? scratch.row : rows_;
-  const Wanted forms = wanted(products);
+  const Wanted forms = wanted(products, count);
   // Few rows of codes lie apart, so that threads may take one each; others share cache lines with their tile.
-  const bool alone = apart(count) && !forms.dense && !forms.rotated_dense;
+  const bool alone = forms.apart && !forms.dense && !forms.rotated_dense;
   const int tile = alone ? 1 : by_rows ? rows_of_range(forms) : kernels_.tile;
   const Share share = single ? Share(1, 0, 1) : Share((count + tile - 1) / tile, thread, team_.size());
   const int first = share.begin * tile, last = std::min(count, share.end * tile);
   for (int row = first; row < last; row++) place_row(scratch, rows, forms, row, count, columns, read(row, scratch.line.data()));
   if (by_rows) {
     for (const Product& product : products)
-      multiply_range(scratch, rows, {first, last - first, count}, product, {0, product.matrix->panels()});
+      multiply_range(scratch, rows, {first, last - first, count, forms.apart}, product, {0, product.matrix->panels()});
     return;
   }
   if (!single) team_.barrier();
@@ -38,7 +38,7 @@ void Session::multiply(int thread, int count, int columns, std::span<const Produ
     const auto cut = [&](size_t at) {
       return static_cast<int>(at <= before ? 0 : std::min(panels, (at - before) * panels / bytes));
     };
-    multiply_range(scratch, rows, {0, count, count}, product, {cut(low), cut(high)});
+    multiply_range(scratch, rows, {0, count, count, forms.apart}, product, {cut(low), cut(high)});
     before += bytes;
   }
 }

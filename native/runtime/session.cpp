@@ -50,9 +50,9 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
     scratch_.push_back({RowBuffer(1, columns, tile), std::vector<float>(columns), std::vector<float>(columns),
                         std::vector<uint8_t>(matmul_scratch_bytes(static_cast<int>(padded / kBlock))),
                         std::vector<float>(padded * kPanelRows), std::vector<float>(2 * chunk_ * kPanelRows),
-                        FloatRows(chunk_, 4 * kPanelRows), FloatRows(most, kAttentionSpan), std::vector<float>(),
-                        std::vector<int8_t>(tile * kAttentionSpan), std::vector<float>(tile * kAttentionSpan / kBlock),
-                        std::vector<float>(tile * kAttentionSpan / kBlock),
+                        FloatRows(chunk_, 2 * kGatedPanels * kPanelRows), FloatRows(most, kAttentionSpan), std::vector<float>(),
+                        std::vector<float>(), std::vector<int8_t>(tile * kAttentionSpan),
+                        std::vector<float>(tile * kAttentionSpan / kBlock), std::vector<float>(tile * kAttentionSpan / kBlock),
                         Buffer(matrix ? matrix_entries(kMatrixTogether, kAttentionSpan) * 2 : 0),
                         Buffer(matrix ? matrix_entries(kAttentionSpan, model_->head_dim) * 2 : 0),
                         Buffer(matrix ? matrix_entries(wide_head(), kAttentionSpan) * 2 : 0)});
@@ -78,7 +78,8 @@ size_t Session::buffer_bytes() const {
   for (const Scratch& own : scratch_)
     total += both(own.row) + size(own.line) + size(own.rotated) + size(own.codes) + size(own.panel) + size(own.pairs) +
              own.gated.bytes() + own.scores.bytes() + own.weights.size() + own.keys.size() + own.values.size() +
-             size(own.partials) + size(own.weight_codes) + size(own.weight_units) + size(own.weight_sums);
+             size(own.partials) + size(own.span_weights) + size(own.weight_codes) + size(own.weight_units) +
+             size(own.weight_sums);
   for (const auto* floats : {&stream_, &queries_, &keys_, &values_, &attended_, &gate_, &up_, &block_}) total += floats->bytes();
   for (const auto& angles : angles_) total += size(angles);
   return total;
@@ -234,7 +235,7 @@ void Session::run_layer(int thread, int index, int count) {
   lap(thread, kAttention);
   const bool post = !layer.post_attention_norm.empty();
   multiply(thread, count, wide, {{&layer.o, post ? block_.data() : stream_.data(), width, !post, &layer.o_bias}},
-           [&](int row, float* line) { return attended(row, layer, line); });
+           [&](int row, float* line) { return attended(thread, row, layer, line); });
   team_.barrier();
   if (post) finish_block(thread, count, layer.post_attention_norm);
   lap(thread, kOutput);

@@ -57,6 +57,8 @@ class Matrix {
   int panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
   // Its rows are to be multiplied by rotated activations; see `rotation_block`.
   bool rotated() const { return rotated_; }
+  // Codes under one scale a row, or whole multiples of one: their sums stay integers over the row.
+  bool by_row() const { return quantized() && (groups_ == 1 || scale_type_ == ScaleType::multiple); }
   size_t bytes() const { return data_.size(); }
   QuantizedPanels quantized_panels() const;
   DensePanels dense_panels() const;

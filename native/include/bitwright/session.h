@@ -102,9 +102,10 @@ class Session {
     std::vector<uint8_t> codes;        // a panel as bytes
     std::vector<float> panel;          // a panel as floats
     std::vector<float> pairs;          // products of the two halves of wide codes
-    FloatRows gated;                   // products of two panels with all rows, of the gate and of what it opens
+    FloatRows gated;                   // products of kGatedPanels with all rows, of the gate and of what it opens
     FloatRows scores;                  // attention: (rows taken together, kAttentionSpan)
     std::vector<float> partials;       // (spans, rows of a tile, partial_stride)
+    std::vector<float> span_weights;   // (heads of a tile, spans): of one token's partial results
     std::vector<int8_t> weight_codes;  // the scores as CachedRows
     std::vector<float> weight_units, weight_sums;
     Buffer weights, keys, values;  // on a matrix unit: scores and a span of the cache as it reads them
@@ -159,8 +160,8 @@ class Session {
   void score(Scratch& scratch, int index, int tile, int span, Interval positions);
   MemoryRange part_of_span(const QueryTile& tile, int index, int span) const;
   void weigh(Scratch& scratch, int index, int tile, int span, int count, float* sums);
-  void merge(const QueryTile& tile, int row, const float* partials, const Layer& layer, float* out) const;
-  const float* attended(int row, const Layer& layer, float* line) const;
+  void merge(int thread, const QueryTile& tile, int token, const float* partials, const Layer& layer, float* out);
+  const float* attended(int thread, int row, const Layer& layer, float* line);
   Interval spans(const QueryTile& tile, const Layer& layer) const;
   // Whether a matrix unit attends: products of eight bits ask for no more than its bf16 gives.
   bool on_matrix(const KvCache& cache) const {
@@ -203,28 +204,33 @@ class Session {
   struct Wanted {
     bool dense = false, integer = false, rotated_dense = false, rotated_integer = false;
     bool whole = false;  // of those that are rotated
+    bool apart = false;  // rows of codes lie one after the other
   };
-  Wanted wanted(std::span<const Product> products) const;
+  Wanted wanted(std::span<const Product> products, int count) const;
   void place_row(Scratch& scratch, RowBuffer& rows, const Wanted& forms, int row, int count, int columns, const float* x);
   void place_dense(RowForm& form, int row, int count, int columns, const float* x);
-  void place_integer(RowForm& form, int row, int count, int columns, bool whole, const float* x);
+  void place_integer(RowForm& form, const Wanted& forms, int row, int count, int columns, bool whole, const float* x);
   // Rows of a buffer that holds `of`; the first begins a tile.
   struct RowRange {
     int first, count, of;
+    bool apart;
   };
   int rows_of_range(const Wanted& forms) const;  // a range begins at a multiple of these
-  static constexpr int kRowsEach = 128;          // rows a thread, from which on threads share out rows and not panels
+  static constexpr int kGatedPanels = 4;
+  static constexpr int kRowsEach = 128;  // rows a thread, from which on threads share out rows and not panels
   void multiply_range(Scratch& scratch, const RowBuffer& rows, RowRange at, const Product& product, PanelRange range);
   void multiply_panels(Scratch& scratch, const RowBuffer& rows, RowRange at, const Matrix& matrix, PanelRange range, Output out);
   void multiply_gated(Scratch& scratch, const RowBuffer& rows, RowRange at, const Product& product, PanelRange range, float* out);
   void multiply_decoded(Scratch& scratch, const float* rows, int count, const Matrix& matrix, PanelRange range, Output out);
   void multiply_wide(Scratch& scratch, const QuantizedRows& rows, const Matrix& matrix, PanelRange range, Output out);
-  QuantizedRows quantized_rows(const RowForm& form, int count, int columns, bool whole) const;
+  QuantizedRows quantized_rows(const RowForm& form, int count, int columns, bool whole, bool apart) const;
   bool integer(const Matrix& matrix) const { return matrix.quantized() && options_.activations != Activations::fp32; }
   int width() const { return options_.activations == Activations::int16 ? 2 : 1; }  // int8 rows for a token
   // One scale for a row of int8, or one for each block of 32. The latter is finer: the head's answers are the model's.
   bool whole(const Matrix& matrix) const { return matrix.rotated() && !model_->is_output(matrix); }
-  bool apart(int count) const { return count * width() <= kernels_.few_rows; }  // rows lie one after the other
+  // Whether so few rows of codes lie one after the other. A matrix unit pays from its third row on, but only where sums stay in
+  // it over the whole row.
+  bool apart(int count, bool on_unit) const { return count * width() <= (on_unit ? kernels_.few_rows : kFewRows); }
 
   std::shared_ptr<const Model> model_;
   SessionOptions options_;

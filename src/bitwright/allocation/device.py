@@ -37,11 +37,12 @@ from bitwright.models.row_blocks import stored_blocks
 Progress = Callable[[int, int], None]
 
 FILE = "device_costs.json"
-PROMPT = 192  # tokens of a prompt: as many as the engine takes at a time
+PROMPT = 256  # tokens of a prompt: enough for two threads to share out its rows
 SHALLOW, DEEP = 16, 1024  # tokens in the context when a burst begins
 BURST, BURSTS = 12, 2  # tokens; how often
 PROMPTS = 3
 ROUNDS = 6  # in which every scheme has its turn
+STAND_INS = 3  # by which the machine's pace is told
 STAGES = {  # of the engine's steps -> the matrices that it multiplies
     "query_key_value": ("q", "k", "v"),
     "output": ("o",),
@@ -221,9 +222,9 @@ class DeviceCosts:
 
 
 def slowness(costs: DeviceCosts, model: LanguageModel, activations: str, depth: int) -> Callable[[], float] | None:
-    """Of this machine now, against when it measured `costs`: how many times longer a stand-in of the scheme that most of
-    the model's time goes to takes for a token. Other programs make a machine slower for minutes. None where `costs` knows no
-    scheme of the model.
+    """Of this machine now, against when it measured `costs`: how many times longer stand-ins of the schemes that most of
+    the model's time goes to take for a token, each counted by its share of that time. Other programs make a machine slower for
+    minutes, and not all schemes alike: those of many bits wait for memory. None where `costs` knows no scheme of the model.
     """
     shapes = role_shapes(model.architecture)
     spent: dict[tuple[Scheme, bool], float] = {}
@@ -235,10 +236,13 @@ def slowness(costs: DeviceCosts, model: LanguageModel, activations: str, depth: 
                     spent[scheme, rotated] = spent.get((scheme, rotated), 0.0) + seconds
     if not spent:
         return None
-    stand_in = StandIn(model.architecture, *max(spent, key=lambda stored: spent[stored]))
-    engine = _engine(stand_in, costs.threads, activations)
-    foretold = token_seconds(costs, stand_in, depth)  # type: ignore[arg-type]
-    return lambda: token_time(engine, depth) / foretold
+    leading = sorted(spent, key=lambda stored: spent[stored])[-STAND_INS:]
+    total, timed = sum(spent[stored] for stored in leading), list[tuple[float, Engine]]()
+    for stored in leading:
+        stand_in = StandIn(model.architecture, *stored)
+        foretold = token_seconds(costs, stand_in, depth)  # type: ignore[arg-type]
+        timed.append((spent[stored] / total / foretold, _engine(stand_in, costs.threads, activations)))
+    return lambda: sum(share * token_time(engine, depth) for share, engine in timed)
 
 
 def _engine(stand_in: StandIn, threads: int, activations: str) -> Engine:

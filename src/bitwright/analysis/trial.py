@@ -105,8 +105,8 @@ def _run(saved: ArtifactModel, texts: Sequence[Tokens]) -> str | Iterator[Floats
 
 
 def _speed(saved: ArtifactModel, held: Examination) -> dict[str, float]:
-    """Seconds of a token at DEPTH and of a prompt; where costs are known, how slow the machine was: a stand-in is timed in turn
-    with the model, and the median of their ratios says what the stand-in took in the model's best moment.
+    """Seconds of a token at DEPTH and of a prompt; where costs are known, how slow the machine was: stand-ins are timed in turn
+    with the model, and the median of their ratios says what the stand-ins took in the model's best moment.
     """
     context = min(saved.architecture.context_length, max(PROMPT, 2 * DEPTH))
     activations = resolved(saved.runtime)[0].activations if saved.runtime else "int8"
