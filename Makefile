@@ -7,8 +7,9 @@ NATIVE := CMakeLists.txt $(shell find native -type f)
 CPP := $(filter %.cpp %.h,$(NATIVE))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 STUBS := src/bitwright/_native.pyi
+unexport MAKEFLAGS  # ninja counts jobs itself, and would look for make's job server
 
-.PHONY: setup demo test lint format sanitize arm browser bench clean
+.PHONY: setup demo test lint format sanitize arm browser browser-tools bench clean
 
 setup: .venv/.built
 
@@ -33,11 +34,9 @@ $(BIN)/python:
 demo: setup
 	$(BIN)/bitwright demo
 
+# Two at a time, each shown when it ends: mypy, the tests under QEMU and downloads keep one core busy at most.
 test: setup
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory sanitize
-	@$(MAKE) --no-print-directory arm
-	@tests/analysis/report/browser/tools.sh
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target sanitize lint arm browser-tools
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -60,8 +59,10 @@ sanitize: setup
 arm: setup
 	native/tests/arm.sh $(abspath $(BIN))
 
-browser: setup
+browser-tools:
 	@tests/analysis/report/browser/tools.sh
+
+browser: setup browser-tools
 	CI=true $(BIN)/python -m pytest tests/analysis/report/test_browser.py
 
 # Run by themselves: methods.py and calibration.py, which take hours, and device_costs.py, which asks for artifacts.

@@ -1,8 +1,8 @@
-"""Tiny models on disk, each made once per run."""
+"""Tiny models on disk, each made once per run, and measurements that are short."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +12,18 @@ import tiny
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("any machine")
+
+# What makes figures exact on a machine that others use, too: no test asks how fast this machine is.
+QUICK = {"calibration.paces.PAUSE": 0.0, "allocation.device.ROUNDS": 2, "analysis.ceilings.BANDWIDTH_SECONDS": 0.02}
+QUICK |= {"analysis.ceilings.PEAK_SECONDS": 0.01}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_measurements() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUICK.items():
+            patch.setattr(f"bitwright.{name}", value)
+        yield
 
 
 @pytest.fixture(scope="session")

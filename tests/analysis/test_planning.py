@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ import bitwright
 from bitwright.allocation.budget import OBJECTIVES, Budget, parse_bytes
 from bitwright.allocation.candidates import Candidate, Offer, choices_for
 from bitwright.allocation.device import DeviceCosts
-from bitwright.allocation.memory import Running, cache_bytes
+from bitwright.allocation.memory import Running, cache_bytes, process_bytes
 from bitwright.allocation.sensitivity import units_of
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Made, plan_document
@@ -44,6 +45,9 @@ SETTINGS = Settings(
 )
 
 
+measured_once = functools.cache(process_bytes)  # it starts a process
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one plan measured, the next finds here."""
@@ -53,6 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model(tiny_directory: Callable[[str], Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
     monkeypatch.setenv("BITWRIGHT_CACHE", str(cache))
+    monkeypatch.setattr("bitwright.analysis.plan_costs.process_bytes", measured_once)
     return load(tiny_directory("llama"))
 
 

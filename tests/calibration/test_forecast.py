@@ -27,6 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 def even_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is timed takes a millisecond, however busy this machine is."""
     monkeypatch.setattr(paces, "_seconds", lambda work: 1e-3)
+    monkeypatch.setattr(paces, "COLUMNS", (64, 128))
 
 
 def work_of(model: LanguageModel, method: str, need: str = "gram", windows: int = 16) -> Work:

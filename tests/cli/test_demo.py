@@ -50,8 +50,6 @@ def test_the_text_is_varied_and_long_enough() -> None:
 def test_the_whole_on_a_tiny_model(
     bitwright: Command, monkeypatch: pytest.MonkeyPatch, model_directory: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("bitwright.analysis.ceilings.BANDWIDTH_SECONDS", 0.02)
-    monkeypatch.setattr("bitwright.analysis.ceilings.PEAK_SECONDS", 0.01)
     monkeypatch.setattr("bitwright.analysis.demonstration.PROMPT", 32)
     monkeypatch.setattr("bitwright.analysis.demonstration.GENERATE", 4)
     monkeypatch.setattr("bitwright.analysis.demonstration.find_model", lambda: model_directory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,9 +50,19 @@ def transformers_logits(model: LanguageModel, ids: list[int]) -> np.ndarray[Any,
         return network.eval()(torch.tensor([ids]), use_cache=False).logits[0].numpy()
 
 
-@pytest.mark.parametrize("scheme", ["int8-channel", "int4-g32"])
-def test_smollm2_answers_as_transformers_does_on_the_same_weights(scheme: str, smollm2: LanguageModel, tmp_path: Path) -> None:
-    artifact = bw.quantize(smollm2, bw.Recipe.uniform(scheme)).save(tmp_path / "out")
+@pytest.fixture(scope="module")
+def int8(smollm2: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    return bw.quantize(smollm2, bw.Recipe.uniform("int8-channel")).save(tmp_path_factory.mktemp("int8") / "out")
+
+
+@pytest.fixture(scope="module")
+def int4(smollm2: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    return bw.quantize(smollm2, bw.Recipe.uniform("int4-g32", fitting="minmax")).save(tmp_path_factory.mktemp("int4") / "out")
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_smollm2_answers_as_transformers_does_on_the_same_weights(scheme: str, request: pytest.FixtureRequest) -> None:
+    artifact: LanguageModel = request.getfixturevalue(scheme)
     ids = artifact.tokenizer().encode(TEXT)
     expected = transformers_logits(artifact, ids)
     for activations, cache, bound in (("fp32", "fp32", 1e-7), ("int16", "fp16", 1e-5), ("int8", "fp16", INT8_BOUND)):
@@ -61,11 +70,10 @@ def test_smollm2_answers_as_transformers_does_on_the_same_weights(scheme: str, s
         assert mean_kl(expected, engine.logits(ids)) < bound, activations
 
 
-def test_smollm2_knows_a_capital(smollm2: LanguageModel, tmp_path: Path) -> None:
-    artifact = bw.quantize(smollm2, bw.Recipe.uniform("int8-channel")).save(tmp_path / "out")
-    tokenizer = artifact.tokenizer()
+def test_smollm2_knows_a_capital(int8: LanguageModel) -> None:
+    tokenizer = int8.tokenizer()
     prompt = tokenizer.encode("The capital of France is")
-    assert "Paris" in tokenizer.decode(list(Engine.load(artifact).generate(prompt, Sampling(max_tokens=8))))
+    assert "Paris" in tokenizer.decode(list(Engine.load(int8).generate(prompt, Sampling(max_tokens=8))))
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ from laws.strategies import even_schemes, every_scheme, fitted_schemes, matrices
 
 Floats = npt.NDArray[np.float32]
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 small_matrices = hnp.arrays(np.float32, (2, 192), elements=st.floats(-1000, 1000, width=32))
 
 

@@ -18,6 +18,8 @@ from bitwright.quantization import packed_from
 from bitwright.rounding import ROUNDING
 from laws.strategies import every_scheme, matrices
 
+pytestmark = pytest.mark.usefixtures("short_training")
+
 WIDTHS = range(2, 9)
 TAILS = (*range(1, 34), 63, 64, 65, 127, 128, 129, 576)
 

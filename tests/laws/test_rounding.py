@@ -20,6 +20,7 @@ from bitwright.rounding.nearest import encode_reference
 from laws.strategies import even_schemes, every_scheme, matrices, seeds
 
 Floats = npt.NDArray[np.float32]
+pytestmark = pytest.mark.usefixtures("short_training")
 FULL_PRECISION = [name for name, format in FORMATS.items() if not format.scaled]
 
 
