@@ -121,10 +121,9 @@ void softmax_rows(const float* scores, int columns, bitwright::SoftmaxRow* rows,
   const int steps = matrix_steps(columns);
   for (int row = 0; row < count; row++) {
     bitwright::SoftmaxRow& at = rows[row];
-    if (at.low >= at.high) at.peak = 0.0f;
-    at.total = weigh_row<Isa>(scores + static_cast<size_t>(row) * kAttentionSpan, at.low, at.high, at.peak, steps,
-                              row_of(out, row, steps));
-    if (at.low >= at.high) at.peak = -kInfinity;
+    const int high = at.low < at.high ? at.high : 0;  // where nothing is seen, no step is
+    at.total =
+        weigh_row<Isa>(scores + static_cast<size_t>(row) * kAttentionSpan, at.low, high, at.peak, steps, row_of(out, row, steps));
   }
 }
 
@@ -150,23 +149,10 @@ void turn_panels(const bitwright::HalfPanels& w, uint16_t* out) {
 
 // Two tiles of rows times two panels, or one of either.
 template <class Tiles, int kTiles, int kPanels>
-inline void pair_span(const uint16_t* rows, size_t next_tile, const uint16_t* panel, size_t next_panel, int steps, float* out,
-                      ptrdiff_t stride) {
-  for_tiles(kTiles * kPanels, []<int kTile>() { Tiles::template clear<kTile>(); });
-  for (int s = 0; s < steps; s++, rows += kStepEntries, panel += kStepEntries) {
-    Tiles::template load<kB>(panel, kTileBytes);
-    Tiles::template load<kA>(rows, kTileBytes);
-    Tiles::template multiply_bf16<0, kA, kB>();
-    if constexpr (kPanels == 2) {
-      Tiles::template load<kB + 1>(panel + next_panel, kTileBytes);
-      Tiles::template multiply_bf16<1, kA, kB + 1>();
-    }
-    if constexpr (kTiles == 2) {
-      Tiles::template load<kA + 1>(rows + next_tile, kTileBytes);
-      Tiles::template multiply_bf16<kPanels, kA + 1, kB>();
-      if constexpr (kPanels == 2) Tiles::template multiply_bf16<3, kA + 1, kB + 1>();
-    }
-  }
+inline void pair_span(const uint16_t* rows, const uint16_t* panel, size_t next_panel, int steps, float* out, ptrdiff_t stride) {
+  sum_products<Tiles, kTiles, kPanels>(
+      rows, steps * kTileSize, panel, panel + (kPanels - 1) * next_panel, steps,
+      []<int kSum, int kLeft, int kRight>() { Tiles::template multiply_bf16<kSum, kLeft, kRight>(); }, [] {});
   for_tiles(kTiles * kPanels, [&]<int kTile>() {
     float* to = out + kTile / kPanels * kTileRows * stride + kTile % kPanels * kPanelRows;
     Tiles::template store<kTile>(to, stride * sizeof(float));
@@ -175,8 +161,7 @@ inline void pair_span(const uint16_t* rows, size_t next_tile, const uint16_t* pa
 
 template <class Tiles>
 void turned_matmul(const bitwright::TurnedPanels& w, const uint16_t* rows, int count, int steps, Output out) {
-  const size_t next_tile = steps * kStepEntries;
-  for (int row = 0; row < count; row += 2 * kTileRows, rows += 2 * next_tile) {
+  for (int row = 0; row < count; row += 2 * kTileRows, rows += 2 * steps * kStepEntries) {
     const bool two = count - row > kTileRows;
     for (int p = 0; p < w.count; p += 2) {
       float* to = out.values + row * out.stride + p * kPanelRows;
@@ -184,7 +169,7 @@ void turned_matmul(const bitwright::TurnedPanels& w, const uint16_t* rows, int c
       const auto span = p + 1 == w.count ? two ? pair_span<Tiles, 2, 1> : pair_span<Tiles, 1, 1>
                         : two            ? pair_span<Tiles, 2, 2>
                                          : pair_span<Tiles, 1, 2>;
-      span(rows, next_tile, panel, w.stride, steps, to, out.stride);
+      span(rows, panel, w.stride, steps, to, out.stride);
     }
   }
 }

@@ -76,26 +76,10 @@ inline void write_span(const SpreadPanel* w, const QuantizedRows& x, int first_r
 // Two tiles of rows times two panels, or one of either.
 template <class Isa, class Tiles, int kTiles, int kPanels>
 inline void row_span(const SpreadPanel* w, const QuantizedRows& x, int first_row, Output out, Ahead& ahead) {
-  const int steps = (x.blocks + kStepBlocks - 1) / kStepBlocks;
-  const int32_t* rows = x.target(first_row).codes;
-  const size_t next_tile = x.tile_codes();
-  const uint8_t *left = w[0].levels, *right = w[kPanels - 1].levels;
-  for_tiles(kTiles * kPanels, []<int kTile>() { Tiles::template clear<kTile>(); });
-  for (int s = 0; s < steps; s++, rows += kTileSums, left += kTileSums * 4, right += kTileSums * 4) {
-    Tiles::template load<kB>(left, kTileBytes);
-    Tiles::template load<kA>(rows, kTileBytes);
-    Tiles::template multiply<0, kA, kB, false>();
-    if constexpr (kPanels == 2) {
-      Tiles::template load<kB + 1>(right, kTileBytes);
-      Tiles::template multiply<1, kA, kB + 1, false>();
-    }
-    if constexpr (kTiles == 2) {
-      Tiles::template load<kA + 1>(rows + next_tile, kTileBytes);
-      Tiles::template multiply<kPanels, kA + 1, kB, false>();
-      if constexpr (kPanels == 2) Tiles::template multiply<3, kA + 1, kB + 1, false>();
-    }
-    ahead.step();
-  }
+  sum_products<Tiles, kTiles, kPanels>(
+      x.target(first_row).codes, x.tile_codes() * sizeof(int32_t), w[0].levels, w[kPanels - 1].levels,
+      (x.blocks + kStepBlocks - 1) / kStepBlocks,
+      []<int kSum, int kLeft, int kRight>() { Tiles::template multiply<kSum, kLeft, kRight, false>(); }, [&] { ahead.step(); });
   alignas(64) int32_t sums[kTiles * kPanels][kTileSums];
   for_tiles(kTiles * kPanels, [&]<int kTile>() { Tiles::template store<kTile>(sums[kTile], kTileBytes); });
   float* to = out.values + first_row * out.stride;

@@ -17,6 +17,7 @@ namespace {
 
 constexpr int kTileRows = 16, kTileBytes = 64, kTileLanes = 16;
 constexpr int kA = 4, kB = 6;
+constexpr size_t kTileSize = static_cast<size_t>(kTileRows) * kTileBytes;
 
 // Rows and bytes a row of each tile, as LDTILECFG reads them.
 struct alignas(64) TileShapes {
@@ -141,6 +142,31 @@ inline void for_tiles(int count, Visit visit) {
   if (count > 1) visit.template operator()<1>();
   if (count > 2) visit.template operator()<2>();
   if (count > 3) visit.template operator()<3>();
+}
+
+// The sums of one or two tiles of rows times one or two panels, all over `steps` tiles that follow one another: row tile t
+// and panel p into tile t * kPanels + p. `multiply` is one of the verbs, `after` is called between the steps.
+template <class Tiles, int kTiles, int kPanels, class Multiply, class After>
+inline void sum_products(const void* rows, size_t next_tile, const void* first_panel, const void* last_panel, int steps,
+                         const Multiply& multiply, const After& after) {
+  const auto *a = static_cast<const uint8_t*>(rows), *left = static_cast<const uint8_t*>(first_panel),
+             *right = static_cast<const uint8_t*>(last_panel);
+  for_tiles(kTiles * kPanels, []<int kTile>() { Tiles::template clear<kTile>(); });
+  for (int s = 0; s < steps; s++, a += kTileSize, left += kTileSize, right += kTileSize) {
+    Tiles::template load<kB>(left, kTileBytes);
+    Tiles::template load<kA>(a, kTileBytes);
+    multiply.template operator()<0, kA, kB>();
+    if constexpr (kPanels == 2) {
+      Tiles::template load<kB + 1>(right, kTileBytes);
+      multiply.template operator()<1, kA, kB + 1>();
+    }
+    if constexpr (kTiles == 2) {
+      Tiles::template load<kA + 1>(a + next_tile, kTileBytes);
+      multiply.template operator()<kPanels, kA + 1, kB>();
+      if constexpr (kPanels == 2) multiply.template operator()<3, kA + 1, kB + 1>();
+    }
+    after();
+  }
 }
 
 }  // namespace
