@@ -50,6 +50,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry(OURS, "int4-g64", 4, bitwright_worker),
         Entry(OURS, "int4-g32-srow5", 4, bitwright_worker),
         Entry(OURS, "kmeans4-g64", 4, bitwright_worker),
+        Entry(OURS, "any4-g64", 4, bitwright_worker),
         Entry(OURS, "int8-channel", 8, bitwright_worker),
         Entry("llama.cpp", "Q4_0", 4, partial(llama_cpp_worker, "best")),
         Entry("llama.cpp", "Q4_1", 4, partial(llama_cpp_worker, "best")),

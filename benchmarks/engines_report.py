@@ -14,7 +14,7 @@ BANDWIDTH_BAR, PEAK_BAR = 0.65, 0.2
 DECODE_BARS = {"native": {4: 3.0, 8: 1.35}, "amx": {4: 1.7, 8: 1.35}}
 PREFILL_BARS = {"llama.cpp": 5.0, "OpenVINO GenAI": 2.0}
 AVX2_PREFILL_BAR = 1.3
-TABLE, EVEN, TABLE_BAR = "kmeans4-g64", "int4-g64", 0.8  # levels looked up in a table, over even ones of as many bits
+TABLES, EVEN, TABLE_BAR = ("kmeans4-g64", "any4-g64"), "int4-g64", 0.8  # levels looked up, over even ones of as many bits
 
 
 def report(data: Data) -> None:
@@ -56,8 +56,8 @@ def verdicts(data: Data) -> list[str]:
         if run["prefill_fraction_of_peak"] is not None:
             lines.append(verdict(f"prefill, share of the int8 peak, {who}", run["prefill_fraction_of_peak"], PEAK_BAR, True))
     lines += [
-        verdict(f"{what}, {TABLE} over {EVEN}, {threads} thread(s)", ratio, TABLE_BAR, at_least=True)
-        for threads, what, ratio in _tables(data["runs"])
+        verdict(f"{what}, {kind} over {EVEN}, {threads} thread(s)", ratio, TABLE_BAR, at_least=True)
+        for kind, threads, what, ratio in _tables(data["runs"])
     ]
     for ratio in fastest(data["ratios"], "decode"):
         if ratio["group"] == "best" and ratio["engine"] == "llama.cpp":
@@ -79,14 +79,14 @@ def fastest(ratios: list[Data], what: str) -> list[Data]:
     return list(found.values())
 
 
-def _tables(runs: list[Data]) -> Iterator[tuple[int, str, float]]:
-    """(threads, what, speed of a table over that of even levels)."""
+def _tables(runs: list[Data]) -> Iterator[tuple[str, int, str, float]]:
+    """(table, threads, what, its speed over that of even levels)."""
     found = {(run["kind"], run["threads"]): run for run in runs if run["engine"] == "Bitwright" and run["group"] == "best"}
     for (kind, threads), run in found.items():
         even = found.get((EVEN, threads))
-        if kind == TABLE and even is not None:
+        if kind in TABLES and even is not None:
             for what in ("decode", "prefill"):
-                yield threads, what, run[f"{what}_tokens_per_s"] / even[f"{what}_tokens_per_s"]
+                yield kind, threads, what, run[f"{what}_tokens_per_s"] / even[f"{what}_tokens_per_s"]
 
 
 def _over(what: str, ratio: Data, bar: float) -> str:

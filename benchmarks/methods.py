@@ -31,6 +31,7 @@ import bitwright
 from bitwright.allocation.candidates import Offer
 from bitwright.allocation.sensitivity import sensitivities
 from bitwright.allocation.solver import choose
+from bitwright.allocation.ways import Way
 from bitwright.calibration.text import Source
 from bitwright.core import Choice, Recipe, Scheme
 from bitwright.models import load
@@ -71,7 +72,7 @@ def mixed(method: str, bits: float, rotate: bool, distill: int, calibration: Pat
     """
     model, windows = load(twin()), np.load(calibration)
     fixed = tuple((end.pattern, end.scheme) for end in ENDS)
-    offer = Offer(tuple(Scheme.parse(scheme) for scheme in MIXED[bits]), "gptq", rotate, fixed)
+    offer = Offer(tuple(Scheme.parse(scheme) for scheme in MIXED[bits]), (Way("gptq", rotate=rotate),), fixed)
     units = sensitivities(model, windows[:PLAN_WINDOWS], offer)
     of_body = set(body(model.names()))
     weights = sum(int(np.prod(unit.shape)) for unit in units if unit.name in of_body)

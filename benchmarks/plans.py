@@ -38,6 +38,8 @@ import numpy as np
 import bitwright
 import llama_cpp_build
 from bitwright.allocation.budget import Budget
+from bitwright.allocation.candidates import Candidate, Unit
+from bitwright.allocation.ways import Way
 from bitwright.analysis.evaluate import joined, measure
 from bitwright.analysis.plan_forecast import phases
 from bitwright.analysis.planning import Plan, Settings, find_plan
@@ -161,7 +163,7 @@ def uniform_recipes(found: Plan, model: LanguageModel, limit: float, count: int)
     """The `count` recipes of one scheme and one for the head that fit and are foretold best."""
     ranked = []
     head = model.roles()["head", -1].name
-    known = {unit.name: {c.choice.scheme: c.divergence for c in unit.candidates} for unit in found.units}
+    known = {unit.name: {c.choice.scheme: c.divergence for c in unit.candidates if _uniform(unit, c)} for unit in found.units}
     for body in BODIES:
         for top in dict.fromkeys((body, *HEADS)):
             recipe = Recipe.uniform(body, "gptq", head=top)
@@ -171,6 +173,11 @@ def uniform_recipes(found: Plan, model: LanguageModel, limit: float, count: int)
             loss = sum(_loss(known[name], scheme) for name, scheme in schemes.items())
             ranked.append((loss, f"{body}, head {top}", recipe))
     return [(name, recipe) for _, name, recipe in sorted(ranked, key=lambda row: row[0])[:count]]
+
+
+def _uniform(unit: Unit, candidate: Candidate) -> bool:
+    """Whether a recipe of one scheme by gptq would round the tensor so."""
+    return unit.looked_up or not candidate.choice.scheme.scaled or Way.of(candidate.choice) == Way("gptq")
 
 
 def _loss(known: dict[Scheme, float], scheme: Scheme) -> float:

@@ -133,6 +133,7 @@ def test_a_plan_chooses_for_blocks_and_foretells_no_other_loss(
     """What the blocks are foretold to lose adds up to what the matrix is, where all rows are looked at."""
     pytest.importorskip("torch", exc_type=ImportError)
     from bitwright.allocation import candidates, sensitivity
+    from bitwright.allocation.ways import Way
 
     monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path))
     monkeypatch.setattr(candidates, "SAMPLE_OF_VOCABULARY", 1000)
@@ -140,7 +141,7 @@ def test_a_plan_chooses_for_blocks_and_foretells_no_other_loss(
     monkeypatch.setattr(candidates, "SAMPLE_OF_BLOCK", 1000)
     model = bitwright.load(tiny_directory("llama"))
     windows = np.random.default_rng(0).integers(0, VOCABULARY, (4, 16)).astype(np.int32)
-    offer = candidates.Offer(tuple(map(Scheme.parse, ("int3-g32", "int8-channel"))), "gptq")
+    offer = candidates.Offer(tuple(map(Scheme.parse, ("int3-g32", "int8-channel"))), (Way("gptq"),))
     whole = {unit.name: unit for unit in sensitivity.sensitivities(model, windows, offer)}
     monkeypatch.setattr(sensitivity, "LARGE", 100)
     monkeypatch.setattr(sensitivity, "_LAYOUT", 0)

@@ -50,6 +50,8 @@ def _rope(**parameters: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_theta": 10000.0} | parameters}
 
 
+_QWEN3_MOE = {"head_dim": 32, "moe_intermediate_size": 64, "num_experts": 6, "num_experts_per_tok": 3}
+
 # case -> (config class, what it sets beside _SIZES)
 _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", _rope(rope_type="default")),
@@ -90,6 +92,9 @@ _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("Phi3Config", {"sliding_window": WINDOW}),
     "phi3-longrope": ("Phi3Config", {"original_max_position_embeddings": TRAINED} | _rope(**_LONGROPE)),
     "phi3-partial": ("Phi3Config", {"tie_word_embeddings": True, "partial_rotary_factor": 0.75}),
+    "mixtral": ("MixtralConfig", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW}),
+    "qwen3-moe": ("Qwen3MoeConfig", _QWEN3_MOE | {"norm_topk_prob": True}),
+    "qwen3-moe-unnormalized": ("Qwen3MoeConfig", _QWEN3_MOE | {"norm_topk_prob": False, "tie_word_embeddings": True}),
 }
 FAMILY_CASES = list(_CASES)
 

@@ -32,6 +32,18 @@ namespace {
 
 using Floats = std::vector<float>;
 
+// Of the role "gate.7": the expert's number comes as text.
+Matrix* expert_matrix(Layer& layer, const std::string& role, const std::string& number) {
+  const bool digits = !number.empty() && number.size() < 6 && number.find_first_not_of("0123456789") == std::string::npos;
+  const size_t expert = digits ? std::stoul(number) : layer.experts.size();
+  require(expert < layer.experts.size(), "no such expert");
+  Expert& at = layer.experts[expert];
+  const std::map<std::string, Matrix*> table = {{"gate", &at.gate}, {"up", &at.up}, {"down", &at.down}};
+  const auto found = table.find(role);
+  require(found != table.end(), "no expert's matrix has the role " + role);
+  return found->second;
+}
+
 Matrix* matrix_of(Model& model, const std::string& role, int layer) {
   if (role == "embedding" || role == "head") {  // `layer` counts the blocks of rows
     require(layer >= 0 && layer < kMostBlocks, "a vocabulary has at most " + std::to_string(kMostBlocks) + " blocks of rows");
@@ -39,8 +51,10 @@ Matrix* matrix_of(Model& model, const std::string& role, int layer) {
   }
   require(layer >= 0 && layer < static_cast<int>(model.layers.size()), "no such layer");
   Layer& at = model.layers[layer];
-  const std::map<std::string, Matrix*> table = {{"q", &at.q},       {"k", &at.k},   {"v", &at.v},      {"o", &at.o},
-                                                {"gate", &at.gate}, {"up", &at.up}, {"down", &at.down}};
+  if (const size_t dot = role.find('.'); dot != std::string::npos)
+    return expert_matrix(at, role.substr(0, dot), role.substr(dot + 1));
+  const std::map<std::string, Matrix*> table = {{"q", &at.q},       {"k", &at.k},   {"v", &at.v},       {"o", &at.o},
+                                                {"gate", &at.gate}, {"up", &at.up}, {"down", &at.down}, {"router", &at.router}};
   const auto found = table.find(role);
   require(found != table.end(), "no matrix has the role " + role);
   return found->second;
@@ -77,7 +91,7 @@ bool is_half(const Reals<kDimensions>& reals) {
 using ZeroPoints = std::variant<Array<uint8_t, 1>, Array<float, 1>>;
 
 using Multiples = std::optional<Array<int8_t, 1>>;
-using Table = std::optional<Array<uint8_t, 1>>;
+using Table = std::optional<Array<uint8_t, 2>>;
 
 // How the columns of a matrix are quantized, beside its codes and scales.
 struct Layout {
@@ -95,7 +109,8 @@ void check_packed(size_t rows, size_t row_bytes, size_t scales, const Layout& la
   require(scales == (multiples ? rows : groups), "one scale for each group, or each row where groups have multiples of it");
   require(!multiples || (group > 0 && bits <= 4 && multiples->shape(0) == groups), "one multiple for each group of 2 to 4 bits");
   for (size_t i = 0; multiples && i < groups; i++) require(std::abs(multiples->data()[i]) <= 15, "a multiple is from -15 to 15");
-  require(!table || (bits <= 4 && !multiples && table->shape(0) == 16), "a table has 16 levels, for 2 to 4 bits");
+  require(!table || (bits <= 4 && !multiples && table->shape(1) == kTableLevels), "a table has 16 levels, for 2 to 4 bits");
+  require(!table || table->shape(0) == 1 || table->shape(0) == rows, "one table for the tensor or one for each row");
 }
 
 // A model's matrices on their way into its layout, and the arrays that they are read from until then.
@@ -130,10 +145,13 @@ void add_packed(Weights& weights, const std::string& role, int layer, Array<uint
       .group = layout.group,
       .shared_scale = layout.group < 0,
       .multiples = multiples ? multiples->data() : nullptr,
+      .table_type = !table                 ? TableType::none
+                    : table->shape(0) == 1 ? TableType::tensor
+                                           : TableType::row,
       .table = table ? table->data() : nullptr,
       .rotated = layout.rotated,
   };
-  weights.kept.emplace_back(std::tuple(codes, scales, zero_points, multiples));
+  weights.kept.emplace_back(std::tuple(codes, scales, zero_points, multiples, table));
   weights.loading.add(*matrix_of(weights.model, role, layer), source);
 }
 
@@ -176,6 +194,9 @@ void bind_model(nb::module_& m) {
       .def_rw("attention_softcap", &Model::attention_softcap)
       .def_rw("logit_softcap", &Model::logit_softcap)
       .def_rw("gelu", &Model::gelu)
+      .def_rw("experts", &Model::experts)
+      .def_rw("experts_per_token", &Model::experts_per_token)
+      .def_rw("normalized_routing", &Model::normalized_routing)
       .def(
           "add_rope", [](Model& model, const Floats& frequencies, float factor) { model.ropes.push_back({frequencies, factor}); },
           "inverse_frequencies"_a, "factor"_a)
@@ -185,6 +206,7 @@ void bind_model(nb::module_& m) {
             model.layers.emplace_back();
             model.layers.back().rope = rope;
             model.layers.back().window = window;
+            model.layers.back().experts.resize(std::max(0, model.experts));
           },
           "rope"_a, "window"_a)
       .def("set_vector", &set_vector, "role"_a, "layer"_a, "values"_a)

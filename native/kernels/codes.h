@@ -1,6 +1,7 @@
 // How a panel's record lies in memory, and one group's scale and zero point.
 //
-// A record holds the panel's scales, then its zero points (or multiples), then its codes, each part on a cache line of its own.
+// A record holds the panel's scales, then its zero points (or multiples, or tables), then its codes, each part on a cache
+// line of its own.
 //
 // Order of codes inside a block of 16 rows x 32 columns. Step j (0 .. 7) covers columns 4j .. 4j + 3; its 64 bytes are
 // [row][column % 4]. Eight-bit blocks hold the eight steps in turn. Two and four bits share bytes: with f = 8 / bits
@@ -10,6 +11,10 @@
 //   vector 0 step 0     step 1     low bits of step 6
 //   vector 1 step 2     step 3     low bits of step 7
 //   vector 2 step 4     step 5     top bit of step 6 (bit 6) and of step 7 (bit 7)
+//
+// A look-up of bytes reaches 16 bytes far. Where rows have tables of their own, 16 bytes are therefore one row's: the places
+// of row 4i + j and step 4h + k hold row 4i + k and step 4h + j. Four vectors of levels are turned back in registers, or
+// their sums are folded. Vector k of the tables has those of rows k, 4 + k, 8 + k and 12 + k.
 #pragma once
 
 #include <utility>
@@ -26,6 +31,7 @@ using bitwright::QuantizedPanels;
 using bitwright::QuantizedRows;
 using bitwright::RowTarget;
 using bitwright::ScaleType;
+using bitwright::TableType;
 using bitwright::ZeroType;
 
 constexpr int kSteps = kBlock / 4;
@@ -41,37 +47,44 @@ inline typename Isa::B step_codes(const uint8_t* block) {
   return Isa::either(low, Isa::template field<kStep - 2>(Isa::load_bytes(block + 2 * kStepBytes), 4));
 }
 
-template <class Isa, int kBits, int... kStep>
-inline void spread_block(const uint8_t* block, uint8_t* bytes, std::integer_sequence<int, kStep...>) {
-  (Isa::store_bytes(bytes + kStep * kStepBytes, step_codes<Isa, kBits, kStep>(block)), ...);
-}
-
-// What a kernel is compiled for: code width, kind of scales and zero points, and whether codes stand for a table's levels.
-template <int kBits_, ScaleType kScale_, ZeroType kZero_, bool kTable_>
-struct Storage {
+// What decoding asks of a storage: code width, and whose table the codes look up.
+template <int kBits_, TableType kTable_>
+struct Codes {
   static constexpr int kBits = kBits_;
+  static constexpr TableType kTable = kTable_;
+  static constexpr bool kLooksUp = kTable != TableType::none;
+  static constexpr bool kSmall = kBits <= 4 && !kLooksUp;      // levels of at most four bits
+  static constexpr int kMiddleBit = kLooksUp ? 7 : kBits - 1;  // the level 2^kMiddleBit is zero where there is no zero point
+};
+
+// What a kernel is compiled for: codes, kind of scales and zero points.
+template <int kBits_, ScaleType kScale_, ZeroType kZero_, TableType kTable_>
+struct Storage : Codes<kBits_, kTable_> {
   static constexpr ScaleType kScale = kScale_;
   static constexpr ZeroType kZero = kZero_;
-  static constexpr bool kTable = kTable_;
   static constexpr bool kMultiple = kScale == ScaleType::multiple;
-  static constexpr bool kSmall = kBits <= 4 && !kTable;      // levels of at most four bits
-  static constexpr int kMiddleBit = kTable ? 7 : kBits - 1;  // the level 2^kMiddleBit is zero where there is no zero point
 };
 
 // Calls visit<Storage>() for the storage found at run time.
 template <int kBits, ScaleType kScale, class Visit>
 inline void with_zero(const QuantizedPanels& w, Visit visit) {
-  if (kBits < 8 && w.table != nullptr) return visit.template operator()<Storage<kBits, kScale, ZeroType::middle, (kBits < 8)>>();
-  if (w.zero_type == ZeroType::middle) return visit.template operator()<Storage<kBits, kScale, ZeroType::middle, false>>();
-  if (w.zero_type == ZeroType::uint8) return visit.template operator()<Storage<kBits, kScale, ZeroType::uint8, false>>();
-  visit.template operator()<Storage<kBits, kScale, ZeroType::fp32, false>>();
+  const auto with = [&]<ZeroType kZero, TableType kTable>() {
+    visit.template operator()<Storage<kBits, kScale, kZero, kTable>>();
+  };
+  if constexpr (kBits < 8) {
+    if (w.table_type == TableType::tensor) return with.template operator()<ZeroType::middle, TableType::tensor>();
+    if (w.table_type == TableType::row) return with.template operator()<ZeroType::middle, TableType::row>();
+  }
+  if (w.zero_type == ZeroType::middle) return with.template operator()<ZeroType::middle, TableType::none>();
+  if (w.zero_type == ZeroType::uint8) return with.template operator()<ZeroType::uint8, TableType::none>();
+  with.template operator()<ZeroType::fp32, TableType::none>();
 }
 
 template <int kBits, class Visit>
 inline void with_scale(const QuantizedPanels& w, Visit visit) {
   if (w.scale_type == ScaleType::fp16) return with_zero<kBits, ScaleType::fp16>(w, visit);
   if (w.scale_type == ScaleType::fp32) return with_zero<kBits, ScaleType::fp32>(w, visit);
-  if constexpr (kBits < 8) visit.template operator()<Storage<kBits, ScaleType::multiple, ZeroType::middle, false>>();
+  if constexpr (kBits < 8) visit.template operator()<Storage<kBits, ScaleType::multiple, ZeroType::middle, TableType::none>>();
 }
 
 template <class Visit>
@@ -137,30 +150,52 @@ constexpr int dot_offset() {
   return Storage::kSmall ? 0 : Isa::kByteOffset;
 }
 
-// A table in the form that `Isa::look_up` wants; nothing where there is none.
-template <class Isa, class Storage>
-inline typename Isa::B load_table(const QuantizedPanels& w) {
-  if constexpr (Storage::kTable) return Isa::load_table(w.table);
-  return typename Isa::B{};
-}
+// What a panel's codes look up: nothing, one table for all 16 bytes, or four vectors of tables.
+template <class Isa, TableType kTable>
+struct Tables {
+  typename Isa::B of[kTable == TableType::row ? 4 : 1] = {};
+  Tables([[maybe_unused]] const QuantizedPanels& w, [[maybe_unused]] int panel) {
+    if constexpr (kTable == TableType::tensor) of[0] = Isa::load_table(w.table);
+    if constexpr (kTable == TableType::row)
+      for (int k = 0; k < 4; k++) of[k] = Isa::load_bytes(w.record(panel) + w.zeros_at + k * kStepBytes);
+  }
+};
 
-// Levels of one step.
-template <class Isa, class Storage, int kStep>
+// Levels of one step, or what stands in its place.
+template <class Isa, class Codes, int kStep>
 inline typename Isa::B step_levels(const uint8_t* block, typename Isa::B table) {
-  constexpr int kBits = Storage::kBits;
-  if constexpr (Storage::kTable && Isa::kLooksUpLowBits && kBits == 4) {
+  constexpr int kBits = Codes::kBits;
+  if constexpr (Codes::kTable == TableType::tensor && Isa::kLooksUpLowBits && kBits == 4) {
     const auto bytes = Isa::load_bytes(block + kStep / 2 * kStepBytes);
-    return Isa::look_up(table, Isa::template shifted<kStep % 2 * kBits>(bytes));
-  } else if constexpr (Storage::kTable) {
+    return Isa::look_up_low_bits(table, Isa::template shifted<kStep % 2 * kBits>(bytes));
+  } else if constexpr (Codes::kLooksUp) {
     return Isa::look_up(table, step_codes<Isa, kBits, kStep>(block));
   } else {
     return step_codes<Isa, kBits, kStep>(block);
   }
 }
 
-template <class Isa, class Storage, int... kStep>
-inline void spread_block(const uint8_t* block, typename Isa::B table, uint8_t* bytes, std::integer_sequence<int, kStep...>) {
-  (Isa::store_bytes(bytes + kStep * kStepBytes, step_levels<Isa, Storage, kStep>(block, table)), ...);
+// Calls visit<step>(levels) for the steps of a block in turn.
+template <class Isa, class Codes, class Visit>
+[[gnu::always_inline]] inline void for_steps(const uint8_t* block, const Tables<Isa, Codes::kTable>& tables, const Visit& visit) {
+  const auto four = [&]<int... kStep>(std::integer_sequence<int, kStep...>, auto first) __attribute__((always_inline)) {
+    constexpr int kFirst = first;
+    if constexpr (Codes::kTable == TableType::row) {
+      typename Isa::B levels[] = {step_levels<Isa, Codes, kFirst + kStep>(block, tables.of[kStep])...};
+      Isa::turn(levels);
+      (visit.template operator()<kFirst + kStep>(levels[kStep]), ...);
+    } else {
+      (visit.template operator()<kFirst + kStep>(step_levels<Isa, Codes, kFirst + kStep>(block, tables.of[0])), ...);
+    }
+  };
+  constexpr auto kFour = std::make_integer_sequence<int, kSteps / 2>();
+  four(kFour, std::integral_constant<int, 0>()), four(kFour, std::integral_constant<int, kSteps / 2>());
+}
+
+template <class Isa, class Codes>
+inline void spread_block(const uint8_t* block, const Tables<Isa, Codes::kTable>& tables, uint8_t* bytes) {
+  for_steps<Isa, Codes>(block, tables,
+                        [&]<int kStep>(typename Isa::B levels) { Isa::store_bytes(bytes + kStep * kStepBytes, levels); });
 }
 
 // Scales and codes of a record are read by turns, two streams in the same pages, which misleads the hardware that looks
@@ -174,10 +209,9 @@ template <class Isa, class Storage>
 inline const uint8_t* panel_levels(const QuantizedPanels& w, int p, uint8_t* scratch) {
   const uint8_t* codes = w.record(p) + w.codes_at;
   if constexpr (Storage::kBits == 8) return codes;
-  const auto table = load_table<Isa, Storage>(w);
+  const Tables<Isa, Storage::kTable> tables(w, p);
   for (int b = 0; b < w.blocks; b++)
-    spread_block<Isa, Storage>(codes + b * code_bytes(Storage::kBits), table, scratch + b * code_bytes(8),
-                               std::make_integer_sequence<int, kSteps>());
+    spread_block<Isa, Storage>(codes + b * code_bytes(Storage::kBits), tables, scratch + b * code_bytes(8));
   return scratch;
 }
 
@@ -186,12 +220,12 @@ template <class Isa>
 void dequantize_panel(const QuantizedPanels& w, int p, float* out) {
   with_storage(w, [&]<class Storage>() {
     const Groups<Isa, Storage> groups(w, p);
-    const auto table = load_table<Isa, Storage>(w);
+    const Tables<Isa, Storage::kTable> tables(w, p);
     uint8_t bytes[code_bytes(8)];
     for (int b = 0; b < w.blocks; b++) {
       const auto scale = groups.scale(b / w.blocks_per_group), zero_point = groups.zero_point(b / w.blocks_per_group);
       const uint8_t* block = w.record(p) + w.codes_at + static_cast<size_t>(b) * code_bytes(Storage::kBits);
-      spread_block<Isa, Storage>(block, table, bytes, std::make_integer_sequence<int, kSteps>());
+      spread_block<Isa, Storage>(block, tables, bytes);
       for (int j = 0; j < kSteps; j++)
         for (int i = 0; i < 4; i++, out += kPanelRows) {
           const auto level = Isa::to_float(Isa::byte(Isa::load_bytes(bytes + j * kStepBytes), i));

@@ -38,6 +38,24 @@ inline typename Isa::F exact_sum(const SpreadPanel& w, int group, typename Isa::
   return Isa::fma(Isa::load(w.zeros + group * kPanelRows), Isa::set1(static_cast<float>(negated_sum)), Isa::to_float(sum));
 }
 
+// The same of a sum that began with what the middle adds to it; zero points ask for the sum of the codes.
+template <class Isa, class Negated>
+inline typename Isa::F begun_sum(const SpreadPanel& w, int group, typename Isa::I sum, const Negated& negated_sum) {
+  return w.zeros == nullptr ? Isa::to_float(sum) : exact_sum<Isa>(w, group, sum, negated_sum());
+}
+
+// Of the blocks [first, last), as far as there are any.
+inline int32_t sum_of_blocks(const int32_t* sums, const SpreadPanel& w, int first, int last) {
+  int32_t total = 0;
+  for (int b = first; b < last && b < w.blocks; b++) total += sums[b];
+  return total;
+}
+
+template <class Isa>
+constexpr int most_of_few() {
+  return Isa::kTile < kFewRows ? Isa::kTile : kFewRows;
+}
+
 // One tile of activations and where its products go. All of kTokens are computed, `tokens` of them are written.
 struct Tile {
   const int32_t *codes, *negated_sums;
@@ -199,33 +217,46 @@ inline void multiply_panel(SpreadPanel w, bool by_row, const QuantizedRows& x, O
 
 // sums[t] + sum of level * a over one block whose levels are still codes, for rows `stride` apart.
 template <class Isa, class Codes, int kTokens>
-[[gnu::always_inline]] inline void add_block(const uint8_t* block, typename Isa::B table, const int32_t* codes, size_t stride,
-                                             typename Isa::I* sums) {
+[[gnu::always_inline]] inline void add_block(const uint8_t* block, const Tables<Isa, Codes::kTable>& tables, const int32_t* codes,
+                                             size_t stride, typename Isa::I* sums) {
   constexpr bool kStraight = Isa::kLongSums || !Codes::kSmall;  // no need to finish at every block
   typename Isa::I now[kTokens];
+  const int32_t* at[kTokens];
 #pragma GCC unroll 8
-  for (int t = 0; t < kTokens; t++) now[t] = kStraight ? sums[t] : Isa::broadcast(0);
-  const auto step = [&]<int kStep>() __attribute__((always_inline)) {
-    const auto levels = step_levels<Isa, Codes, kStep>(block, table);
+  for (int t = 0; t < kTokens; t++) {
+    now[t] = kStraight ? sums[t] : Isa::broadcast(0);
+    at[t] = codes + t * stride;
+    asm("" : "+r"(at[t]));  // a register a row: g++ 12 else keeps one for each row and step, on the stack
+  }
+  for_steps<Isa, Codes>(block, tables, [&]<int kStep>(typename Isa::B levels) __attribute__((always_inline)) {
 #pragma GCC unroll 8
-    for (int t = 0; t < kTokens; t++) now[t] = Isa::template dot<Codes::kSmall>(now[t], levels, codes[t * stride + kStep]);
-  };
-  static_assert(kSteps == 8);
-  step.template operator()<0>(), step.template operator()<1>(), step.template operator()<2>(), step.template operator()<3>();
-  step.template operator()<4>(), step.template operator()<5>(), step.template operator()<6>(), step.template operator()<7>();
+    for (int t = 0; t < kTokens; t++) now[t] = Isa::template dot<Codes::kSmall>(now[t], levels, at[t][kStep]);
+  });
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; t++)
     sums[t] = kStraight ? now[t] : Isa::add_int(sums[t], Isa::template finish<Codes::kSmall>(now[t]));
 }
 
+// Where the sums of few rows begin, [row][group], or [row][block] where every block has an activation scale: at what the middle
+// of the levels adds to them. At zero where there are zero points.
+template <int kMost>
+inline void begin_sums(const SpreadPanel& w, const QuantizedRows& x, int32_t* begins) {
+  const int step = x.whole ? w.blocks_per_group : 1, middle = w.zeros == nullptr ? w.middle : 0;
+  for (int row = 0; row < (x.rows + kMost - 1) / kMost * kMost; row++)
+    for (int first = 0; first < w.blocks; first += step)
+      *begins++ = middle * sum_of_blocks(x.negated_sums + static_cast<size_t>(row) * w.blocks, w, first, first + step);
+}
+
 // Few rows, one after the other, up to a multiple of kTokens of which the last are computed and not written. What is done to
 // the sums is what `tile_by_group` does: here where every block has an activation scale of its own ...
 template <class Isa, class Codes, int kTokens>
-inline void few_by_block(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, int first_row, Output out) {
+inline void few_by_block(const SpreadPanel& w, const Tables<Isa, Codes::kTable>& tables, const QuantizedRows& x, int first_row,
+                         const int32_t* begins, Output out) {
   const size_t blocks = w.blocks, at = first_row * blocks;
   const float* scales = x.scales + at;
   const int32_t *codes = x.codes + at * kSteps, *negated_sums = x.negated_sums + at;
   const uint8_t* block = w.levels;
+  begins += at;
   typename Isa::F acc[kTokens];
   for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f);
   for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
@@ -235,11 +266,11 @@ inline void few_by_block(const SpreadPanel& w, typename Isa::B table, const Quan
     for (int b = first; b < last; b++, block += code_bytes(Codes::kBits), codes += kSteps) {
       typename Isa::I sums[kTokens];
 #pragma GCC unroll 8
-      for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(0);
-      add_block<Isa, Codes, kTokens>(block, table, codes, blocks * kSteps, sums);
+      for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(begins[t * blocks + b]);
+      add_block<Isa, Codes, kTokens>(block, tables, codes, blocks * kSteps, sums);
 #pragma GCC unroll 8
       for (int t = 0; t < kTokens; t++) {
-        const auto exact = exact_sum<Isa>(w, g, sums[t], negated_sums[t * blocks + b]);
+        const auto exact = begun_sum<Isa>(w, g, sums[t], [&] { return negated_sums[t * blocks + b]; });
         acc[t] = Isa::fma(exact, Isa::mul(scale, Isa::set1(scales[t * blocks + b])), acc[t]);
       }
     }
@@ -251,36 +282,35 @@ inline void few_by_block(const SpreadPanel& w, typename Isa::B table, const Quan
 
 // ... and here where a row has one.
 template <class Isa, class Codes, int kTokens>
-inline void few_whole(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, int first_row, Output out) {
+inline void few_whole(const SpreadPanel& w, const Tables<Isa, Codes::kTable>& tables, const QuantizedRows& x, int first_row,
+                      const int32_t* begins, Output out) {
   const size_t blocks = w.blocks, at = first_row * blocks;
   const int32_t *codes = x.codes + at * kSteps, *negated_sums = x.negated_sums + at;
   const uint8_t* block = w.levels;
+  const int groups = (w.blocks + w.blocks_per_group - 1) / w.blocks_per_group;
+  begins += static_cast<size_t>(first_row) * groups;
   typename Isa::F acc[kTokens];
   typename Isa::I totals[kTokens];
   for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f), totals[t] = Isa::broadcast(0);
   for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
     const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
     typename Isa::I sums[kTokens];
-    int32_t negated[kTokens];
 #pragma GCC unroll 8
-    for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(0), negated[t] = 0;
-    for (int b = first; b < last; b++, block += code_bytes(Codes::kBits), codes += kSteps) {
-      add_block<Isa, Codes, kTokens>(block, table, codes, blocks * kSteps, sums);
-#pragma GCC unroll 8
-      for (int t = 0; t < kTokens; t++) negated[t] += negated_sums[t * blocks + b];
-    }
+    for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(begins[t * groups + g]);
+    for (int b = first; b < last; b++, block += code_bytes(Codes::kBits), codes += kSteps)
+      add_block<Isa, Codes, kTokens>(block, tables, codes, blocks * kSteps, sums);
     if (w.multiples != nullptr) {
       const auto multiple = Isa::load_int8_lanes(w.multiples + g * kPanelRows);
 #pragma GCC unroll 8
-      for (int t = 0; t < kTokens; t++) {
-        const auto centred = Isa::add_int(sums[t], Isa::broadcast(negated[t] * w.middle));
-        totals[t] = Isa::add_int(totals[t], Isa::mul_int(centred, multiple));
-      }
+      for (int t = 0; t < kTokens; t++) totals[t] = Isa::add_int(totals[t], Isa::mul_int(sums[t], multiple));
       continue;
     }
     const auto scale = Isa::load(w.scales + g * kPanelRows);
 #pragma GCC unroll 8
-    for (int t = 0; t < kTokens; t++) acc[t] = Isa::fma(exact_sum<Isa>(w, g, sums[t], negated[t]), scale, acc[t]);
+    for (int t = 0; t < kTokens; t++) {
+      const auto negated = [&] { return sum_of_blocks(negated_sums + t * blocks, w, first, last); };
+      acc[t] = Isa::fma(begun_sum<Isa>(w, g, sums[t], negated), scale, acc[t]);
+    }
   }
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; t++) {
@@ -291,22 +321,16 @@ inline void few_whole(const SpreadPanel& w, typename Isa::B table, const Quantiz
   }
 }
 
-// What decoding asks of a storage, whatever its scales and zero points are.
-template <int kBits_, bool kTable_>
-struct Codes {
-  static constexpr int kBits = kBits_;
-  static constexpr bool kTable = kTable_, kSmall = kBits <= 4 && !kTable;
-};
-
 template <class Isa, class Codes>
-inline void multiply_few(const SpreadPanel& w, typename Isa::B table, const QuantizedRows& x, Output out) {
-  constexpr int kMost = Isa::kTile < kFewRows ? Isa::kTile : kFewRows;
+inline void multiply_few(const SpreadPanel& w, const Tables<Isa, Codes::kTable>& tables, const QuantizedRows& x,
+                         const int32_t* begins, Output out) {
+  constexpr int kMost = most_of_few<Isa>();
   for (int row = 0; row < x.rows; row += kMost)
     with_tile<kMost>(x.rows - row, [&]<int kTokens>() {
       if (x.whole)
-        few_whole<Isa, Codes, kTokens>(w, table, x, row, out);
+        few_whole<Isa, Codes, kTokens>(w, tables, x, row, begins, out);
       else
-        few_by_block<Isa, Codes, kTokens>(w, table, x, row, out);
+        few_by_block<Isa, Codes, kTokens>(w, tables, x, row, begins, out);
     });
 }
 
@@ -317,11 +341,12 @@ void quantized_matmul(const QuantizedPanels& w, const QuantizedRows& x, PanelRan
     const bool by_row = kLongSums && x.whole && (Storage::kMultiple || w.groups() == 1);
     const Scratch room = scratch_of(scratch, w.blocks);
     if (x.tile == 1) {
-      const auto table = load_table<Isa, Storage>(w);
+      auto* begins = reinterpret_cast<int32_t*>(room.levels);  // where no levels are spread
       for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {
         touch_lines(w.record(p), w.codes_at);
-        const uint8_t* codes = w.record(p) + w.codes_at;
-        multiply_few<Isa, Codes<Storage::kBits, Storage::kTable>>(spread_panel<Isa, Storage>(w, p, room, codes), table, x, out);
+        const SpreadPanel panel = spread_panel<Isa, Storage>(w, p, room, w.record(p) + w.codes_at);
+        if (p == range.begin) begin_sums<most_of_few<Isa>()>(panel, x, begins);
+        multiply_few<Isa, Codes<Storage::kBits, Storage::kTable>>(panel, {w, p}, x, begins, out);
       }
       return;
     }

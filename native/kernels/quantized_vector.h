@@ -48,21 +48,36 @@ inline typename Isa::I block_of_three(const uint8_t* block, const int32_t* x) {
   return Isa::add_int(low, Isa::add_int(top6, top7));
 }
 
+// Codes of rows that have tables of their own: 16 bytes of a sum are one row's, and are added up at the end.
+template <class Isa, class Storage>
+inline typename Isa::I block_of_tables(const uint8_t* block, const Tables<Isa, TableType::row>& tables, const int32_t* x) {
+  typename Isa::I sums[4];
+  for (auto& sum : sums) sum = Isa::broadcast(0);
+  [&]<int... kStep>(std::integer_sequence<int, kStep...>) {
+    ((sums[kStep % 4] =
+          Isa::dot_sixteen(sums[kStep % 4], step_levels<Isa, Storage, kStep>(block, tables.of[kStep % 4]), x + kStep / 4 * 4)),
+     ...);
+  }(std::make_integer_sequence<int, kSteps>());
+  return Isa::fold(sums);
+}
+
 // Sum of level * a over one block. Where products may use all eight bits of a byte, codes stay in place; where pairs of
 // products must fit 16 bits (plain AVX2), and before a look-up, each step's codes are taken out first.
 template <class Isa, class Storage>
-inline typename Isa::I block_dot(const uint8_t* block, typename Isa::B table, const int32_t* x) {
+inline typename Isa::I block_dot(const uint8_t* block, const Tables<Isa, Storage::kTable>& tables, const int32_t* x) {
   constexpr int kBits = Storage::kBits;
-  constexpr bool kInPlace = Isa::kWideProducts && kBits < 8 && !Storage::kTable;
-  if constexpr (kInPlace && kBits == 3) {
+  constexpr bool kInPlace = Isa::kWideProducts && kBits < 8 && !Storage::kLooksUp;
+  if constexpr (Storage::kTable == TableType::row) {
+    return block_of_tables<Isa, Storage>(block, tables, x);
+  } else if constexpr (kInPlace && kBits == 3) {
     return block_of_three<Isa>(block, x);
   } else if constexpr (kInPlace) {
     return block_in_place<Isa, kBits>(block, x, std::make_integer_sequence<int, 8 / kBits>());
   } else {
     auto acc = Isa::broadcast(0);
-    [&]<int... kStep>(std::integer_sequence<int, kStep...>) {
-      ((acc = Isa::template dot<Storage::kSmall>(acc, step_levels<Isa, Storage, kStep>(block, table), x[kStep])), ...);
-    }(std::make_integer_sequence<int, kSteps>());
+    for_steps<Isa, Storage>(block, tables, [&]<int kStep>(typename Isa::B levels) __attribute__((always_inline)) {
+      acc = Isa::template dot<Storage::kSmall>(acc, levels, x[kStep]);
+    });
     return Isa::template finish<Storage::kSmall>(acc);
   }
 }
@@ -70,7 +85,7 @@ inline typename Isa::I block_dot(const uint8_t* block, typename Isa::B table, co
 template <class Isa, class Storage>
 inline typename Isa::F grouped_row(const QuantizedPanels& w, const QuantizedRows& x, int p) {
   const Groups<Isa, Storage, dot_offset<Isa, Storage>()> groups(w, p);
-  const auto table = load_table<Isa, Storage>(w);
+  const Tables<Isa, Storage::kTable> tables(w, p);
   const uint8_t* block = w.record(p) + w.codes_at;
   touch_lines(w.record(p), w.codes_at);
   auto acc = Isa::set1(0.0f);
@@ -78,7 +93,7 @@ inline typename Isa::F grouped_row(const QuantizedPanels& w, const QuantizedRows
     const auto scale = groups.scale(g);
     const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
     for (int b = first; b < last; b++, block += code_bytes(Storage::kBits)) {
-      const auto sum = block_dot<Isa, Storage>(block, table, x.codes + b * kSteps);
+      const auto sum = block_dot<Isa, Storage>(block, tables, x.codes + b * kSteps);
       acc = Isa::fma(groups.exact(sum, x.negated_sums[b], g), Isa::mul(scale, Isa::set1(x.scales[b])), acc);
     }
   }
@@ -88,7 +103,7 @@ inline typename Isa::F grouped_row(const QuantizedPanels& w, const QuantizedRows
 template <class Isa, class Storage>
 inline typename Isa::F whole_row(const QuantizedPanels& w, const QuantizedRows& x, int p) {
   const Groups<Isa, Storage, dot_offset<Isa, Storage>()> groups(w, p);
-  const auto table = load_table<Isa, Storage>(w);
+  const Tables<Isa, Storage::kTable> tables(w, p);
   const uint8_t* block = w.record(p) + w.codes_at;
   touch_lines(w.record(p), w.codes_at);
   auto acc = Isa::set1(0.0f);
@@ -98,7 +113,7 @@ inline typename Isa::F whole_row(const QuantizedPanels& w, const QuantizedRows& 
     auto sum = Isa::broadcast(0);
     int32_t negated_sum = 0;
     for (int b = first; b < last; b++, block += code_bytes(Storage::kBits)) {
-      sum = Isa::add_int(sum, block_dot<Isa, Storage>(block, table, x.codes + b * kSteps));
+      sum = Isa::add_int(sum, block_dot<Isa, Storage>(block, tables, x.codes + b * kSteps));
       negated_sum += x.negated_sums[b];
     }
     if constexpr (Storage::kMultiple)

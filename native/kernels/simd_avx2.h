@@ -151,6 +151,22 @@ struct Avx2 {
   static B look_up(B table, B codes) {
     return {_mm256_shuffle_epi8(table.lo, codes.lo), _mm256_shuffle_epi8(table.hi, codes.hi)};
   }
+  static void turn_half(__m256i& a, __m256i& b, __m256i& c, __m256i& d) {
+    const __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
+    const __m256i ba = _mm256_unpackhi_epi32(a, b), dc = _mm256_unpackhi_epi32(c, d);
+    a = _mm256_unpacklo_epi64(ab, cd), b = _mm256_unpackhi_epi64(ab, cd);
+    c = _mm256_unpacklo_epi64(ba, dc), d = _mm256_unpackhi_epi64(ba, dc);
+  }
+  static void turn(B (&v)[4]) {
+    turn_half(v[0].lo, v[1].lo, v[2].lo, v[3].lo);
+    turn_half(v[0].hi, v[1].hi, v[2].hi, v[3].hi);
+  }
+  static __m256i fold_half(__m256i a, __m256i b, __m256i c, __m256i d) {
+    return _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+  }
+  static I fold(const I (&sums)[4]) {
+    return {fold_half(sums[0].lo, sums[1].lo, sums[2].lo, sums[3].lo), fold_half(sums[0].hi, sums[1].hi, sums[2].hi, sums[3].hi)};
+  }
 
 #ifdef __AVXVNNI__
   static constexpr bool kLongSums = true;
@@ -159,6 +175,10 @@ struct Avx2 {
   template <bool kSmall>
   static I dot(I acc, B w, int32_t four) {
     const __m256i a = _mm256_set1_epi32(four);
+    return {_mm256_dpbusd_avx_epi32(acc.lo, w.lo, a), _mm256_dpbusd_avx_epi32(acc.hi, w.hi, a)};
+  }
+  static I dot_sixteen(I acc, B w, const int32_t* x) {
+    const __m256i a = _mm256_broadcastsi128_si256(load128(x));
     return {_mm256_dpbusd_avx_epi32(acc.lo, w.lo, a), _mm256_dpbusd_avx_epi32(acc.hi, w.hi, a)};
   }
   template <bool kSmall>
@@ -182,6 +202,10 @@ struct Avx2 {
   static I dot(I acc, B w, int32_t four) {
     const __m256i a = _mm256_set1_epi32(four);
     return {dot_half<kSmall>(acc.lo, w.lo, a), dot_half<kSmall>(acc.hi, w.hi, a)};
+  }
+  static I dot_sixteen(I acc, B w, const int32_t* x) {
+    const __m256i a = _mm256_broadcastsi128_si256(load128(x));
+    return {dot_half<false>(acc.lo, w.lo, a), dot_half<false>(acc.hi, w.hi, a)};
   }
   template <bool kSmall>
   static I finish(I acc) {

@@ -35,6 +35,7 @@ struct Avx512 {
   static void store_bf16(uint16_t* p, F a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a)));
   }
+  static void store_bf16(uint16_t* p, F a, F b) { _mm512_storeu_si512(p, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a))); }
   // Lane by lane an even and an odd one.
   static void store_bf16_pairs(uint16_t* p, F even, F odd) {
     alignas(64) static constexpr uint16_t kOrder[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
@@ -55,21 +56,21 @@ struct Avx512 {
   static F pow2(F a) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127)), 23));
   }
-  // 2^t for t from -126 to 127: 2^round(t) times a polynomial of the rest with the least relative error, 8e-8; the rough one,
+  // 2^t for t from -126 to 127: 2^floor(t) times a polynomial of the rest with the least relative error, 8e-8; the rough one,
   // for weights that are rounded to bf16, 8e-5.
   template <size_t kTerms>
   static F exp2(F t, const float (&coefficients)[kTerms]) {
-    const F n = round(t), f = _mm512_sub_ps(t, n);
+    const F rest = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     F y = set1(coefficients[0]);
-    for (size_t i = 1; i < kTerms; i++) y = fma(y, f, set1(coefficients[i]));
-    return _mm512_scalef_ps(y, n);
+    for (size_t i = 1; i < kTerms; i++) y = fma(y, rest, set1(coefficients[i]));
+    return _mm512_scalef_ps(y, t);  // which takes t's floor
   }
   static F exp2(F t) {
-    return exp2(t, {0.0013276472454890609f, 0.009675540961325169f, 0.05550713092088699f, 0.24022120237350464f,
-                    0.6931469440460205f, 1.0000001192092896f});
+    return exp2(t, {0.0018775765784084797f, 0.008989340625703335f, 0.05582631751894951f, 0.24015361070632935f,
+                    0.6931530833244324f, 0.9999999403953552f});
   }
   static F exp2_rough(F t) {
-    return exp2(t, {0.0551716685295105f, 0.2426111251115799f, 0.6932609677314758f, 0.9999280571937561f});
+    return exp2(t, {0.07802450656890869f, 0.2260672152042389f, 0.6958335041999817f, 0.9999251961708069f});
   }
   // a / b within two units in the last place; zero where 1 / b is no normal number.
   static F quotient(F a, F b) {
@@ -162,16 +163,28 @@ struct Avx512 {
   static B shifted(B w) {
     return {kShift == 0 ? w.v : _mm512_srli_epi16(w.v, kShift)};
   }
-  static B look_up(B table, B codes) { return {_mm512_permutexvar_epi8(codes.v, table.v)}; }
+  static B look_up_low_bits(B table, B codes) { return {_mm512_permutexvar_epi8(codes.v, table.v)}; }
 #else
   static constexpr bool kLooksUpLowBits = false;
-  static B look_up(B table, B codes) { return {_mm512_shuffle_epi8(table.v, codes.v)}; }
 #endif
+  static B look_up(B tables, B codes) { return {_mm512_shuffle_epi8(tables.v, codes.v)}; }
+  static void turn(B (&v)[4]) {
+    const __m512i ab = _mm512_unpacklo_epi32(v[0].v, v[1].v), cd = _mm512_unpacklo_epi32(v[2].v, v[3].v);
+    const __m512i ba = _mm512_unpackhi_epi32(v[0].v, v[1].v), dc = _mm512_unpackhi_epi32(v[2].v, v[3].v);
+    v[0].v = _mm512_unpacklo_epi64(ab, cd), v[1].v = _mm512_unpackhi_epi64(ab, cd);
+    v[2].v = _mm512_unpacklo_epi64(ba, dc), v[3].v = _mm512_unpackhi_epi64(ba, dc);
+  }
 
   static constexpr int kByteOffset = 0;
   template <bool kSmall>
   static I dot(I acc, B w, int32_t four) {
     return _mm512_dpbusd_epi32(acc, w.v, _mm512_set1_epi32(four));
+  }
+  static I dot_sixteen(I acc, B w, const int32_t* x) { return _mm512_dpbusd_epi32(acc, w.v, _mm512_broadcast_i32x4(load128(x))); }
+  static I fold_pair(I a, I b) { return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); }
+  static I fold(const I (&sums)[4]) {
+    const I first = fold_pair(sums[0], sums[1]), second = fold_pair(sums[2], sums[3]);
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(first, second), _mm512_unpackhi_epi64(first, second));
   }
   template <bool kSmall>
   static I finish(I acc) {

@@ -184,6 +184,16 @@ struct Neon {
   static B look_up(B table, B codes) {
     return map<B>([&](int i) { return vqtbl1q_u8(table.v[i], codes.v[i]); });
   }
+  static void turn(B (&v)[4]) {
+    for (int i = 0; i < 4; i++) {
+      const auto words = [&](int k) { return vreinterpretq_u32_u8(v[k].v[i]); };
+      const auto pairs = [](uint32x4_t a) { return vreinterpretq_u64_u32(a); };
+      const uint64x2_t ab = pairs(vzip1q_u32(words(0), words(1))), cd = pairs(vzip1q_u32(words(2), words(3)));
+      const uint64x2_t ba = pairs(vzip2q_u32(words(0), words(1))), dc = pairs(vzip2q_u32(words(2), words(3)));
+      v[0].v[i] = vreinterpretq_u8_u64(vzip1q_u64(ab, cd)), v[1].v[i] = vreinterpretq_u8_u64(vzip2q_u64(ab, cd));
+      v[2].v[i] = vreinterpretq_u8_u64(vzip1q_u64(ba, dc)), v[3].v[i] = vreinterpretq_u8_u64(vzip2q_u64(ba, dc));
+    }
+  }
 
   // NEON shifts bytes, so a step's codes are taken out at no more cost than they could be masked where they are.
   static constexpr bool kWideProducts = false;
@@ -212,6 +222,14 @@ struct Neon {
   static I dot(I acc, B w, int32_t four) {
     const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(four));
     return map<I>([&](int i) { return dot_register<kSmall>(acc.v[i], w.v[i], a); });
+  }
+  static I dot_sixteen(I acc, B w, const int32_t* x) {
+    const int8x16_t a = vreinterpretq_s8_s32(vld1q_s32(x));
+    return map<I>([&](int i) { return dot_register<false>(acc.v[i], w.v[i], a); });
+  }
+  static I fold(const I (&sums)[4]) {
+    return map<I>(
+        [&](int i) { return vpaddq_s32(vpaddq_s32(sums[0].v[i], sums[1].v[i]), vpaddq_s32(sums[2].v[i], sums[3].v[i])); });
   }
   template <bool kSmall>
   static I finish(I acc) {

@@ -1,6 +1,7 @@
 // Sixteen lanes in plain C++: the slow twin of every wide instruction set.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -61,6 +62,7 @@ struct Scalar {
   static void store_bf16(uint16_t* p, F a) {
     for (int i = 0; i < 16; i++) p[i] = bf16(a.v[i]);
   }
+  static void store_bf16(uint16_t* p, F a, F b) { store_bf16(p, a), store_bf16(p + 16, b); }
   static void store_bf16_pairs(uint16_t* p, F even, F odd) {
     for (int i = 0; i < 16; i++) p[2 * i] = bf16(even.v[i]), p[2 * i + 1] = bf16(odd.v[i]);
   }
@@ -181,14 +183,19 @@ struct Scalar {
     return codes;
   }
   static constexpr bool kLooksUpLowBits = false;
-  static B load_table(const uint8_t* p) {  // 16 entries
+  static B load_table(const uint8_t* p) {  // 16 entries, for each 16 codes
     B r;
-    std::memcpy(r.v, p, 16);
+    for (int i = 0; i < 64; i++) r.v[i] = p[i % 16];
     return r;
   }
-  static B look_up(B table, B codes) {
-    for (uint8_t& code : codes.v) code = table.v[code];
+  static B look_up(B tables, B codes) {  // 16 codes in the 16 entries beside them
+    for (int i = 0; i < 64; i++) codes.v[i] = tables.v[i / 16 * 16 + codes.v[i]];
     return codes;
+  }
+  static void turn(B (&v)[4]) {  // in each 16 bytes, words j of vector k and k of vector j change places
+    for (int i = 0; i < 64; i += 16)
+      for (int k = 0; k < 4; k++)
+        for (int j = 0; j < k; j++) std::swap_ranges(v[k].v + i + 4 * j, v[k].v + i + 4 * j + 4, v[j].v + i + 4 * k);
   }
 
   // Sum over a block of (code - offset) * a; `kByteOffset` is the offset for codes wider than 4 bits, 0 for small ones.
@@ -200,6 +207,18 @@ struct Scalar {
     for (int i = 0; i < 16; i++)
       for (int j = 0; j < 4; j++) acc.v[i] += w.v[4 * i + j] * a[j];
     return acc;
+  }
+  // 16 columns of each of four rows instead of four of each of 16; levels of eight bits
+  static I dot_sixteen(I acc, B w, const int32_t* x) {
+    int8_t a[16];
+    std::memcpy(a, x, 16);
+    for (int i = 0; i < 64; i++) acc.v[i / 4] += w.v[i] * a[i % 16];
+    return acc;
+  }
+  static I fold(const I (&sums)[4]) {  // lane 4i + k: the sum of lanes 4i .. 4i + 3 of vector k
+    I r{};
+    for (int i = 0; i < 64; i++) r.v[i / 16 * 4 + i % 4] += sums[i % 4].v[i / 4];
+    return r;
   }
   template <bool kSmall>
   static I finish(I acc) {

@@ -61,11 +61,21 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 using Bound = Edge<-kInfinity, kInfinity>;  // the smaller of an entry and this is no entry that counts, outside
 using Mask = Edge<0.0f, 1.0f>;
 
-// Entries of x from k on, minus infinity outside of [low, high).
-template <class Isa>
+// Entries of x from k on, minus infinity outside of [low, high): none is, if kWhole.
+template <class Isa, bool kWhole>
 inline typename Isa::F load_between(const float* x, int k, int low, int high) {
   const auto entries = Isa::load(x + k);
-  return k >= low && k + kPanelRows <= high ? entries : Isa::min(entries, between<Isa, Bound>(k, low, high));
+  return kWhole ? entries : Isa::min(entries, between<Isa, Bound>(k, low, high));
+}
+
+// Runs visit(step, whether all of its entries are in [low, high)) for each step that has any.
+template <class Visit>
+inline void for_steps(int low, int high, Visit visit) {
+  const int end = (high + kMatrixStep - 1) / kMatrixStep;
+  int s = low / kMatrixStep;
+  if (s < end && low > s * kMatrixStep) visit(s++, std::false_type());
+  for (; s < high / kMatrixStep; s++) visit(s, std::true_type());
+  if (s < end) visit(s, std::false_type());
 }
 
 // exp(x - shift) for x <= shift, to a share of what rounding to bf16 changes.
@@ -83,10 +93,11 @@ inline typename Isa::F exp_roughly(typename Isa::F x, float shift) {
 template <class Isa>
 inline float largest_between(const float* x, int low, int high) {
   auto even = Isa::set1(-kInfinity), odd = even;
-  for (int k = low / kPair * kPair; k < high; k += kPair) {
-    even = Isa::max(even, load_between<Isa>(x, k, low, high));
-    odd = Isa::max(odd, load_between<Isa>(x, k + kPanelRows, low, high));
-  }
+  for_steps(low, high, [&](int s, auto whole) {
+    const int k = s * kPair;
+    even = Isa::max(even, load_between<Isa, whole>(x, k, low, high));
+    odd = Isa::max(odd, load_between<Isa, whole>(x, k + kPanelRows, low, high));
+  });
   return Isa::highest(Isa::max(even, odd));
 }
 
@@ -94,21 +105,19 @@ inline float largest_between(const float* x, int low, int high) {
 template <class Isa>
 inline float weigh_row(const float* x, int low, int high, float peak, int steps, uint16_t* out) {
   auto even = Isa::set1(0.0f), odd = even;
-  const auto weigh = [&](uint16_t* to, int k, auto& total) {
-    auto weight = exp_roughly<Isa>(load_between<Isa>(x, k, low, high), peak);
-    if (k < low || k + kPanelRows > high) weight = Isa::mul(weight, between<Isa, Mask>(k, low, high));
+  const auto weigh = [&](int k, auto whole, auto& total) {
+    auto weight = exp_roughly<Isa>(load_between<Isa, whole>(x, k, low, high), peak);
+    if (!whole) weight = Isa::mul(weight, between<Isa, Mask>(k, low, high));
     total = Isa::add(total, weight);
-    Isa::store_bf16(to, weight);
+    return weight;
   };
-  for (int s = 0; s < steps; s++, out += kStepEntries) {
-    const int k = s * kMatrixStep;
-    if (k >= high || k + kMatrixStep <= low) {
-      std::memset(out, 0, kMatrixStep * sizeof(uint16_t));
-      continue;
-    }
-    weigh(out, k, even);
-    weigh(out + kPanelRows, k + kPanelRows, odd);
-  }
+  for_steps(low, high, [&](int s, auto whole) {
+    const auto first = weigh(s * kMatrixStep, whole, even);
+    Isa::store_bf16(out + s * kStepEntries, first, weigh(s * kMatrixStep + kPanelRows, whole, odd));
+  });
+  const auto none = [&](int s) { std::memset(out + s * kStepEntries, 0, kMatrixStep * sizeof(uint16_t)); };
+  for (int s = 0; s < low / kMatrixStep; s++) none(s);
+  for (int s = (high + kMatrixStep - 1) / kMatrixStep; s < steps; s++) none(s);
   return Isa::sum(Isa::add(even, odd));
 }
 

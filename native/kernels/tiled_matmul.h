@@ -24,15 +24,12 @@ template <class Isa, class Storage, bool kCentred>
 inline const uint8_t* tiled_levels(const QuantizedPanels& w, int p, uint8_t* scratch) {
   const uint8_t* codes = w.record(p) + w.codes_at;
   if (Storage::kBits == 8 && !kCentred && w.blocks % kStepBlocks == 0) return codes;
-  const auto table = load_table<Isa, Storage>(w);
+  const Tables<Isa, Storage::kTable> tables(w, p);
   constexpr uint8_t kMiddle = kCentred ? 1 << Storage::kMiddleBit : 0;
   for (int b = 0; b < w.blocks; b++)
-    [&]<int... kStep>(std::integer_sequence<int, kStep...>) {
-      (Isa::store_bytes(
-           scratch + b * code_bytes(8) + kStep * kStepBytes,
-           Isa::template subtract<kMiddle>(step_levels<Isa, Storage, kStep>(codes + b * code_bytes(Storage::kBits), table))),
-       ...);
-    }(std::make_integer_sequence<int, kSteps>());
+    for_steps<Isa, Storage>(codes + b * code_bytes(Storage::kBits), tables, [&]<int kStep>(typename Isa::B levels) {
+      Isa::store_bytes(scratch + b * code_bytes(8) + kStep * kStepBytes, Isa::template subtract<kMiddle>(levels));
+    });
   if (w.blocks % kStepBlocks != 0) std::memset(scratch + static_cast<size_t>(w.blocks) * code_bytes(8), 0, code_bytes(8));
   return scratch;
 }

@@ -77,23 +77,29 @@ void Session::turn(float* head, const Layer& layer, int row) const {
   kernels_.rotate_pairs(head, angles_[layer.rope].data() + static_cast<size_t>(row) * half * 2, half);
 }
 
-// Everything that attention reads: the new keys and values in the cache, the queries in tiles.
+// Everything that attention reads: the new keys and values in the cache, the queries in tiles. Where threads have rows of their
+// own, each takes those that it has just written.
 void Session::prepare_attention(int thread, const Layer& layer, int index) {
   if (thread == 0) next_item_.store(0, std::memory_order_relaxed);
   write_cache(thread, layer, index);
-  const Share share(static_cast<int>(tiles_.size()), team_.size() - 1 - thread, team_.size());
-  for (int tile = share.begin; tile < share.end; tile++) fill_queries(tiles_[tile], layer, scratch_[thread].line.data());
+  const int count = static_cast<int>(tiles_.size()), rows = static_cast<int>(positions_.size());
+  const Share tiles(count, team_.size() - 1 - thread, team_.size()), own(rows, thread, team_.size());
+  for (int tile = 0; tile < count; tile++) {
+    const int at = shares_rows(rows) ? tiles_[tile].row : tile;
+    if ((shares_rows(rows) ? own : tiles).has(at)) fill_queries(tiles_[tile], layer, scratch_[thread].line.data());
+  }
 }
 
 void Session::write_cache(int thread, const Layer& layer, int index) {
-  const int dim = model_->head_dim, heads = model_->kv_heads;
+  const int dim = model_->head_dim, heads = model_->kv_heads, rows = static_cast<int>(positions_.size());
+  const Share own(rows, thread, team_.size());
   int item = 0;
   for (const Slice& slice : slices_) {
     const int end = slice.position + slice.count;
     for (int from = slice.position; from < end;) {
       const int to = std::min(end, (from / kWriteGroup + 1) * kWriteGroup);
       for (int head = 0; head < heads; head++) {
-        if (item++ % team_.size() != thread) continue;
+        if (shares_rows(rows) ? !own.has(slice.row + from - slice.position) : item++ % team_.size() != thread) continue;
         for (int position = from; position < to; position++) {
           const int row = slice.row + position - slice.position;
           const size_t at = (static_cast<size_t>(row) * heads + head) * dim;
@@ -150,9 +156,9 @@ void Session::attend(int thread, const Layer& layer, int index) {
   const auto take = [&] { return next_item_.fetch_add(1, std::memory_order_relaxed); };
   const int count = static_cast<int>(tiles_.size());
   int item = 0, mine = take();
-  AttentionItem before;                  // attended when the one after it is known, which memory is asked for meanwhile
-  for (int first = 0; first < count;) {  // tiles of the same tokens: their heads lie side by side in a span
-    const int last = tiles_of_row_[tiles_[first].row].end;
+  AttentionItem before;                // attended when the one after it is known, which memory is asked for meanwhile
+  for (int last = count; last > 0;) {  // tiles of the same tokens: their heads lie side by side in a span; the longest first
+    const int first = tiles_of_row_[tiles_[last - 1].row].begin;
     const Interval seen = spans(tiles_[first], layer);
     const bool shared = tiles_[first].partials != kWhole;
     for (int span = shared ? seen.begin : seen.end - 1; span < seen.end; span++)
@@ -163,7 +169,7 @@ void Session::attend(int thread, const Layer& layer, int index) {
         before = {at, span};
         mine = take();
       }
-    first = last;
+    last = first;
   }
   scratch_[thread].ahead = {};
   attend_item(thread, index, before);

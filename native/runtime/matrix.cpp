@@ -28,11 +28,12 @@ size_t scale_bytes(ScaleType type) { return type == ScaleType::fp16 ? 2 : 4; }
 size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }  // parts of a record begin on a cache line
 size_t zero_bytes(ZeroType type) { return type == ZeroType::fp32 ? 4 : type == ZeroType::uint8 ? 1 : 0; }
 
-// One row of a block, 32 byte codes, into its places: four columns of a step are one word, and no code leaves its byte.
+constexpr int kSteps = kBlock / 4;
+
+// What one lane has of a block into its places: four columns of a step are one word, and no code leaves its byte.
 template <int kBits>
-void store_row(const uint8_t* codes, uint8_t* out) {
-  uint32_t steps[kBlock / 4], words[kBits];
-  std::memcpy(steps, codes, kBlock);
+void store_lane(const uint32_t (&steps)[kSteps], uint8_t* out) {
+  uint32_t words[kBits];
   if constexpr (kBits == 3) {
     constexpr uint32_t kLow = 0x03030303, kTop = 0x01010101;
     words[0] = steps[0] | steps[1] << 3 | (steps[6] & kLow) << 6;
@@ -48,10 +49,18 @@ void store_row(const uint8_t* codes, uint8_t* out) {
   for (int i = 0; i < kBits; i++) std::memcpy(out + i * kPanelRows * 4, &words[i], 4);
 }
 
-// One block of 16 rows x 32 columns of byte codes, [row][column], into the order that kernels/codes.h describes.
+// One block of 16 rows x 32 columns of byte codes, [row][column], into the order that kernels/codes.h describes, turned
+// where rows have tables of their own.
 template <int kBits>
-void store_block(const uint8_t* codes, size_t row_stride, uint8_t* out) {
-  for (int row = 0; row < kPanelRows; row++) store_row<kBits>(codes + row * row_stride, out + 4 * row);
+void store_block(const uint8_t* codes, size_t row_stride, bool turned, uint8_t* out) {
+  for (int lane = 0; lane < kPanelRows; lane++) {
+    uint32_t steps[kSteps];
+    for (int s = 0; s < kSteps; s++) {
+      const int row = turned ? lane / 4 * 4 + s % 4 : lane, step = turned ? s / 4 * 4 + lane % 4 : s;
+      std::memcpy(steps + s, codes + row * row_stride + 4 * step, 4);
+    }
+    store_lane<kBits>(steps, out + 4 * lane);
+  }
 }
 
 // Rows of whole blocks whose words of four bytes are in the order of a block already, once `order` is done to each: word by
@@ -110,11 +119,13 @@ void Matrix::lay_out(const PackedSource& source) {
   scale_type_ = source.scale_type;
   zero_type_ = source.zero_type;
   rotated_ = source.rotated;
-  has_table_ = source.table != nullptr;
-  if (has_table_) std::copy_n(source.table, table_.size(), table_.begin());
+  table_type_ = source.table_type;
+  if (table_type_ == TableType::tensor) std::copy_n(source.table, table_.size(), table_.begin());
   const bool multiple = scale_type_ == ScaleType::multiple;
   zeros_at_ = round_up((multiple ? 1 : groups_) * kPanelRows * scale_bytes(scale_type_));
-  codes_at_ = zeros_at_ + round_up(groups_ * kPanelRows * (multiple ? 1 : zero_bytes(zero_type_)));
+  codes_at_ =
+      zeros_at_ + (table_type_ == TableType::row ? kPanelRows * kTableLevels
+                                                 : round_up(groups_ * kPanelRows * (multiple ? 1 : zero_bytes(zero_type_))));
   record_bytes_ = codes_at_ + static_cast<size_t>(blocks_) * code_bytes(bits_);
   data_ = Buffer(panels() * record_bytes_);
 }
@@ -135,7 +146,8 @@ void Matrix::repack_panel(const PackedSource& source, int panel, uint8_t* codes_
   const uint8_t* from = source.codes + first * row_bytes;
   if (columns_ % kBlock == 0 && source.bits == 8)
     return turn_words(from, row_bytes, lanes, out, [](uint32_t word) { return word; });
-  if (columns_ % kBlock == 0 && source.bits == 4) return turn_words(from, row_bytes, lanes, out, pair_steps);
+  const bool turned = table_type_ == TableType::row;
+  if (columns_ % kBlock == 0 && source.bits == 4 && !turned) return turn_words(from, row_bytes, lanes, out, pair_steps);
   // Codes of 5 to 7 bits move to the middle of a byte, so that their symmetric zero is a byte's.
   const int lift = lift_of(source.bits);
   std::memset(codes_of_rows, 0, kPanelRows * stride);
@@ -146,7 +158,7 @@ void Matrix::repack_panel(const PackedSource& source, int panel, uint8_t* codes_
   }
   const auto store = bits_ == 2 ? store_block<2> : bits_ == 3 ? store_block<3> : bits_ == 4 ? store_block<4> : store_block<8>;
   for (int b = 0; b < blocks_; b++)
-    store(codes_of_rows + static_cast<size_t>(b) * kBlock, stride, out + static_cast<size_t>(b) * code_bytes(bits_));
+    store(codes_of_rows + static_cast<size_t>(b) * kBlock, stride, turned, out + static_cast<size_t>(b) * code_bytes(bits_));
 }
 
 void Matrix::repack_scales(const PackedSource& source, int panel, int lane) {
@@ -159,6 +171,9 @@ void Matrix::repack_scales(const PackedSource& source, int panel, int lane) {
                 static_cast<const uint8_t*>(source.scales) + from * unit, unit);
   };
   if (multiple) copy_scale(row, 0);
+  if (table_type_ == TableType::row)
+    std::memcpy(zeros + (lane % 4 * 4 + lane / 4) * kTableLevels, source.table + static_cast<size_t>(row) * kTableLevels,
+                kTableLevels);
   for (int g = 0; g < groups_; g++) {
     const size_t from = source.shared_scale ? 0 : static_cast<size_t>(row) * groups_ + g, to = g * kPanelRows + lane;
     if (!multiple) copy_scale(from, g);
@@ -183,7 +198,8 @@ void Matrix::repack_panel(const DenseSource& source, int panel) {
 
 QuantizedPanels Matrix::quantized_panels() const {
   return {.records = data_.as<uint8_t>(),
-          .table = has_table_ ? table_.data() : nullptr,
+          .table = table_.data(),
+          .table_type = table_type_,
           .record_bytes = record_bytes_,
           .zeros_at = zeros_at_,
           .codes_at = codes_at_,

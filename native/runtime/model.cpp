@@ -1,5 +1,6 @@
 #include "bitwright/model.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -41,14 +42,38 @@ void require_length(const std::vector<float>& vector, int length, bool optional,
 size_t Model::bytes_per_token() const {
   size_t total = 0;
   for (const Matrix& block : output()) total += block.bytes();
-  for (const Layer& layer : layers)
-    for (const Matrix* matrix : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down})
+  for (const Layer& layer : layers) {
+    for (const Matrix* matrix : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down, &layer.router})
       total += matrix->bytes();
+    size_t of_all = 0;
+    for (const Expert& expert : layer.experts) of_all += expert.gate.bytes() + expert.up.bytes() + expert.down.bytes();
+    if (experts > 0) total += of_all * experts_per_token / experts;
+  }
   return total;
+}
+
+void Model::check_mlp(const Layer& layer, const std::string& at) const {
+  if (experts == 0) {
+    require_shape(layer.gate, intermediate, hidden, at + "gate");
+    require_shape(layer.up, intermediate, hidden, at + "up");
+    require_shape(layer.down, hidden, intermediate, at + "down");
+    return;
+  }
+  require_shape(layer.router, experts, hidden, at + "router");
+  require(static_cast<int>(layer.experts.size()) == experts, at + "has another number of experts");
+  require(layer.post_mlp_norm.empty(), at + "norms what its experts add, which is not computed");
+  for (int i = 0; i < experts; i++) {
+    const std::string of = at + "expert " + std::to_string(i) + " ";
+    require_shape(layer.experts[i].gate, intermediate, hidden, of + "gate");
+    require_shape(layer.experts[i].up, intermediate, hidden, of + "up");
+    require_shape(layer.experts[i].down, hidden, intermediate, of + "down");
+  }
 }
 
 void Model::check() const {
   require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "query heads must be a multiple of key heads");
+  require(experts >= 0 && experts_per_token >= (experts > 0) && experts_per_token <= std::min(experts, kMostExpertsPerToken),
+          "a token has no such experts");
   const int wide = heads * head_dim, narrow = kv_heads * head_dim;
   require_rows(embedding, vocabulary, hidden, "embedding");
   if (!head[0].empty()) require_rows(head, vocabulary, hidden, "head");
@@ -60,9 +85,7 @@ void Model::check() const {
     require_shape(layer.k, narrow, hidden, at + "k");
     require_shape(layer.v, narrow, hidden, at + "v");
     require_shape(layer.o, hidden, wide, at + "o");
-    require_shape(layer.gate, intermediate, hidden, at + "gate");
-    require_shape(layer.up, intermediate, hidden, at + "up");
-    require_shape(layer.down, hidden, intermediate, at + "down");
+    check_mlp(layer, at);
     require_length(layer.attention_norm, hidden, false, at + "attention_norm");
     require_length(layer.mlp_norm, hidden, false, at + "mlp_norm");
     require_length(layer.post_attention_norm, hidden, true, at + "post_attention_norm");

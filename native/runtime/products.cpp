@@ -27,7 +27,7 @@ Session::Wanted Session::wanted(std::span<const Product> products, int count) co
   for (const Product& product : products)
     for (const Matrix* matrix : {product.matrix, product.times}) {
       if (matrix == nullptr) continue;
-      on_unit |= whole(*matrix) && matrix->by_row();
+      on_unit |= whole(*matrix) && matrix->plain_bytes();
       if (matrix->rotated()) {
         (integer(*matrix) ? forms.rotated_integer : forms.rotated_dense) = true;
         forms.whole = whole(*matrix);

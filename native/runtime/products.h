@@ -12,7 +12,7 @@ namespace bitwright {
 template <class Read>
 void Session::multiply(int thread, int count, int columns, std::span<const Product> products, const Read& read) {
   // A single row is prepared by every thread for itself: cheaper than meeting at a barrier.
-  const bool single = count == 1, by_rows = team_.size() > 1 && count >= kRowsEach * team_.size();
+  const bool single = count == 1, by_rows = shares_rows(count);
   Scratch& scratch = scratch_[thread];
   RowBuffer& rows = single ? scratch.row : rows_;
   const Wanted forms = wanted(products, count);

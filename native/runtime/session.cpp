@@ -18,7 +18,10 @@ int chunk_of(const Model& model) { return widest(model) <= 2048 ? 512 : 256; }
 bool any_quantized(const Model& model) {
   return std::any_of(model.layers.begin(), model.layers.end(), [](const Layer& layer) {
     const auto matrices = {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down};
-    return std::any_of(matrices.begin(), matrices.end(), [](const Matrix* matrix) { return matrix->quantized(); });
+    return std::any_of(matrices.begin(), matrices.end(), [](const Matrix* matrix) { return matrix->quantized(); }) ||
+           std::any_of(layer.experts.begin(), layer.experts.end(), [](const Expert& expert) {
+             return expert.gate.quantized() || expert.up.quantized() || expert.down.quantized();
+           });
   });
 }
 
@@ -64,7 +67,14 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   keys_ = rows_of(model_->kv_heads * model_->head_dim);
   values_ = rows_of(model_->kv_heads * model_->head_dim);
   gate_ = rows_of(gate_stride());
-  up_ = FloatRows(kFewRows, model_->intermediate);
+  up_ = FloatRows(std::max(kFewRows, model_->experts_per_token), model_->intermediate);
+  if (model_->experts > 0) {
+    normed_ = rows_of(model_->hidden);
+    router_logits_ = rows_of(model_->experts);
+    chosen_.resize(static_cast<size_t>(chunk_) * model_->experts_per_token);
+    routed_.resize(chosen_.size());
+    first_routed_.resize(model_->experts + 1);
+  }
   for (const Rope& rope : model_->ropes) angles_.emplace_back(chunk_ * rope.inverse_frequencies.size() * 2);
 }
 
@@ -80,7 +90,9 @@ size_t Session::buffer_bytes() const {
              own.gated.bytes() + own.scores.bytes() + own.weights.size() + own.keys.size() + own.values.size() +
              size(own.partials) + size(own.span_weights) + size(own.weight_codes) + size(own.weight_units) +
              size(own.weight_sums);
-  for (const auto* floats : {&stream_, &queries_, &keys_, &values_, &attended_, &gate_, &up_, &block_}) total += floats->bytes();
+  for (const auto* floats : {&stream_, &queries_, &keys_, &values_, &attended_, &gate_, &up_, &block_, &normed_, &router_logits_})
+    total += floats->bytes();
+  total += size(chosen_) + size(routed_);
   for (const auto& angles : angles_) total += size(angles);
   return total;
 }
@@ -239,7 +251,10 @@ void Session::run_layer(int thread, int index, int count) {
   team_.barrier();
   if (post) finish_block(thread, count, layer.post_attention_norm);
   lap(thread, kOutput);
-  run_mlp(thread, layer, count);
+  if (layer.experts.empty())
+    run_mlp(thread, layer, count);
+  else
+    run_experts(thread, layer, count);
 }
 
 void Session::run_mlp(int thread, const Layer& layer, int count) {

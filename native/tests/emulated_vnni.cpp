@@ -25,6 +25,10 @@ struct EmulatedVnni : Avx2 {
     const __m256i a = _mm256_set1_epi32(four);
     return {dpbusd(acc.lo, w.lo, a), dpbusd(acc.hi, w.hi, a)};
   }
+  static I dot_sixteen(I acc, B w, const int32_t* x) {
+    const __m256i a = _mm256_broadcastsi128_si256(load128(x));
+    return {dpbusd(acc.lo, w.lo, a), dpbusd(acc.hi, w.hi, a)};
+  }
   template <bool kSmall>
   static I finish(I acc) {
     return acc;

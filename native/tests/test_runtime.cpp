@@ -179,6 +179,56 @@ void check_steps(std::initializer_list<int> widths, std::initializer_list<CacheT
         }
 }
 
+// `small_model` without a norm behind its MLP, and with each MLP as all or as the first of `experts`; the others are random.
+std::shared_ptr<Model> mixture(int bits, int experts, int each, bool alike) {
+  const auto model = small_model(bits, 0);
+  model->experts = experts, model->experts_per_token = each, model->normalized_routing = true;
+  for (Layer& layer : model->layers) {
+    layer.post_mlp_norm.clear();
+    const unsigned seed = &layer == &model->layers[0] ? 5 : 15;
+    layer.gate = Matrix(), layer.up = Matrix(), layer.down = Matrix();
+    layer.router = random_matrix(experts, 48, seed + 50, 0);
+    for (int i = 0; i < experts; i++) {
+      const unsigned other = alike ? seed : seed + 100 * i;
+      layer.experts.push_back(
+          {random_matrix(80, 48, other, bits), random_matrix(80, 48, other + 1, bits), random_matrix(48, 80, other + 2, bits)});
+    }
+  }
+  model->check();
+  return model;
+}
+
+// The same bits however tokens come in, and experts that are all alike give what the one MLP would.
+void check_experts() {
+  for (const int bits : {0, 4})
+    for (const auto activations : {Activations::int8, Activations::int16, Activations::fp32}) {
+      const auto model = mixture(bits, 7, 3, false);
+      constexpr int kTokens = kAttentionSpan + 14;
+      const auto whole = read(model, {1, activations, CacheType::fp32}, kTokens, kTokens);
+      for (const int threads : {1, 3})
+        for (const int piece : {1, 7, kTokens})
+          CHECK(whole == read(model, {threads, activations, CacheType::fp32}, kTokens, piece));
+      const auto one = small_model(bits, 0);
+      for (Layer& layer : one->layers) layer.post_mlp_norm.clear();
+      const auto expected = read(one, {1, activations, CacheType::fp32}, kTokens, kTokens);
+      const auto alike = read(mixture(bits, 7, 7, true), {1, activations, CacheType::fp32}, kTokens, kTokens);
+      CHECK(distance(expected, alike) < (activations == Activations::int8 ? 0.3f : 1e-2f));
+      CHECK(distance(expected, whole) > 1.0f);
+    }
+  const auto model = mixture(0, 4, 2, false);
+  const size_t all = model->bytes_per_token();
+  model->experts_per_token = 4;
+  CHECK(model->bytes_per_token() - all == 2 * 2 * 3 * 80 * 48 * sizeof(float));  // two experts more in two layers
+  model->layers[1].experts.pop_back();
+  bool refused = false;
+  try {
+    model->check();
+  } catch (const std::invalid_argument&) {
+    refused = true;
+  }
+  CHECK(refused);
+}
+
 // What a cache's rounding may do to the logits of this model.
 void check_cache_types() {
   const std::pair<CacheType, float> bounds[] = {{CacheType::fp16, 0.02f}, {CacheType::int8, 0.3f}, {CacheType::int4, 3.0f}};
@@ -361,6 +411,7 @@ std::vector<Case> runtime_cases() {
           {"prompt and steps, other widths", [] { check_steps({0, 2, 3, 6, 8}, {CacheType::fp16}); }},
           {"cache types", check_cache_types},
           {"batches", check_batches},
+          {"mixtures of experts", check_experts},
           {"context and tokens", check_limits},
           {"state", check_state},
           {"memory", check_memory},

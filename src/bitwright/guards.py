@@ -1,11 +1,15 @@
 """What looks wrong in a quantized model though nothing failed: each finding names its tensor.
 
     scale      a scale or a table is NaN or infinite
-    skipped    a layer's matrix that no choice matches, or that stayed in full precision although its choice is lower
+    skipped    a layer's matrix that no choice matches, or that stayed in full precision although its choice is lower; a mixture's
+               router always does
     dead       rows, or a whole matrix, of nothing but zeros; of embedding and head only those that quantizing made so,
                because vocabularies are often padded
     error      |(W - Q) x| / |W x| of a layer's inputs x beyond JUMP times the median of its kind: the same matrix of other
                layers, stored alike; |W - Q| / |W| where not all of these were rounded by their inputs in this run
+    dead expert
+               too few calibration tokens came to an expert of a mixture (calibration/expert_walk.py says how few), so that its
+               matrices were rounded to nearest; named is its gate
     saturated  of the groups, more than SATURATED_GROUPS have codes at the grid's two ends beyond `end_share`
 
 Scales and dead rows are looked for everywhere, the last two in SAMPLES blocks of SAMPLE_ROWS rows: a guard that took as
@@ -27,6 +31,7 @@ import numpy.typing as npt
 from bitwright.core import QTensor, Recipe
 from bitwright.formats import FORMATS
 from bitwright.formats.scales import group_scales, load_scale
+from bitwright.models.architecture import ROUTER
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.models.row_blocks import matrix_of
 
@@ -42,7 +47,7 @@ SHOWN_ROWS = 4
 
 @dataclass(frozen=True)
 class Finding:
-    """`kind` is scale, skipped, dead, error or saturated."""
+    """`kind` is scale, skipped, dead, error, saturated or dead expert."""
 
     tensor: str
     kind: str
@@ -52,13 +57,20 @@ class Finding:
 class Guard:
     """Shown the tensors of a quantized `model` one by one; holds a few numbers of each.
 
-    `output_errors`: |(W - Q) x| / |W x| by tensor, of those that were rounded by their inputs.
+    `output_errors`: |(W - Q) x| / |W x| by tensor, of those that were rounded by their inputs. `dead_experts`: by the name of
+    the gate, the calibration tokens of experts that too few came to.
     """
 
-    def __init__(self, model: LanguageModel, recipe: Recipe, output_errors: Mapping[str, float]) -> None:
-        self.recipe, self._output_errors = recipe, output_errors
+    def __init__(
+        self,
+        model: LanguageModel,
+        recipe: Recipe,
+        output_errors: Mapping[str, float],
+        dead_experts: Mapping[str, int] | None = None,
+    ) -> None:
+        self.recipe, self._output_errors, self._dead_experts = recipe, output_errors, dead_experts or {}
         roles = model.roles()
-        self._of_layers = {place.name for (_, layer), place in roles.items() if layer >= 0}
+        self._of_layers = {place.name for (role, layer), place in roles.items() if layer >= 0 and role != ROUTER}
         self._vocabulary = {roles[role, -1].name for role in ("embedding", "head")}
         self._found: list[Finding] = []
         self._errors: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)  # kind and scheme -> tensor -> error
@@ -73,6 +85,9 @@ class Guard:
             if isinstance(tensor, Packed):
                 messages["saturated"] = saturated(tensor)
                 self._errors[re.sub(r"\d+", "*", name), str(tensor.scheme)][name] = relative_error(source, tensor)
+        if name in self._dead_experts:
+            count = self._dead_experts[name]
+            messages["dead expert"] = f"{count} calibration token(s) came to this expert, so it was rounded to nearest"
         self._found += [Finding(name, kind, message) for kind, message in messages.items() if message]
 
     def findings(self) -> tuple[Finding, ...]:

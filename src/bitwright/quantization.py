@@ -49,7 +49,7 @@ from bitwright.formats.hadamard import rotate, rotation_block
 from bitwright.formats.packing import pack
 from bitwright.formats.scales import store_multiples, store_scale
 from bitwright.guards import Finding, Guard, relative_error
-from bitwright.models.architecture import TensorSlice
+from bitwright.models.architecture import ROUTER, TensorSlice, expert_of, of_expert
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.models.row_blocks import Stacked, block_names, matrix_of, named_rows
 from bitwright.refusals import blocks_in, check_fit, check_recipe
@@ -89,11 +89,14 @@ def quantize(model: LanguageModel, recipe: Recipe, calibration: str | Source = "
 
 def _choices(model: LanguageModel, recipe: Recipe) -> dict[str, Choice]:
     """What holds for each tensor, whatever it is rounded by. Raises `SchemeError` and `RecipeError`."""
-    head, embedding = (model.roles()[(role, -1)].name for role in ("head", "embedding"))
+    roles = model.roles()
+    head, embedding = (roles[(role, -1)].name for role in ("head", "embedding"))
+    routers = {place.name for (role, _), place in roles.items() if role == ROUTER}
     choices, blocks = {}, blocks_in(recipe, model)
     for name in (block for matrix in model.names() for block in blocks.get(matrix, [matrix])):
         shape = _shape(model, name)
-        choice = recipe.choice_for(name, is_head=name == head) if len(shape) == 2 else None
+        matrix = len(shape) == 2 and name not in routers  # noqa: PLR2004 - dimensions
+        choice = recipe.choice_for(name, is_head=name == head) if matrix else None
         if choice is not None:
             check_fit(name, shape, choice)
             looked_up = matrix_of(name) == embedding != head  # multiplied by nothing that could be turned
@@ -126,6 +129,7 @@ class QuantizedModel:
         self._needs = self._needed_inputs()
         self._calibrated: Store | None = None  # matrices rounded by their inputs
         self._output_errors: dict[str, float] = {}  # of these, relative, as far as they were rounded by this object
+        self._reached: dict[tuple[int, int], int] = {}  # (layer, expert) -> calibration tokens routed to it
 
     def names(self) -> Sequence[str]:
         return self.source.names()
@@ -247,7 +251,8 @@ class QuantizedModel:
         try:
             if self._needs:
                 with watch("rounding layer by layer") as progress:
-                    walk(self.source, windows, Layers(self._needs, self._quantized, store, self._blocks), progress)
+                    layers = Layers(self._needs, self._quantized, store, self._blocks)
+                    self._reached = walk(self.source, windows, layers, progress)
             if self.recipe.distill:
                 self._distil(windows, store, watch)
         except BitwrightError:
@@ -274,6 +279,20 @@ class QuantizedModel:
         needs = {name: ROUNDING[choice.method].needs for name, choice in self._choices.items() if choice.scheme.scaled}
         return {name: need for name, need in needs.items() if need and matrix_of(name) != looked_up}
 
+    def _dead_experts(self) -> dict[str, int]:
+        """Gate's name -> calibration tokens, of experts that too few reached, so that a method that needs inputs had none."""
+        if not self._reached:
+            return {}
+        from bitwright.calibration.expert_walk import FEWEST_TOKENS
+
+        roles = self.source.roles()
+        needing = {(layer, expert_of(role)) for (role, layer), place in roles.items() if place.name in self._needs}
+        return {
+            roles[of_expert("gate", expert), layer].name: tokens
+            for (layer, expert), tokens in self._reached.items()
+            if tokens < FEWEST_TOKENS and (layer, expert) in needing
+        }
+
     def save(self, path: str | Path, progress: Progress | None = None, strict: bool = False) -> ArtifactModel:
         """Quantize everything into an artifact at `path`, tensor by tensor, and open it. What looks wrong is in `findings`.
 
@@ -283,7 +302,8 @@ class QuantizedModel:
         """
         self.calibrate(path)
         manifest = self._manifest()
-        guard, last = Guard(self.source, self.recipe, self._output_errors), list(manifest.tensors)[-1]
+        guard = Guard(self.source, self.recipe, self._output_errors, self._dead_experts())
+        last = list(manifest.tensors)[-1]
         self.findings = ()
 
         def stored(name: str) -> Packed | Dense:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bitwright.core import Choice, Recipe
 from bitwright.errors import RecipeError, SchemeError
 from bitwright.fitting import CALIBRATED, FITTING
-from bitwright.models.architecture import MODEL_MATRICES
+from bitwright.models.architecture import MODEL_MATRICES, ROUTER
 from bitwright.models.base import LanguageModel
 from bitwright.models.row_blocks import block_names, matrix_of, rows_in
 from bitwright.rounding import ROUNDING
@@ -29,6 +29,19 @@ def check_recipe(recipe: Recipe, model: LanguageModel) -> None:
             _check_prune(choice)
         if not set(choice.pattern) & set("*?[") and choice.pattern not in names:
             raise RecipeError(f"the model has no tensor {choice.pattern!r}; `bitwright inspect` lists those it has")
+    if model.architecture.experts:
+        _check_mixture(recipe, model)
+
+
+def _check_mixture(recipe: Recipe, model: LanguageModel) -> None:
+    """What a mixture of experts does not take. Raises `RecipeError`."""
+    routers = {place.name for (role, _), place in model.roles().items() if role == ROUTER}
+    for choice in recipe.choices:
+        if choice.pattern in routers:
+            raise RecipeError(f"{choice.pattern} is a router, which stays in full precision; leave it out of the recipe")
+        if ROUNDING[choice.method].needs == "guided":
+            others = ", ".join(name for name, method in ROUNDING.items() if method.needs != "guided")
+            raise RecipeError(f"method {choice.method!r} does not take mixtures of experts yet; choose from {others}")
 
 
 def blocks_in(recipe: Recipe, model: LanguageModel) -> dict[str, list[str]]:

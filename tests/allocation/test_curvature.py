@@ -17,6 +17,7 @@ from bitwright.allocation import curvature as module
 from bitwright.allocation.candidates import Offer, choices_for, sampled_rows
 from bitwright.allocation.curvature import Curvature, curvatures
 from bitwright.allocation.sensitivity import sensitivities
+from bitwright.allocation.ways import Way
 from bitwright.analysis.attribution import rank_correlation
 from bitwright.analysis.probe import Probe
 from bitwright.calibration.sequential import part_of
@@ -64,7 +65,7 @@ def test_sensitivities_are_kept_and_read_again(
 ) -> None:
     monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path))
     model, schemes = load(tiny_directory("llama")), tuple(map(Scheme.parse, ("int3-g32", "int4-g32", "int8-channel")))
-    offer = Offer(schemes, "gptq")
+    offer = Offer(schemes, (Way("gptq"),))
     found = sensitivities(model, WINDOWS, offer)
     monkeypatch.setattr("bitwright.allocation.sensitivity.curvatures", None)  # not needed any more
     assert sensitivities(model, WINDOWS, offer) == found

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from bitwright.allocation import device
-from bitwright.allocation.device import DeviceCosts, schemes_of, token_seconds
+from bitwright.allocation.device import DeviceCosts, Mix, schemes_of, token_seconds
 from bitwright.allocation.memory import Running, buffer_bytes, cache_bytes, matrix_bytes, process_bytes, weight_bytes
-from bitwright.allocation.stand_in import StandIn, repeated, role_shapes, sample_of
-from bitwright.core import Scheme
+from bitwright.allocation.stand_in import MixedStandIn, StandIn, repeated, role_shapes, sample_of
+from bitwright.core import Choice, Scheme
 from bitwright.engine import CACHES, Engine
 from bitwright.errors import CostError, SchemeError
+from bitwright.models import load
 from bitwright.models.architecture import Architecture, Rope
 from bitwright.models.base import Packed
+from bitwright.models.row_blocks import stored_blocks
 from handmade import make_handmade
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab_size": 320}
@@ -177,3 +179,19 @@ def test_slowness_is_of_what_was_measured(cache: Path) -> None:
     now = device.slowness(costs, StandIn(TINY, int8, True), "int8", 16)  # type: ignore[arg-type]
     assert now is not None and now() > 0
     assert device.slowness(costs, StandIn(TINY, int4, True), "int8", 16) is None  # type: ignore[arg-type]
+
+
+def test_a_mix_is_stored_as_its_choices_say_and_timed_at_the_pace_of_the_costs(tmp_path: Path) -> None:
+    model = load(make_handmade(tmp_path / "model"))
+    int4, int8 = Scheme.parse("int4-g16"), Scheme.parse("int8-channel")
+    head, down = model.roles()["head", -1].name, model.roles()["down", 0].name
+    rows = model.shape(head)[0]
+    spellings = {f"{head}:0-16": int8, f"{head}:16-{rows}": int4, down: int8}
+    mixed = MixedStandIn(model, {name: Choice(name, scheme, rotate=True) for name, scheme in spellings.items()})
+    assert [str(block.scheme) for block in stored_blocks(mixed.stored(head))] == ["int8-channel", "int4-g16"]  # type: ignore[union-attr]
+    assert mixed.stored(head).shape == model.shape(head) and mixed.stored(down).shape == model.shape(down)
+    assert np.array_equal(mixed.read("model.norm.weight"), model.read("model.norm.weight"))
+    costs = DeviceCosts.measured(model.architecture, [int8], threads=1)
+    mix = Mix.timed(costs, mixed, "int8", 8)
+    assert mix is not None and 0 < mix.seconds < 1 and mix.slowness() > 0
+    assert Mix.timed(DeviceCosts("", 1, "S", {}, {}), mixed, "int8", 8) is None

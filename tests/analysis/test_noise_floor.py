@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,11 @@ def test_half_precision_is_close_and_not_equal(tmp_path: Path) -> None:
     q = log_softmax(forward(load(write_model(tmp_path / "half", halves)), window[:-1]))
     weights_alone = (np.exp(p) * (p - q)).sum(axis=1)
     assert weights_alone.mean() < found.mean() * 2
+
+
+def test_a_mixture_of_experts_has_a_floor(tiny_directory: Callable[[str], Path]) -> None:
+    found = divergence(load(tiny_directory("qwen3-moe")), np.array(tiny.tokens(40), np.int32))
+    assert found is not None and 1e-8 < found.mean() < 1e-2  # where rounding turns a router's choice, more
 
 
 def test_it_is_computed_once_and_on_few_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

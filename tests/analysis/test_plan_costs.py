@@ -13,6 +13,7 @@ import bitwright
 from bitwright.allocation.candidates import Candidate, Offer, choices_for
 from bitwright.allocation.memory import Running
 from bitwright.allocation.sensitivity import units_of
+from bitwright.allocation.ways import Way
 from bitwright.analysis.benchmark import _estimated
 from bitwright.analysis.plan_costs import Costs
 from bitwright.analysis.trial import DEPTH
@@ -33,7 +34,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
 def costs_of(model: LanguageModel, *schemes: str) -> Costs:
     units = units_of(model)
     for unit in units:
-        choices = choices_for(unit, Offer(tuple(map(Scheme.parse, schemes)), rotate=False))
+        choices = choices_for(unit, Offer(tuple(map(Scheme.parse, schemes)), (Way(rotate=False),)))
         unit.candidates = [Candidate(choice, choice.scheme.stored_bits(unit.shape), 0.0) for choice in choices]
     return Costs(model, units, Running(64, 1), {"int8": 0.0})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,7 @@ from bitwright.allocation.candidates import Candidate, Offer, choices_for
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.memory import Running, cache_bytes, process_bytes
 from bitwright.allocation.sensitivity import units_of
+from bitwright.allocation.ways import Way
 from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Made, plan_document
 from bitwright.analysis.evaluate import joined, measure
@@ -141,12 +142,12 @@ class Judged(_Planner):
     def _devices(self, _: object) -> dict[str, DeviceCosts]:
         return {}
 
-    def _tried(self, chosen: Sequence[int], _: str) -> Trial:
+    def _tried(self, chosen: list[int], _: str) -> tuple[dict[str, float], Trial]:
         sums = self.costs.sums(chosen)
         kl = self.beyond * sums["divergence"] / self.costs.scale["divergence"]
         measured = {"bytes": sums["bytes"], "divergence": kl, "loss_added": self.added * kl}
         intervals = {"divergence": (0.0, 1.0), "loss_added": (-1.0, 1.0)}
-        return Trial(cast(ArtifactModel, None), measured, intervals, kl, None, cast(Any, None))
+        return sums, Trial(cast(ArtifactModel, None), measured, intervals, kl, None, cast(Any, None))
 
 
 def test_a_limit_on_perplexity_holds_of_what_was_measured(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,15 +208,20 @@ def test_another_budget_for_another_machine_measures_nothing_again(
     quick = replace(SETTINGS, verify=False)
     here = find_plan(model, Budget(min_speed=1.0), quick)
     stored = json.loads((own_cache / "device_costs.json").read_text("utf-8"))
-    slower = {name: seconds if ", positions" in name else 2 * seconds for name, seconds in stored["figures"].items()}
     copied = own_cache / "copied.json"
-    copied.write_text(json.dumps({"machine": stored["machine"] | {"host": "elsewhere"}, "figures": slower}), "utf-8")
+
+    def slower(times: int) -> Path:
+        figures = {name: seconds * (1 if ", positions" in name else times) for name, seconds in stored["figures"].items()}
+        copied.write_text(json.dumps({"machine": stored["machine"] | {"host": "elsewhere"}, "figures": figures}), "utf-8")
+        return copied
+
     monkeypatch.setattr("bitwright.allocation.sensitivity._keep", lambda *_: pytest.fail("found again"))
     monkeypatch.setattr(DeviceCosts, "measured", lambda *_: pytest.fail("measured"))
-    there = find_plan(model, Budget(min_speed=1.0), replace(quick, device=copied))
+    alike = find_plan(model, Budget(min_speed=1.0), replace(quick, device=slower(1)))
+    there = find_plan(model, Budget(min_speed=1.0), replace(quick, device=slower(2)))
     assert there.device is not None and there.device.machine.startswith("elsewhere: ")
     assert there.recipe == here.recipe
-    assert there.foretold["seconds"] == pytest.approx(2 * here.foretold["seconds"])
+    assert there.foretold["seconds"] == pytest.approx(2 * alike.foretold["seconds"])
     proved = find_plan(model, Budget(min_speed=1.0), replace(SETTINGS, device=copied, swaps=0))
     # the speed of this machine would prove nothing
     assert {"bytes", "ram", *ANSWERS} == set(proved.measured)
@@ -314,7 +320,7 @@ def test_activations_are_chosen_with_the_schemes(model: LanguageModel, tmp_path:
 def test_a_limit_on_speed_decides_between_kinds_of_activations(model: LanguageModel) -> None:
     units = [unit for unit in units_of(model) if not unit.looked_up]
     for unit in units:
-        choices = choices_for(unit, Offer((Scheme.parse("int4-g32"), Scheme.parse("int8-channel")), rotate=False))
+        choices = choices_for(unit, Offer((Scheme.parse("int4-g32"), Scheme.parse("int8-channel")), (Way(rotate=False),)))
         unit.candidates = [Candidate(choice, 100 * (2 - i), 0.01 * (i + 1)) for i, choice in enumerate(choices)]
     fast, slow = (
         cast(

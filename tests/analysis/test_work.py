@@ -36,6 +36,12 @@ def test_operations_of_a_prompt(tokens: int) -> None:
     assert prompt_operations(SMALL, tokens) == 2 * multiply_adds
 
 
+def test_operations_of_a_mixture() -> None:
+    mixture = replace(SMALL, experts=8, experts_per_token=3)
+    more = 2 * 6 * ((3 - 1) * 3 * 10 + 8)  # in 2 layers: gate, up and down of two experts more, and the router
+    assert prompt_operations(mixture, 5) - prompt_operations(SMALL, 5) == 2 * 5 * more
+
+
 def test_bytes_of_the_cache() -> None:
     assert cache_bytes_read(SMALL, 2 * 48.0, 3) == 48 * (3 + 3)
     assert cache_bytes_read(SMALL, 2 * 48.0, 40) == 48 * (40 + 5)

@@ -13,10 +13,11 @@ pytest.importorskip("torch", exc_type=ImportError)
 
 import tiny
 from bitwright import _native
-from bitwright.calibration import sequential
+from bitwright.calibration import expert_walk, sequential
 from bitwright.calibration.decoder import transposed_product
 from bitwright.engine import reference
 from bitwright.models import load
+from bitwright.models.architecture import expert_of
 from bitwright.models.base import LanguageModel
 from bitwright.observers.gram import Gram
 
@@ -71,16 +72,19 @@ def test_moments_are_those_of_the_inputs(
     import torch
 
     monkeypatch.setattr(sequential, "product_dtype", lambda: torch.float32)
+    monkeypatch.setattr(expert_walk, "FEWEST_TOKENS", 1)
     model, ids = load(tiny_directory(case)), windows()
     watcher = Unchanged(model)
-    sequential.walk(model, ids, watcher)
+    reached = sequential.walk(model, ids, watcher)
     roles = model.roles()
+    tokens = {name: ids.size for name in model.names()}
+    tokens |= {place.name: reached.get((layer, expert_of(role)), ids.size) for (role, layer), place in roles.items()}  # type: ignore[arg-type]
     tied = roles["head", -1] == roles["embedding", -1]
     for name, rows in inputs_by_reference(model, ids, monkeypatch).items():
         if name == roles["head", -1].name and tied:
             continue
         moments = watcher.seen[name]
-        assert moments is not None and moments.count == ids.size
+        assert moments is not None and moments.count == tokens[name] and len(rows) % tokens[name] == 0
         expected = rows.T.astype(np.float64) @ rows / len(rows)
         assert np.allclose(moments.gram, expected, rtol=1e-3, atol=1e-3 * expected.diagonal().max()), name
 
@@ -132,11 +136,14 @@ def test_the_matrix_unit_multiplies_as_its_slow_twin(tokens: int, columns: int) 
         assert (np.abs(np.triu(found - twin)) <= 20 * bound).all()
 
 
-def test_drift_is_the_difference_of_two_walks(tiny_directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("case", "role"), [("llama", "down"), ("qwen3-moe", "o")])  # both streams through experts of their own
+def test_drift_is_the_difference_of_two_walks(
+    case: str, role: str, tiny_directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     monkeypatch.setattr(sequential, "product_dtype", lambda: torch.float32)
-    model, ids = load(tiny_directory("llama")), windows()
+    model, ids = load(tiny_directory(case)), windows()
     watcher = Unchanged(model, "cross", noise=0.05)
     sequential.walk(model, ids, watcher)
     first = watcher.seen[model.roles()["q", 0].name]
@@ -146,7 +153,7 @@ def test_drift_is_the_difference_of_two_walks(tiny_directory: Callable[[str], Pa
     monkeypatch.undo()
     noisy = _Replaced(model, watcher.given)
     drifted = inputs_by_reference(noisy, ids, monkeypatch)  # type: ignore[arg-type]
-    name = model.roles()["down", 1].name
+    name = model.roles()[role, 1].name
     last = watcher.seen[name]
     assert last is not None and last.cross is not None
     expected = (original[name] - drifted[name]).T.astype(np.float64) @ drifted[name] / ids.size

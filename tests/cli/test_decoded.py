@@ -19,7 +19,7 @@ def decoded(bitwright: Command, model_directory: Path, tmp_path: Path) -> Path:
 
 def test_formats_says_how_the_engine_holds_each(bitwright: Command) -> None:
     engine = {row["name"]: row["engine"] for row in bitwright("formats", "--json").json["formats"]}
-    expected = {"int4": "codes", "nf4": "look-up", "any4": "bytes", "pwl8": "fp32", "bf16": "bf16", "mxfp4": "look-up"}
+    expected = {"int4": "codes", "any4": "look-up", "local4": "bytes", "pwl8": "fp32", "bf16": "bf16", "mxfp4": "look-up"}
     assert expected.items() <= engine.items() and engine["nvfp4"] == "fp32"
     assert "in the engine" in bitwright("formats").out
 

@@ -6,6 +6,7 @@ from bitwright.core import Floats
 from bitwright.engine.layout import integers_of
 from bitwright.formats.hadamard import rotate
 from bitwright.formats.packing import unpack
+from bitwright.formats.table import decode_with
 from bitwright.models.base import Packed
 
 
@@ -17,7 +18,7 @@ def held_weights(packed: Packed) -> Floats:
     rows, columns = packed.shape
     codes = unpack(integers.codes, columns, integers.bits)
     if integers.table is not None:
-        levels = integers.table[codes].astype("f4") - 128
+        levels = decode_with(integers.table, codes).astype("f4") - 128
     else:
         levels = codes.astype("f4") - (1 << (integers.bits - 1))
     grouped = levels.reshape(rows, -1, integers.group) if integers.group > 0 else levels.reshape(1, 1, -1)

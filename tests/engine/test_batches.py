@@ -29,7 +29,8 @@ def test_a_batch_writes_what_each_prompt_gives_alone(case: str, tiny_directory: 
 
 @pytest.mark.parametrize("scheme", ["int4-g32", "int8-channel"])
 def test_so_it_does_on_codes(scheme: str, tiny_directory: Callable[[str], Path], tmp_path: Path) -> None:
-    check_batch(bw.quantize(bw.load(tiny_directory("gemma3")), bw.Recipe.uniform(scheme)).save(tmp_path / "out"))
+    for case in ("gemma3", "qwen3-moe"):
+        check_batch(bw.quantize(bw.load(tiny_directory(case)), bw.Recipe.uniform(scheme)).save(tmp_path / case))
 
 
 def check_batch(model: LanguageModel) -> None:

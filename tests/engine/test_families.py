@@ -33,6 +33,7 @@ ODD_SCHEMES = ("int4-g16", "int4-g32-sbf16", "int3-channel-sfp32", "bf16", "fp16
 
 # What rounding activations to 8 bits in blocks of 32 may add, on these small models.
 INT8_BOUND = 2e-3
+MIXTURE_BOUND = 1e-2  # where it turns a router's choice, another expert answers
 
 
 @pytest.mark.parametrize("case", tiny.FAMILY_CASES)
@@ -51,7 +52,7 @@ def test_logits_are_those_of_transformers(case: str, tiny_directory: Callable[[s
 
 
 @pytest.mark.parametrize("scheme", SCHEMES + ODD_SCHEMES)
-@pytest.mark.parametrize("case", ["llama", "phi3", "gemma3"])
+@pytest.mark.parametrize("case", ["llama", "phi3", "gemma3", "qwen3-moe"])
 def test_quantized_logits_are_those_of_the_dequantized_weights(
     case: str, scheme: str, tiny_directory: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -59,7 +60,8 @@ def test_quantized_logits_are_those_of_the_dequantized_weights(
     artifact = bw.quantize(bw.load(tiny_directory(case)), recipe).save(tmp_path / "out")
     ids = tiny.tokens(LENGTH)
     expected = forward(artifact, ids)
-    for activations, bound in (("fp32", 1e-9), ("int16", 1e-7), ("int8", INT8_BOUND)):
+    int8_bound = MIXTURE_BOUND if artifact.architecture.experts else INT8_BOUND
+    for activations, bound in (("fp32", 1e-9), ("int16", 1e-7), ("int8", int8_bound)):
         engine = Engine.load(artifact, activations=activations, kv_cache="fp32")
         assert mean_kl(expected, engine.logits(ids)) < bound, activations
 

@@ -22,7 +22,8 @@ AS_INTEGERS = (
     *("int8-channel", "int4-g32", "int3-g32-affine", "fixed4-tensor", "int4-g32-srow5", "int3-g32-srow5", "int2-g32-srow5"),
     *("kmeans4-g64", "kmeans3-g32", "kmeans2-tensor", "neural4-g32", "pwl4-g64", "pot4-g32", "pot3-channel", "apot4-g64"),
     *("mxfp4", "fp4e2m1-g32", "fp4e2m1-channel", "fp4e2m1-g32-se4m3", "sneural4-g64", "sneural3-g32"),
-    *("nf4-g64", "nf3-channel", "nf2-tensor", "any4-g64", "any2-channel", "local3-g32", "apot5-g64", "mxfp6", "int4-g16-srow5"),
+    *("nf4-g64", "nf3-channel", "nf2-tensor", "any4-g64", "any3-g32", "any2-channel", "local3-g32", "local4-channel"),
+    *("apot5-g64", "mxfp6", "int4-g16-srow5"),
 )
 DECODED = ("int4-g16", "nvfp4", "nf4-g16", "any4-g16", "pwl8-g64", "fp8e4m3-channel", "fp6e3m2-g32")
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import bitwright
+from bitwright import _native
 from bitwright.core import Choice, Recipe, Scheme
 from bitwright.engine import Engine
 from bitwright.engine.layout import BYTES, CODES, FLOATS, GGUF_CODES, LOOK_UP, decoded, held_as, integers_of
+from bitwright.engine.weights import only_embedding
 from bitwright.errors import SchemeError
 from bitwright.formats import FORMATS, NAMED
 from bitwright.formats.table import Table
@@ -26,8 +28,8 @@ HELD = {  # in groups of 32
     CODES: {*(f"int{bits}" for bits in range(2, 9)), *(f"fixed{bits}" for bits in range(2, 9))},
     LOOK_UP: ROUNDED
     | {"pot4", "pot3", "apot4", "fp4e2m1", "pwl4", "neural4", "neural3", "sneural4", "sneural3"}
-    | {"kmeans4", "kmeans3", "kmeans2"},
-    BYTES: {"apot5", "fp6e2m3", *(f"{kind}{bits}" for kind in ("any", "local") for bits in (4, 3, 2))},
+    | {f"{kind}{bits}" for kind in ("kmeans", "any") for bits in (4, 3, 2)},
+    BYTES: {"apot5", "fp6e2m3", "local4", "local3", "local2"},
     FLOATS: {"fp8e4m3", "fp8e5m2", "fp6e3m2", "pwl8", "pwl6", "fp32"},
     "fp16": {"fp16"},
     "bf16": {"bf16"},
@@ -72,6 +74,34 @@ def test_what_is_held_is_what_was_stored(scheme: Scheme) -> None:
         np.testing.assert_array_equal(held_weights(stored), stored.dequantize())
 
 
+@pytest.mark.parametrize("spelling", ["any4-g32", "any3-channel", "any2-g32", "local4-channel"])
+def test_codes_stay_codes_where_rows_have_tables(spelling: str) -> None:
+    """A panel of 16 rows takes its codes, its tables of 16 bytes, and its fp16 scales, which fill cache lines of 64 bytes."""
+    scheme = Scheme.parse(spelling)
+    stored, bits = packed(scheme), FORMATS[scheme.format].bits
+    integers, native = integers_of(stored), _native.Model()
+    assert integers is not None and integers.bits == bits and integers.codes.tobytes() == stored.codes.tobytes()
+    native.hidden, native.vocabulary = stored.shape[1], stored.shape[0]
+    only_embedding(native, stored)
+    assert native.bytes_per_token == stored.codes.nbytes + 16 * 16 + -(-stored.scale.nbytes // 64) * 64
+
+
+@pytest.mark.parametrize(
+    ("shape", "bits", "fault"),
+    [
+        ((15, 16), 4, "one for each row"),
+        ((0, 16), 4, "one for each row"),
+        ((16, 8), 3, "16 levels"),
+        ((16, 16), 8, "2 to 4 bits"),
+    ],
+)
+def test_tables_of_another_shape_are_refused(shape: tuple[int, int], bits: int, fault: str) -> None:
+    codes, scales = np.zeros((16, 4 * bits), np.uint8), np.ones(16, np.float32)
+    weights = _native.Weights(_native.Model())
+    with pytest.raises(ValueError, match=fault):
+        weights.add_packed("embedding", 0, codes, scales, None, bits, 32, 32, table=np.zeros(shape, np.uint8))
+
+
 @pytest.mark.parametrize("name", sorted(ROUNDED))
 @pytest.mark.parametrize("group", ["g32", "channel", "tensor"])
 def test_real_levels_are_off_by_half_a_unit_at_most(name: str, group: str) -> None:
@@ -91,7 +121,7 @@ def test_rounded_levels_stay_far_apart(name: str) -> None:
 
 
 def test_rows_of_a_matrix_are_held_as_in_the_whole() -> None:
-    for spelling in ("any4-g32", "local3-g32", "nf4-g32", "int4-g16-srow5", "mxfp6"):
+    for spelling in ("any4-g32", "local3-g32", "local2-channel", "nf4-g32", "int4-g16-srow5", "mxfp6"):
         stored = packed(Scheme.parse(spelling), rotate=True)
         np.testing.assert_array_equal(held_weights(stored.rows(3, 9)), held_weights(stored)[3:9])
 

@@ -15,13 +15,15 @@ from bitwright.core import Choice, Scheme
 from bitwright.engine.reference import forward
 from bitwright.errors import RecipeError
 from bitwright.models import load
+from bitwright.models.architecture import experts_of, of_expert
 from bitwright.models.base import LanguageModel
 from bitwright.observers.inputs import Inputs
 from bitwright.transforms import TRANSFORMS, transformed
 from bitwright.transforms.setting import Setting
 
-CASES = ["llama-bias", "smollm2", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "phi3-partial"]
+CASES = ["llama-bias", "smollm2", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "phi3-partial", "qwen3-moe"]
 REFUSED = {("rotate-residual", "gemma2"), ("rotate-residual", "gemma3")}
+REFUSED |= {(name, "qwen3-moe") for name in ("smoothquant", "awq")}
 WITH_BIASES = ("llama-bias", "qwen2")
 ALONE = [(name,) for name in TRANSFORMS]
 CHAINS = [
@@ -41,9 +43,10 @@ def made_up(model: LanguageModel) -> Iterator[Inputs]:
     widths = {
         ("q", "k", "v"): architecture.hidden_size,
         ("o",): architecture.heads * architecture.head_dim,
-        ("gate", "up"): architecture.hidden_size,
-        ("down",): architecture.intermediate_size,
     }
+    for expert in experts_of(architecture):
+        widths[of_expert("gate", expert), of_expert("up", expert)] = architecture.hidden_size
+        widths[(of_expert("down", expert),)] = architecture.intermediate_size
     for layer in range(architecture.layers):
         for roles, columns in widths.items():
             x = random.standard_normal((200, columns)) * np.exp(random.standard_normal(columns)) + 0.2

@@ -25,7 +25,11 @@ def test_published_configs_read_as_transformers_reads_them(name: str) -> None:
     theirs = transformers.AutoConfig.for_model(**json.loads(json.dumps(config))).get_text_config()
     ours = read_architecture(config)
     assert ours.family == family_of(config).name
-    assert (ours.hidden_size, ours.intermediate_size) == (theirs.hidden_size, theirs.intermediate_size)
+    width = getattr(theirs, "moe_intermediate_size", theirs.intermediate_size)
+    assert (ours.hidden_size, ours.intermediate_size) == (theirs.hidden_size, width)
+    assert ours.experts == getattr(theirs, "num_experts", 0)
+    assert ours.experts_per_token == getattr(theirs, "num_experts_per_tok", 0)
+    assert ours.normalized_routing == getattr(theirs, "norm_topk_prob", ours.family == "mixtral")
     assert (ours.layers, ours.heads, ours.kv_heads) == (
         theirs.num_hidden_layers,
         theirs.num_attention_heads,
@@ -127,7 +131,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "rope factor enormous": ({"rope_scaling": {"type": "linear", "factor": 10**400}}, "'factor' must be a number"),
     "rope nested": ({"rope_scaling": None, "rope_parameters": {"full_attention": {}}}, "one rope for all layers"),
     "quantized": ({"quantization_config": {"bits": 4}}, "quantized already.*original weights"),
-    "experts": ({"num_local_experts": 8}, "mixtures of experts"),
+    "experts": ({"num_local_experts": 8}, "llama with a mixture of experts is not supported"),
     "mlp bias": ({"mlp_bias": True}, "biases in the MLP"),
     "both ways": ({"use_bidirectional_attention": True}, "attends both ways"),
 }
@@ -145,6 +149,16 @@ def test_broken_configs_are_refused_in_one_line(fault: str) -> None:
     ("name", "changes", "message"),
     [
         ("gemma-2-2b", {"sliding_window": None}, "lacks 'sliding_window'"),
+        ("Qwen3-30B-A3B", {"num_experts": None}, "lacks 'num_experts'"),
+        ("Qwen3-30B-A3B", {"num_experts": 1 << 40}, "'num_experts' must be a whole number"),
+        ("Qwen3-30B-A3B", {"num_local_experts": 64}, "one number in two spellings"),
+        ("Qwen3-30B-A3B", {"num_experts_per_tok": 100, "num_experts": 99}, "100 of 99 experts"),
+        ("Qwen3-30B-A3B", {"num_experts_per_tok": 129, "num_experts": 256}, "'num_experts_per_tok' must be a whole number"),
+        ("Qwen3-30B-A3B", {"norm_topk_prob": 1}, "true or false"),
+        ("Qwen3-30B-A3B", {"mlp_only_layers": [0]}, "layers without experts"),
+        ("Qwen3-30B-A3B", {"decoder_sparse_step": 2}, "layers without experts"),
+        ("Qwen3-30B-A3B", {"use_sliding_window": True}, "sliding windows are not supported in qwen3_moe"),
+        ("Mixtral-8x7B-v0.1", {"n_routed_experts": "8", "num_local_experts": None}, "lacks 'num_experts'"),
         ("gemma-2-2b", {"layer_types": ["full_attention"]}, "'layer_types' must name"),
         ("gemma-2-2b", {"layer_types": ["linear_attention"] * 26}, "'layer_types' must name"),
         ("gemma-3-1b", {"rope_parameters": {"rope_type": "linear", "factor": 8}}, "one object per layer type"),

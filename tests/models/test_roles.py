@@ -23,7 +23,8 @@ def _needed(architecture: Architecture) -> list[str]:
     )
     if architecture.tied_head:
         templates.remove(family.tensors["head"])
-    names = [template.format(layer=layer) for template in templates for layer in range(architecture.layers)]
+    layers, experts = range(architecture.layers), range(max(1, architecture.experts))
+    names = [template.format(layer=layer, expert=expert) for template in templates for layer in layers for expert in experts]
     return list(dict.fromkeys(names))
 
 
@@ -35,7 +36,8 @@ def test_every_needed_tensor_is_found_and_missed(name: str) -> None:
     assert {place.name for place in played.values()} == set(names)
     assert list(tensor_shapes(architecture, played))[0] == "model.embed_tokens.weight"
     assert (played["head", -1] == played["embedding", -1]) == architecture.tied_head
-    for missing in [name for name in names if "layers" not in name or "layers.1." in name]:
+    middle = [name for name in names if ".experts." in name and ".experts.5." not in name]  # like those of expert 5
+    for missing in [name for name in names if ("layers" not in name or "layers.1." in name) and name not in middle]:
         with pytest.raises(MissingTensorError, match=f"tensor {missing} is missing"):
             roles(architecture, [name for name in names if name != missing])
 

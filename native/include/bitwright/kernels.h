@@ -1,7 +1,7 @@
 // The one dispatch table: every hot loop of the engine, once for each instruction set.
 //
 // All kernels work on panels: 16 consecutive output rows side by side, one vector lane a row, so that no product
-// is ever added across lanes.
+// is ever added across lanes, but for one row of input and weights whose rows have tables of their own.
 //
 //   dense panel       [k][16]                                       fp32, fp16 or bf16 values
 //   quantized panel   scales, zero points, [block of 32 k][codes]   one record after the other, so that memory is read in
@@ -28,6 +28,9 @@ constexpr int kMatrixTogether = 32;  // of these, how many go through the unit a
 enum class DenseType : int { fp32, fp16, bf16 };
 enum class ScaleType : int { fp32, fp16, multiple };  // multiple: one fp32 scale a row, times an int8 for each group
 enum class ZeroType : int { middle, uint8, fp32 };    // middle: 2^(bits-1) for all
+enum class TableType : int { none, tensor, row };     // whose table of levels the codes look up; none: codes are levels
+
+constexpr int kTableLevels = 16;
 
 // Bytes that one block (16 rows x 32 columns) of codes takes at this width: 2, 3, 4 or 8 bits.
 constexpr int code_bytes(int bits) { return kPanelRows * kBlock * bits / 8; }
@@ -41,8 +44,10 @@ struct DensePanels {
 // weight = scale * (level - zero_point): the level is the code, or what the table has for it. A zero point need not be
 // whole: GGUF's types with a minimum have zero_point = -minimum / scale.
 struct QuantizedPanels {
-  const uint8_t* records;  // [panel][record]: scales [group][16] (multiple: [16]), zero points or multiples [group][16], codes
-  const uint8_t* table;    // [16] levels of four-bit codes, 128 standing for zero; null where codes are levels
+  const uint8_t* records;  // [panel][record]: scales [group][16] (multiple: [16]), then zero points or multiples [group][16],
+                           // or tables of rows, then codes
+  const uint8_t* table;    // TableType::tensor: [16] levels, 128 standing for zero
+  TableType table_type;
   size_t record_bytes, zeros_at, codes_at;
   ScaleType scale_type;
   ZeroType zero_type;
@@ -223,7 +228,7 @@ struct RoundingPanel {
 struct Kernels {
   const char* name;
   int tile;      // tokens in a full tile
-  int few_rows;  // up to so many rows of int8 lie one after the other (tile 1)
+  int few_rows;  // up to so many rows of int8 lie one after the other (tile 1), or up to kFewRows where bytes must be spread
   bool packed;   // more of them lie packed
 
   const MatrixAttention* attention;  // null where there is no such unit
@@ -238,7 +243,7 @@ struct Kernels {
   void (*dense_matmul)(const DensePanels&, const float* x, int tokens, PanelRange, Output out);
   // One row of x (tile 1): codes are decoded in registers.
   void (*quantized_vector)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out);
-  // Many rows of x: each panel is decoded once into `scratch` (matmul_scratch_bytes) and reused. Up to few_rows rows that lie
+  // Many rows of x: each panel is decoded once into `scratch` (matmul_scratch_bytes) and reused. Up to kFewRows rows that lie
   // one after the other (tile 1) are multiplied as the codes are decoded.
   void (*quantized_matmul)(const QuantizedPanels&, const QuantizedRows& x, PanelRange, Output out, uint8_t* scratch);
   // One panel to float: out[k][16].

@@ -22,8 +22,9 @@ struct PackedSource {
   int rows, columns, group;   // `group` divides `columns` and is a multiple of 32 or all of them
   bool shared_scale = false;  // one scale for the whole tensor
   const int8_t* multiples =
-      nullptr;                     // (rows, groups a row), ScaleType::multiple only: scale = multiple * the row's; 4 bits at most
-  const uint8_t* table = nullptr;  // (16,) levels of the codes, 128 standing for zero; 4 bits at most and no zero points
+      nullptr;  // (rows, groups a row), ScaleType::multiple only: scale = multiple * the row's; 4 bits at most
+  TableType table_type = TableType::none;
+  const uint8_t* table = nullptr;  // (16,) levels, or (rows, 16), 128 standing for zero; 4 bits at most and no zero points
   bool rotated = false;            // columns are in the Hadamard basis of `rotation_block(columns)`
 };
 
@@ -57,8 +58,8 @@ class Matrix {
   int panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
   // Its rows are to be multiplied by rotated activations; see `rotation_block`.
   bool rotated() const { return rotated_; }
-  // Codes under one scale a row, or whole multiples of one: their sums stay integers over the row.
-  bool by_row() const { return quantized() && (groups_ == 1 || scale_type_ == ScaleType::multiple); }
+  // Bytes under one scale a row: a matrix unit takes them as they lie, and its sums stay integers over the row.
+  bool plain_bytes() const { return bits_ == 8 && groups_ == 1; }
   size_t bytes() const { return data_.size(); }
   QuantizedPanels quantized_panels() const;
   DensePanels dense_panels() const;
@@ -80,8 +81,8 @@ class Matrix {
   ScaleType scale_type_ = ScaleType::fp32;
   ZeroType zero_type_ = ZeroType::middle;
   bool rotated_ = false;
-  std::array<uint8_t, 16> table_{};
-  bool has_table_ = false;
+  TableType table_type_ = TableType::none;
+  std::array<uint8_t, kTableLevels> table_{};
   Buffer data_;  // records, or dense panels
 };
 

@@ -146,6 +146,17 @@ class Session {
   const float* final_row(int row, float* line) const;
   void run_layer(int thread, int index, int count);
   void run_mlp(int thread, const Layer& layer, int count);
+  // One token of a mixture at one of its experts: its row of the chunk, the expert, and its share of the sum.
+  struct Routed {
+    int row, expert;
+    float share;
+  };
+  void run_experts(int thread, const Layer& layer, int count);
+  void choose_experts(int row);
+  void sort_by_expert(int count);
+  void run_expert(int thread, const Expert& expert, std::span<const Routed> rows);
+  void run_chosen(int thread, const Layer& layer);
+  const float* opened(int row, bool few, float* line) const;
   void embed(int thread, const std::vector<int32_t>& tokens);
   void prepare_angles(int row);
   void prepare_tiles();
@@ -228,8 +239,9 @@ class Session {
   int width() const { return options_.activations == Activations::int16 ? 2 : 1; }  // int8 rows for a token
   // One scale for a row of int8, or one for each block of 32. The latter is finer: the head's answers are the model's.
   bool whole(const Matrix& matrix) const { return matrix.rotated() && !model_->is_output(matrix); }
-  // Whether so few rows of codes lie one after the other. A matrix unit pays from its third row on, but only where sums stay in
-  // it over the whole row.
+  // Whether each thread multiplies rows of its own.
+  bool shares_rows(int count) const { return team_.size() > 1 && count >= kRowsEach * team_.size(); }
+  // Whether so few rows of codes lie one after the other. A matrix unit pays from its third row on where bytes need no spreading.
   bool apart(int count, bool on_unit) const { return count * width() <= (on_unit ? kernels_.few_rows : kFewRows); }
 
   std::shared_ptr<const Model> model_;
@@ -241,7 +253,10 @@ class Session {
   RowBuffer rows_;
   std::vector<Scratch> scratch_;
   FloatRows stream_, queries_, keys_, values_, attended_, gate_, up_, block_;
-  std::vector<std::vector<float>> angles_;  // for each rope: (chunk, cosines and sines, dim / 2)
+  FloatRows normed_, router_logits_;             // of a mixture of experts: what the MLP reads, (chunk, experts)
+  std::vector<Routed> chosen_, routed_;          // (chunk, experts_per_token) by row, and by expert
+  std::vector<int> first_routed_, next_routed_;  // of each expert in `routed_`
+  std::vector<std::vector<float>> angles_;       // for each rope: (chunk, cosines and sines, dim / 2)
 
   // The chunk at hand.
   std::vector<Slice> slices_;

@@ -52,6 +52,7 @@ struct Share {
   Share(int count, int part, int parts)
       : begin(static_cast<int>(static_cast<long long>(count) * part / parts)),
         end(static_cast<int>(static_cast<long long>(count) * (part + 1) / parts)) {}
+  bool has(int item) const { return begin <= item && item < end; }
 };
 
 }  // namespace bitwright

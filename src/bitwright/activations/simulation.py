@@ -99,6 +99,11 @@ class Rounding:
         """(windows, tokens, columns), of the same shape."""
         turned, group = self.turns(site, x), self.kind.group
         if self.kind.static:
+            if site not in self.scales:  # an expert's
+                raise SchemeError(
+                    f"{', '.join(site.roles)} of layer {site.layer}: no calibration token came to this expert, so its inputs "
+                    "have no scale; calibrate on more text, or use a dynamic kind of activations"
+                )
             return self.turns(site, fake(turned, self.scales[site], self.kind.format))
         if group and x.shape[-1] % group:
             raise SchemeError(f"activations {self.kind.spelling}: {group} does not divide an input of {x.shape[-1]} channels")

@@ -11,12 +11,13 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from bitwright.allocation.curvature import Curvature
+from bitwright.allocation.ways import Way
 from bitwright.core import Choice, Scheme
 from bitwright.errors import NonFiniteError, SchemeError
 from bitwright.models.architecture import TensorSlice
@@ -103,19 +104,22 @@ class Unit:
 
 @dataclass(frozen=True)
 class Offer:
-    """What tensors may have: `schemes`, rounded by `method`, columns turned with `rotate`.
+    """What tensors may have: each of the `schemes`, rounded in each of the `ways`.
 
     Tensors whose names match one of the `fixed` patterns have the scheme beside the first that they match.
     """
 
     schemes: tuple[Scheme, ...]
-    method: str = "nearest"
-    rotate: bool = True
+    ways: tuple[Way, ...] = (Way(),)
     fixed: tuple[tuple[str, Scheme], ...] = ()
 
     def all_schemes(self) -> list[Scheme]:
         """Each once."""
         return list(dict.fromkeys([*self.schemes, *(scheme for _, scheme in self.fixed)]))
+
+    def plain(self) -> Offer:
+        """The same by nearest rounding, which looks at no text."""
+        return replace(self, ways=tuple(dict.fromkeys(Way(rotate=way.rotate) for way in self.ways)))
 
     def schemes_for(self, name: str) -> Sequence[Scheme]:
         for pattern, scheme in self.fixed:
@@ -124,8 +128,22 @@ class Offer:
         return self.schemes
 
 
+def stored_as(units: Sequence[Unit]) -> dict[bool, list[Scheme]]:
+    """Whether columns are turned -> the schemes of what is multiplied by, each once; full precision, which never is, with all."""
+    stored = dict.fromkeys(
+        (each.choice.scheme, each.choice.rotate) for unit in units if not unit.looked_up for each in unit.candidates
+    )
+    kinds = {turned for scheme, turned in stored if scheme.scaled} or {False}
+    return {
+        turned: list(dict.fromkeys(scheme for scheme, rotate in stored if rotate == turned or not scheme.scaled))
+        for turned in sorted(kinds, reverse=True)
+    }
+
+
 def choices_for(unit: Unit, offer: Offer) -> list[Choice]:
-    """The candidates that fit the unit's shape; what is only looked up is rounded to nearest and not turned."""
+    """The candidates that fit the unit's shape. What is only looked up is rounded to nearest and not turned; full precision has
+    one way.
+    """
     found = []
     for scheme in offer.schemes_for(unit.name):
         try:
@@ -134,8 +152,10 @@ def choices_for(unit: Unit, offer: Offer) -> list[Choice]:
             continue
         if unit.looked_up:
             found.append(Choice(unit.name, scheme))
+        elif not scheme.scaled:
+            found.append(Choice(unit.name, scheme, offer.ways[0].method))
         else:
-            found.append(Choice(unit.name, scheme, offer.method, rotate=offer.rotate and scheme.scaled))
+            found += [way.choice(unit.name, scheme) for way in offer.ways if way.takes(scheme)]
     return found
 
 
@@ -145,34 +165,39 @@ def add_role(
     place: TensorSlice,
     choices: Sequence[Choice],
     curvature: Curvature,
-    moments: Moments | None,
+    moments: Mapping[str, Moments],
 ) -> None:
     """Add to the unit's candidates what one role of its rows costs under each choice. Choices that cannot be are left out.
 
-    `moments` of the inputs, for methods that look at them; None for what is only looked up.
+    `moments` of the inputs by what methods need of them; empty for what is only looked up.
     """
     weights = model.stored(place.name)
     begin, end = place.begin, place.end if place.end >= 0 else weights.shape[0]
     rows, share = sampled_rows(curvature, SAMPLE_OF_BLOCK if unit.shape != unit.whole else _sample(unit.shape))
     sample = np.concatenate([weights.rows(begin + row, begin + row + 1).dequantize() for row in rows])
-    known: Mapping[Scheme, Candidate] = {candidate.choice.scheme: candidate for candidate in unit.candidates}
-    allowed = [choice for choice in choices if not unit.candidates or choice.scheme in known]
+    known = {candidate.choice: candidate for candidate in unit.candidates}
+    allowed = [choice for choice in choices if not known or choice in known]
     errors = {}
     for choice in allowed:
         try:
-            stored = quantize_matrix(choice.pattern, Dense("fp32", sample), choice, moments)
+            stored = quantize_matrix(choice.pattern, Dense("fp32", sample), choice, _seen(choice, moments))
         except (SchemeError, NonFiniteError):  # a scale beyond its type
             continue
-        errors[choice.scheme] = stored.dequantize() - sample
+        errors[choice] = stored.dequantize() - sample
     losses = dict(zip(errors, _losses(list(errors.values()), rows, share, curvature), strict=True))
     found = []
     for choice in allowed:
-        if choice.scheme in losses:
-            before = known.get(choice.scheme)
+        if choice in losses:
+            before = known.get(choice)
             bits = before.bits if before else choice.scheme.stored_bits(unit.shape)
-            found.append(Candidate(choice, bits, losses[choice.scheme] + (before.divergence if before else 0.0)))
+            found.append(Candidate(choice, bits, losses[choice] + (before.divergence if before else 0.0)))
     unit.candidates = found
     assert end - begin == len(curvature.rows)
+
+
+def _seen(choice: Choice, moments: Mapping[str, Moments]) -> Moments | None:
+    """What the choice's method is shown of the inputs; the gram where it needs something else that is not there, or nothing."""
+    return moments.get(Way.of(choice).needs, moments.get("gram"))
 
 
 def _sample(shape: tuple[int, int]) -> int:

@@ -6,9 +6,11 @@ and the working set of a real token, not for a loop over one matrix that a cache
 
     sum over its matrices of decode_seconds(scheme, shape) + other_seconds(architecture, context)
 
-A stage multiplies one to three matrices, and each is charged for its share of the rows. Figures are medians of tokens, of the
-round that took least: they are kept, and what waited for another program today says nothing of tomorrow. Schemes take turns,
-and before each the first is timed again: machines that others use change pace within seconds, and ratios of neighbours do not.
+A stage multiplies one to three matrices, and each is charged for its share of the rows. A plan mixes schemes within stages,
+which takes less or more than that sum: so a chosen plan is timed itself, as a stand-in of its mix. Figures are medians of
+tokens, of the round that took least: they are kept, and what waited for another program today says nothing of tomorrow. Schemes
+take turns, and before each the first is timed again: machines that others use change pace within seconds, and ratios of
+neighbours do not.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any, Self
 import numpy as np
 
 from bitwright import __version__, _native
-from bitwright.allocation.stand_in import StandIn, role_shapes
+from bitwright.allocation.stand_in import MixedStandIn, StandIn, role_shapes
 from bitwright.cache import cache_directory
 from bitwright.core import Scheme
 from bitwright.engine import CACHES, Engine
@@ -43,6 +45,7 @@ BURST, BURSTS = 12, 2  # tokens; how often
 PROMPTS = 3
 ROUNDS = 6  # in which every scheme has its turn
 STAND_INS = 3  # by which the machine's pace is told
+MIXED_ROUNDS = 10  # in which a plan's mix and these have their turns
 STAGES = {  # of the engine's steps -> the matrices that it multiplies
     "query_key_value": ("q", "k", "v"),
     "output": ("o",),
@@ -221,6 +224,31 @@ class DeviceCosts:
         return figures
 
 
+@dataclass(frozen=True)
+class Mix:
+    """A plan's mix of schemes as a stand-in: `seconds` of a token with `depth` tokens seen, at the pace of the machine at which
+    its costs were measured.
+    """
+
+    seconds: float
+    engine: Engine = field(repr=False)
+    depth: int
+
+    @classmethod
+    def timed(cls, costs: DeviceCosts, mixed: MixedStandIn, activations: str, depth: int) -> Mix | None:
+        """In turn with stand-ins of single schemes, which tell the pace; None where `costs` knows none of the plan's schemes."""
+        now = slowness(costs, mixed, activations, depth)  # type: ignore[arg-type]
+        if now is None:
+            return None
+        engine = _engine(mixed, costs.threads, activations)
+        seconds = float(np.median([token_time(engine, depth) / now() for _ in range(MIXED_ROUNDS)]))
+        return cls(seconds, engine, depth)
+
+    def slowness(self) -> float:
+        """Of this machine now: how many times longer a token takes."""
+        return token_time(self.engine, self.depth) / self.seconds
+
+
 def slowness(costs: DeviceCosts, model: LanguageModel, activations: str, depth: int) -> Callable[[], float] | None:
     """Of this machine now, against when it measured `costs`: how many times longer stand-ins of the schemes that most of
     the model's time goes to take for a token, each counted by its share of that time. Other programs make a machine slower for
@@ -245,7 +273,7 @@ def slowness(costs: DeviceCosts, model: LanguageModel, activations: str, depth: 
     return lambda: sum(share * token_time(engine, depth) for share, engine in timed)
 
 
-def _engine(stand_in: StandIn, threads: int, activations: str) -> Engine:
+def _engine(stand_in: StandIn | MixedStandIn, threads: int, activations: str) -> Engine:
     context = min(stand_in.architecture.context_length, DEEP + BURST)
     return Engine.load(stand_in, threads=threads, context=context, activations=activations)  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.allocation.candidates import Candidate, Offer, Unit, add_role, choices_for
-from bitwright.allocation.curvature import curvatures
+from bitwright.allocation.curvature import Curvature, curvatures
 from bitwright.cache import cache_directory, keep
 from bitwright.core import Choice, Scheme
 from bitwright.errors import BitwrightError
@@ -59,21 +59,24 @@ def sensitivities(model: LanguageModel, windows: Tokens, offer: Offer, progress:
 
     What was computed before for the same model, text and candidates is read from the cache. `progress` is told (done, in all).
     """
-    schemes, fixed = list(map(str, offer.schemes)), [(pattern, str(scheme)) for pattern, scheme in offer.fixed]
-    facts = (_LAYOUT, model.fingerprint(), windows.tobytes(), schemes, offer.method, offer.rotate, fixed)
+    schemes, ways = (list(map(str, each)) for each in (offer.schemes, offer.ways))
+    fixed = [(pattern, str(scheme)) for pattern, scheme in offer.fixed]
+    facts = (_LAYOUT, model.fingerprint(), windows.tobytes(), schemes, ways, fixed)
     path = cache_directory() / f"sensitivities-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
     kept = _read(path)
     if kept is not None:
         return kept
     units = units_of(model, in_blocks=True)
     roles = model.roles()
+    guided = any(way.needs == "guided" for way in offer.ways)
     inputs: Floats | None = None
-    moments: Moments | None = None
+    gram: Moments | None = None
     for role, layer, curvature in curvatures(model, windows, progress=progress):
         place = roles[role, layer]
         if curvature.inputs is not inputs:  # those that read one input share what follows from it
             inputs = curvature.inputs
-            moments = None if inputs is None else Moments(inputs.astype(np.float64))
+            gram = None if inputs is None else Moments(inputs.astype(np.float64))
+        moments = {} if gram is None else {"gram": gram} | ({"guided": _weighted(curvature)} if guided and layer >= 0 else {})
         for unit in units:
             if (role, layer) in unit.roles:
                 block, part = place, curvature
@@ -82,6 +85,11 @@ def sensitivities(model: LanguageModel, windows: Tokens, offer: Offer, progress:
                 add_role(unit, model, block, choices_for(unit, offer), part, moments)
     _keep(path, units)
     return units
+
+
+def _weighted(curvature: Curvature) -> Moments:
+    """With tokens weighed as calibration/guidance.py does, but for this matrix alone and not for all that read its input."""
+    return Moments(curvature.weighted[0].astype(np.float64))
 
 
 def _read(path: Path) -> list[Unit] | None:
@@ -105,6 +113,7 @@ def _line(candidate: Candidate) -> dict[str, Any]:
     return {
         "scheme": str(choice.scheme),
         "method": choice.method,
+        "fitting": choice.fitting,
         "rotate": choice.rotate,
         "bits": candidate.bits,
         "divergence": candidate.divergence,
@@ -115,7 +124,7 @@ def _unit(entry: dict[str, Any]) -> Unit:
     roles = [(str(role), int(layer)) for role, layer in entry["roles"]]
     candidates = [
         Candidate(
-            Choice(entry["name"], Scheme.parse(line["scheme"]), line["method"], rotate=bool(line["rotate"])),
+            Choice(entry["name"], Scheme.parse(line["scheme"]), line["method"], line["fitting"], rotate=bool(line["rotate"])),
             int(line["bits"]),
             float(line["divergence"]),
         )

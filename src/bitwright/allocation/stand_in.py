@@ -1,10 +1,11 @@
-"""A model of a given shape whose matrices are random and all stored alike: what the engine is timed on.
+"""A model of a given shape whose matrices are random: what the engine is timed on. All are stored alike, or as a plan says.
 
 Speed does not depend on the weights' values, so a few rows are quantized as a real matrix would be, and repeated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy.typing as npt
 
 from bitwright.core import Choice, Floats, Scheme
 from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
-from bitwright.models.base import PARTS, Dense, Packed
+from bitwright.models.base import PARTS, Dense, LanguageModel, Packed
+from bitwright.models.row_blocks import Stacked, block_names, rows_in
 from bitwright.quantization import quantize_matrix
 
 SAMPLE_ROWS = 16  # that are quantized: a panel of the engine's
@@ -107,3 +109,37 @@ class StandIn:
         shapes = role_shapes(self.architecture)
         samples = {columns: sample_of(self.scheme, columns, self.rotated) for columns in {shape[1] for shape in shapes.values()}}
         return {role: repeated(samples[columns], rows) for role, (rows, columns) in shapes.items()}
+
+
+class MixedStandIn:
+    """The same for a whole plan: every matrix and block of rows that `choices` names is stored as its choice says, all else is
+    the model's own.
+    """
+
+    def __init__(self, model: LanguageModel, choices: Mapping[str, Choice]) -> None:
+        self.architecture, self.path = model.architecture, Path("a stand-in of a plan")
+        self._model, self._choices, self._blocks = model, choices, block_names(choices)
+        self._alike: dict[tuple[Scheme, bool, int, int], Packed | Dense] = {}
+
+    def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
+        return self._model.roles()
+
+    def stored(self, name: str) -> Packed | Dense:
+        columns = self._model.shape(name)[-1]
+        if name in self._blocks:
+            return Stacked([self._rows(block, rows_in(block)[1] - rows_in(block)[0], columns) for block in self._blocks[name]])
+        return self._rows(name, self._model.shape(name)[0], columns) if name in self._choices else self._model.stored(name)
+
+    def read(self, name: str) -> Floats:
+        return self.stored(name).dequantize()
+
+    def fingerprint(self) -> str:
+        return str(self.path)
+
+    def _rows(self, name: str, rows: int, columns: int) -> Packed | Dense:
+        """What is stored alike is held once: layers repeat each other."""
+        choice = self._choices[name]
+        key = choice.scheme, choice.rotate, rows, columns
+        if key not in self._alike:
+            self._alike[key] = repeated(sample_of(choice.scheme, columns, choice.rotate), rows)
+        return self._alike[key]

@@ -11,6 +11,7 @@ import numpy as np
 from bitwright.analysis import frontiers, rooflines
 from bitwright.analysis.attribution import Attribution, attribute
 from bitwright.analysis.ceilings import Ceilings
+from bitwright.analysis.dense_only import require_dense
 from bitwright.analysis.documents import Document, Made, analysis_document
 from bitwright.analysis.estimation import attribute_by_estimate
 from bitwright.analysis.evaluate import Evaluation, evaluate
@@ -47,8 +48,11 @@ class Examined:
 
 
 def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "self", watch: Watch = unwatched) -> Document:
-    """The document of a report. Raises `TextError` for a text too short, and what `quantize` and `evaluate` raise."""
+    """The document of a report. Raises `TextError` for a text too short, `ModelConfigError` for a mixture of experts, and what
+    `quantize` and `evaluate` raise.
+    """
     model = made.model
+    require_dense(model, "analyses")
     quantized = quantize(model, recipe, calibration)
     context = min(CONTEXT, model.architecture.context_length)
     passage = read_text(examined.text, examined.tokens)

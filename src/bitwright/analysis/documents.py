@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from bitwright import __version__
 from bitwright.allocation.budget import PROMPT, in_users_units
+from bitwright.allocation.candidates import Candidate, Unit
+from bitwright.allocation.ways import Way
 from bitwright.analysis import frontiers, noise_floor, plan_details, rooflines
 from bitwright.analysis.attribution import Attribution, Share
 from bitwright.analysis.ceilings import Ceilings
@@ -64,7 +66,7 @@ def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> D
         "whole": _whole(plan, document["model"]["parameters"]) | (_floor(made.model, window) if plan.measured else {}),
         "shares": "estimated",
         "tensors": [
-            _planned(unit.name, unit.kind, unit.layer, unit.shape, candidate, loss) | {"reason": choice.reason}
+            _planned(unit, candidate, loss) | {"reason": choice.reason}
             for (unit, candidate), loss, choice in zip(plan.candidates(), plan.losses(), plan.recipe.choices, strict=True)
         ],
         "fixes": plan_details.steps_up(plan),
@@ -212,10 +214,11 @@ def _examined(quantized: QuantizedModel, part: Share, seen: Seen) -> Document:
     )
 
 
-def _planned(name: str, kind: str, layer: int, shape: Sequence[int], candidate: Any, loss: float) -> Document:
+def _planned(unit: Unit, candidate: Candidate, loss: float) -> Document:
     choice = candidate.choice
-    return _line(name, kind, layer, shape, str(choice.scheme), candidate.bits) | {
-        "method": choice.method,
+    way = str(Way.of(choice)) if choice.scheme.scaled and not unit.looked_up else choice.method
+    return _line(unit.name, unit.kind, unit.layer, unit.shape, str(choice.scheme), candidate.bits) | {
+        "method": way,
         "kl_estimated": loss,
     }
 

@@ -67,7 +67,10 @@ def of_recipe(
 
 
 def foretold(units: Sequence[Unit], factors: Sequence[float], fixed: Fixed) -> list[Point]:
-    """Points of a report's frontier: STEPS mixes, then each scheme that all units have. `factors`: one a unit."""
+    """Points of a report's frontier: STEPS mixes, then each scheme that all units have, in each unit's best way.
+
+    `factors`: one a unit.
+    """
     costs = {
         "bytes": [np.array([candidate.bits / 8 for candidate in unit.candidates]) for unit in units],
         "divergence": [
@@ -83,12 +86,22 @@ def foretold(units: Sequence[Unit], factors: Sequence[float], fixed: Fixed) -> l
         except BudgetError:
             continue
         points.append(_point("mixed", totals(costs, fixed, chosen)))
-    names = [[str(candidate.choice.scheme) for candidate in unit.candidates] for unit in units]
-    for scheme in dict.fromkeys(scheme for each in names for scheme in each):
-        if all(scheme in each for each in names):
-            chosen = [each.index(scheme) for each in names]
+    by_scheme = [_best_of_each_scheme(unit) for unit in units]
+    for scheme in dict.fromkeys(scheme for each in by_scheme for scheme in each):
+        if all(scheme in each for each in by_scheme):
+            chosen = [each[scheme] for each in by_scheme]
             points.append(_point(scheme, totals(costs, fixed, chosen)) | {"uniform": True})
     return points
+
+
+def _best_of_each_scheme(unit: Unit) -> dict[str, int]:
+    """Scheme -> the index of the candidate whose way loses least with it."""
+    best: dict[str, int] = {}
+    for index, candidate in enumerate(unit.candidates):
+        before = best.setdefault(str(candidate.choice.scheme), index)
+        if candidate.divergence < unit.candidates[before].divergence:
+            best[str(candidate.choice.scheme)] = index
+    return best
 
 
 def chosen_point(label: str, size: float, loss: float, measured: bool) -> Point:

@@ -51,12 +51,12 @@ def steps_up(plan: Plan) -> list[dict[str, Any]]:
     for unit, candidate, loss in costliest(plan, IMPROVED):
         larger = [one for one in unit.candidates if one.bits > candidate.bits and one.divergence < candidate.divergence]
         if larger:
-            better = min(larger, key=lambda one: one.bits)
+            better = min(larger, key=lambda one: (one.bits, one.divergence))
             rows.append(
                 {
                     "tensor": unit.name,
-                    "from_scheme": str(candidate.choice.scheme),
-                    "to_scheme": str(better.choice.scheme),
+                    "from_scheme": plan.label(unit, candidate),
+                    "to_scheme": plan.label(unit, better),
                     "kl_before": before,
                     "kl_after": before - loss + factors[unit.name] * better.divergence,
                     "extra_bytes": (better.bits - candidate.bits) // 8,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ from bitwright.allocation.budget import Budget
 from bitwright.allocation.candidates import SCHEMES, Candidate, Offer, Unit
 from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.energy import ESTIMATE
+from bitwright.allocation.engine_schemes import ALL, engine_schemes
+from bitwright.allocation.sensitivity import units_of
+from bitwright.allocation.ways import Way, parse_ways
 from bitwright.analysis.tasks.paired import Drop
 from bitwright.analysis.trial import ANSWERS, Task
 from bitwright.calibration.text import Source
-from bitwright.core import Recipe, Scheme
+from bitwright.core import Choice, Recipe, Scheme
 from bitwright.errors import EngineError
+from bitwright.models.base import LanguageModel
 from bitwright.runtime import ACTIVATIONS, RuntimeSetting
 
 
@@ -23,8 +28,9 @@ from bitwright.runtime import ACTIVATIONS, RuntimeSetting
 class Settings:
     """How to plan: which candidates, what text, for which use.
 
-    `schemes` are candidates, all rounded by `method`, columns turned with `rotate`; tensors whose names match one of the
-    `fixed` patterns have the scheme beside it. `calibration` is the text that
+    `schemes` are candidates, each in each of the `methods` as ways.py spells them, columns turned with `rotate` where these do
+    not say; ALL stands for every scheme that the engine multiplies as integers or by look-up. Tensors whose names match one of
+    the `fixed` patterns have the scheme beside it. `calibration` is the text that
     sensitivities are found on and weights are rounded by; `held_out` that on which plans are proved, by default more of the
     model's own. Speed is that of `threads`, on this machine or on the one that measured `device`. Memory is that of a run
     through `context` tokens. `activations` are the engine's kinds that the plan may take, the same for all layers. `verify`
@@ -34,7 +40,7 @@ class Settings:
 
     schemes: tuple[str, ...] = SCHEMES
     fixed: tuple[tuple[str, str], ...] = ()
-    method: str = "gptq"
+    methods: tuple[str, ...] = ("gptq",)
     rotate: bool = True
     calibration: Source = field(default_factory=Source)
     held_out: str | None = None
@@ -46,13 +52,27 @@ class Settings:
     swaps: int = 1
     task: Task | None = None
 
-    def offer(self) -> Offer:
-        """Raises `SchemeError` for a scheme and `EngineError` for activations that do not exist."""
+    def offer(self, model: LanguageModel) -> Offer:
+        """For the matrices of `model`. Raises `SchemeError` for a scheme, `RecipeError` for a method and `EngineError` for
+        activations that a plan cannot choose.
+        """
         for kind in self.activations:
             if kind not in ACTIVATIONS:
                 raise EngineError(f"unknown activations {kind!r} for a plan; choose from {', '.join(ACTIVATIONS)}")
         fixed = tuple((pattern, Scheme.parse(scheme)) for pattern, scheme in self.fixed)
-        return Offer(tuple(Scheme.parse(scheme) for scheme in self.schemes), self.method, self.rotate, fixed)
+        schemes: list[Scheme] = []
+        for scheme in self.schemes:
+            schemes += engine_schemes(widths_of(model)) if scheme.strip().lower() == ALL else [Scheme.parse(scheme)]
+        return Offer(tuple(dict.fromkeys(schemes)), parse_ways(self.methods, self.rotate), fixed)
+
+    @property
+    def all_schemes(self) -> bool:
+        return any(scheme.strip().lower() == ALL for scheme in self.schemes)
+
+
+def widths_of(model: LanguageModel) -> set[int]:
+    """Columns of the matrices that a plan chooses for."""
+    return {unit.shape[1] for unit in units_of(model)}
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,16 @@ class Plan:
         for unit, index in zip(self.units, self.chosen, strict=True):
             yield unit, unit.candidates[index]
 
+    @cached_property
+    def several_ways(self) -> bool:
+        """Whether there was a choice of ways for a scheme."""
+        return len({way for unit in self.units for way in _ways(unit)}) > 1
+
+    def label(self, unit: Unit, candidate: Candidate) -> str:
+        """The scheme, and the way where there was a choice of several."""
+        choice = candidate.choice
+        return f"{choice.scheme} {Way.of(choice)}" if self.several_ways and _has_way(unit, choice) else str(choice.scheme)
+
     def at_pace(self, quantity: str) -> float:
         """What was foretold, times of a machine as slow as it was while they were measured."""
         slow = self.measured.get("slowness", 1.0) if quantity in ("seconds", "prefill") else 1.0
@@ -140,12 +170,36 @@ def recipe_of(
 
 
 def reason_of(unit: Unit, index: int, factor: float) -> str:
-    """What the choice costs, and what the next smaller and larger would."""
-    ordered = sorted(range(len(unit.candidates)), key=lambda i: unit.candidates[i].bits)
-    position = ordered.index(index)
-    parts = [f"KL {factor * unit.candidates[index].divergence:.2g}"]
-    for step in (-1, 1):
-        if 0 <= position + step < len(ordered):
-            other = unit.candidates[ordered[position + step]]
-            parts.append(f"{other.choice.scheme} {factor * other.divergence:.2g}")
+    """What the choice costs, what the best other way of its scheme would, and what the next smaller and larger would."""
+    chosen = unit.candidates[index]
+    parts = [f"KL {factor * chosen.divergence:.2g}"]
+    alike = [each for each in unit.candidates if each.choice.scheme == chosen.choice.scheme and each is not chosen]
+    ordered = sorted((each for each in unit.candidates if each not in alike), key=lambda each: each.bits)
+    position = ordered.index(chosen)
+    smaller, larger = ordered[:position][::-1], ordered[position + 1 :]
+    for beside in (alike, *(_of_size(each) for each in (smaller, larger))):
+        if beside:
+            best = min(beside, key=lambda each: each.divergence)
+            parts.append(f"{_beside(unit, best.choice, chosen.choice)} {factor * best.divergence:.2g}")
     return "; ".join(parts)
+
+
+def _of_size(ordered: Sequence[Candidate]) -> list[Candidate]:
+    """Those of the first scheme: its ways."""
+    return [each for each in ordered if each.choice.scheme == ordered[0].choice.scheme]
+
+
+def _beside(unit: Unit, choice: Choice, chosen: Choice) -> str:
+    """What is other in it: its scheme, and its way where the unit had several."""
+    parts = [] if choice.scheme == chosen.scheme else [str(choice.scheme)]
+    if Way.of(choice) != Way.of(chosen) and choice.scheme.scaled and len(_ways(unit)) > 1:
+        parts.append(f"by {Way.of(choice)}")
+    return " ".join(parts)
+
+
+def _has_way(unit: Unit, choice: Choice) -> bool:
+    return choice.scheme.scaled and not unit.looked_up
+
+
+def _ways(unit: Unit) -> set[Way]:
+    return {Way.of(each.choice) for each in unit.candidates if _has_way(unit, each.choice)}

@@ -14,7 +14,7 @@ foretold as the KL is, and measured for itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,16 +22,19 @@ import numpy.typing as npt
 
 from bitwright.allocation.budget import Budget, in_users_units
 from bitwright.allocation.cache_plan import TYPES
-from bitwright.allocation.candidates import Candidate, Offer, choices_for
-from bitwright.allocation.device import DeviceCosts
+from bitwright.allocation.candidates import Candidate, Offer, choices_for, stored_as
+from bitwright.allocation.device import DeviceCosts, Mix
 from bitwright.allocation.memory import Running
 from bitwright.allocation.sensitivity import sensitivities, units_of
+from bitwright.allocation.stand_in import MixedStandIn
+from bitwright.allocation.undominated import undominated
 from bitwright.analysis.climbing import corrections, of_a_kind, regained, worth_restoring
+from bitwright.analysis.dense_only import require_dense
 from bitwright.analysis.evaluate import joined, measure
 from bitwright.analysis.plan_costs import LOSSES, Costs, cache_losses
 from bitwright.analysis.plan_types import Plan, Settings, Step, recipe_of
 from bitwright.analysis.scores import Scores
-from bitwright.analysis.trial import Examination, Task, Trial, tried
+from bitwright.analysis.trial import DEPTH, Examination, Task, Trial, tried
 from bitwright.calibration.self_written import self_written
 from bitwright.calibration.text import Source, Watch, cut, unwatched
 from bitwright.core import Recipe, Scheme
@@ -54,6 +57,7 @@ LUCK = 2.0  # by which less than its KL a text is believed to lose: perplexity m
 BISECTION = 2.0  # by which that loss is then made larger or smaller
 MARK_BYTES = 0.3  # of a manifest's marks, a token of calibration text; a little more than calibration/marks.py makes
 ESTIMATED_CACHE_LOSSES = (0.0, 0.00066, 0.057)  # of fp16, int8, int4, on the twin of SmolLM2 (docs/planning.md)
+TIMED_AT_ONCE = 16  # schemes, whose stand-ins memory holds together
 REASONS = 1.001  # the reasons beside choices take some room, too
 MEASURED = (*LOSSES, "seconds", "prefill", "ram")  # limits that a made plan may be found to miss
 
@@ -82,10 +86,12 @@ def plan(  # noqa: PLR0913 - the public face: every limit by its name
 
 
 def find_plan(model: LanguageModel, budget: Budget, settings: Settings | None = None, watch: Watch = unwatched) -> Plan:
-    """The recipe that meets the budget best. Raises `BudgetError` naming the nearest budget that can be met.
+    """The recipe that meets the budget best. Raises `BudgetError` naming the nearest budget that can be met, and
+    `ModelConfigError` for a mixture of experts.
 
     `watch` is told what is being done. Takes minutes: most of them go into `verify`.
     """
+    require_dense(model, "plans")
     return _Planner(model, budget, settings or Settings(), watch).run()
 
 
@@ -102,6 +108,7 @@ class _Planner:
         self.model, self.budget, self.settings, self.watch = model, budget, settings, watch
         self.asked = budget.asked()
         self.limits = dict(self.asked)  # of what is foretold: moved by what was measured
+        self.timed: tuple[list[int], Mix] | None = None  # the last choice whose mix of schemes was
         if budget.max_task_drop is not None:
             if settings.task is None or not settings.verify:
                 raise BudgetError("a limit on a task's drop needs the task (--task FILE), and a plan that is made and measured")
@@ -109,15 +116,16 @@ class _Planner:
 
     def run(self) -> Plan:
         settings = self.settings
-        offer = settings.offer()
+        offer = settings.offer(self.model)
         self._refuse_too_small(offer)
         windows = self._source().tokens(self.model, self._writer, self.watch)
         with self.watch("finding what each tensor's error costs") as progress:
             part = windows[:PLAN_WINDOWS, :PLAN_LENGTH]
             units = sensitivities(self.model, part, offer, progress)
         units = [unit for unit in units if unit.candidates]
+        units = undominated(units) if settings.all_schemes else units
         self._read_texts()
-        devices = self._devices(offer.all_schemes())
+        devices = self._devices(stored_as(units))
         threads = next(iter(devices.values())).threads if devices else 1
         running = self._running(threads)
         caches = self._cache_losses() if "ram" in {self.budget.wanted, *self.limits} else {}
@@ -125,8 +133,7 @@ class _Planner:
         chosen = self._solved()
         if not settings.verify:
             return self._plan(chosen, self.costs.sums(chosen), None)
-        here = devices if settings.device is None else {}
-        self.held = Examination(self.model, self.proof, self.climbing, running, here, self._task())
+        self.held = Examination(self.model, self.proof, self.climbing, running, self._task())
         return self._proved(chosen)
 
     def _proved(self, chosen: list[int]) -> Plan:
@@ -134,7 +141,7 @@ class _Planner:
         best: tuple[Plan, Trial] | None = None
         nearest: dict[str, float] = {}
         for attempt in range(ROUNDS):
-            foretold, trial = self.costs.sums(chosen), self._tried(chosen, f"measuring plan {attempt + 1}")
+            foretold, trial = self._tried(chosen, f"measuring plan {attempt + 1}")
             found, beyond = self._plan(chosen, foretold, trial), self._beyond(trial)
             nearest = beyond if attempt == 0 or sum(beyond.values()) < sum(nearest.values()) else nearest
             if not beyond and (best is None or self._better(found, trial, best)):
@@ -190,7 +197,7 @@ class _Planner:
             swapped = sum(a != b for a, b in zip(found.chosen, chosen, strict=False))
             if not swapped:
                 break
-            sums, other = self.costs.sums(chosen), self._tried(chosen, f"measuring swap {step + 1}")
+            sums, other = self._tried(chosen, f"measuring swap {step + 1}")
             better = self._plan(chosen, sums, other)
             kept = not self._beyond(other) and self._better(better, other, (found, trial))
             steps.append(Step(swapped, trial.climbing, other.climbing, kept))
@@ -230,7 +237,7 @@ class _Planner:
         """What no candidate is small enough for needs no text to be known. Raises `BudgetError`."""
         units, least = units_of(self.model, in_blocks=True), dict[str, float]()
         for unit in units:
-            choices = choices_for(unit, replace(offer, method="nearest"))
+            choices = choices_for(unit, offer.plain())
             unit.candidates = [Candidate(choice, choice.scheme.stored_bits(unit.shape), 0.0) for choice in choices]
         units = [unit for unit in units if unit.candidates]
         if "bytes" in self.limits:
@@ -273,22 +280,33 @@ class _Planner:
         self.climbing = windows[::every]
         self.proof = [window for number, window in enumerate(windows) if number % every]
 
-    def _devices(self, schemes: Sequence[Scheme]) -> dict[str, DeviceCosts]:
-        """What each candidate takes on the machine that is planned for with each kind of activations, where anything asks."""
-        settings, architecture, kinds = self.settings, self.model.architecture, self.settings.activations
+    def _devices(self, stored: Mapping[bool, Sequence[Scheme]]) -> dict[str, DeviceCosts]:
+        """What each candidate takes on the machine that is planned for with each kind of activations, where anything asks.
+
+        `stored`: turned or not -> schemes.
+        """
+        settings, architecture = self.settings, self.model.architecture
+        asked = [
+            (kind, turned, schemes[begin : begin + TIMED_AT_ONCE])
+            for kind in settings.activations
+            for turned, schemes in stored.items()
+            for begin in range(0, len(schemes), TIMED_AT_ONCE)
+        ]
+        found = dict[str, DeviceCosts]()
         if settings.device is not None:
-            path, rotate = settings.device, settings.rotate
-            return {kind: DeviceCosts.read(path, architecture, schemes, rotate, kind) for kind in kinds}
+            for kind, turned, schemes in asked:
+                found[kind] = DeviceCosts.read(settings.device, architecture, schemes, turned, kind)
+            return found
         if not settings.verify and not {self.budget.wanted, *self.limits} & {"seconds", "prefill"}:
             return {}
-        found = {}
         with self.watch("measuring this device") as progress:
-            for number, kind in enumerate(kinds):
+            for number, (kind, turned, schemes) in enumerate(asked):
 
                 def report(done: int, total: int, before: int = number) -> None:
-                    progress(before * total + done, len(kinds) * total)
+                    progress(before * total + done, len(asked) * total)
 
-                found[kind] = DeviceCosts.measured(architecture, schemes, settings.threads, report, settings.rotate, kind)
+                threads = found[kind].threads if kind in found else settings.threads
+                found[kind] = DeviceCosts.measured(architecture, schemes, threads, report, turned, kind)
         return found
 
     def _task(self) -> Task | None:
@@ -323,7 +341,8 @@ class _Planner:
         return cache_losses(found)
 
     def _solved(self) -> list[int]:
-        """The best choice whose files, to the byte, are within the limit."""
+        """The best choice whose files, to the byte, are within the limit, and whose mix of schemes is as fast as it must be."""
+        mixes = 0
         while True:
             try:
                 chosen = self.costs.choose(self.budget.wanted, self.limits)
@@ -331,8 +350,31 @@ class _Planner:
                 raise BudgetError(f"{fault}; the nearest that can be met: {in_users_units(fault.nearest)}") from fault
             beyond = self._made(chosen).size_bytes() + self._unread_marks() - self.costs.sums(chosen)["bytes"]
             self.costs.fixed["bytes"] += beyond  # the files hold a header, names and a tokenizer, too
-            if "bytes" not in self.limits or self.costs.sums(chosen)["bytes"] <= self.limits["bytes"]:
+            if "bytes" in self.limits and self.costs.sums(chosen)["bytes"] > self.limits["bytes"]:
+                continue
+            if "seconds" not in self.limits or mixes == ROUNDS or self._paced(chosen) is None:
                 return chosen
+            if self.costs.sums(chosen)["seconds"] <= self.limits["seconds"]:
+                return chosen
+            mixes += 1
+
+    def _paced(self, chosen: list[int]) -> Mix | None:
+        """A stand-in of the choice, timed on this machine, by which its seconds are foretold from now on."""
+        device = self.costs.device(chosen)
+        if device is None or self.settings.device is not None:
+            return None
+        if self.timed is None or self.timed[0] != chosen:
+            parts = zip(self.costs.units, chosen, strict=False)
+            stand_in = MixedStandIn(self.model, {unit.name: unit.candidates[index].choice for unit, index in parts})
+            depth = min(DEPTH, self.model.architecture.context_length // 2)
+            with self.watch("timing the mix of schemes"):
+                mix = Mix.timed(device, stand_in, self.costs.activations(chosen), depth)
+            if mix is None:
+                return None
+            self.timed = chosen, mix
+            sums = self.costs.sums(chosen)["seconds"]
+            self.costs.scale["seconds"] = self.costs.scale.get("seconds", 1.0) * mix.seconds / sums
+        return self.timed[1]
 
     def _unread_marks(self) -> float:
         """Bytes of the manifest for calibration text that `quantize` will read and an estimate has not, or somewhat more."""
@@ -347,12 +389,15 @@ class _Planner:
         runtime = self.costs.runtime(chosen, self.costs.sums(chosen)["ram"] if least else self.limits.get("ram", np.inf))
         return recipe_of(self.costs.units, chosen[: len(self.costs.units)], self.costs.factors(), runtime)
 
-    def _tried(self, chosen: Sequence[int], what: str) -> Trial:
-        trial = tried(self._made(chosen), self.held, what, self.watch)
+    def _tried(self, chosen: list[int], what: str) -> tuple[dict[str, float], Trial]:
+        """What was foretold of a choice, and what was measured."""
+        mix = self._paced(chosen)
+        foretold = self.costs.sums(chosen)
+        trial = tried(self._made(chosen), self.held, mix, what, self.watch)
         if self.settings.device is not None:  # this machine's speed says nothing of that one's
             for quantity in ("seconds", "prefill"):
                 del trial.measured[quantity]
-        return trial
+        return foretold, trial
 
     def _plan(self, chosen: list[int], foretold: dict[str, float], trial: Trial | None) -> Plan:
         costs = self.costs

@@ -16,15 +16,15 @@ would be in the proof.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from bitwright.allocation.budget import PROMPT
-from bitwright.allocation.device import DeviceCosts, prompt_time, slowness, token_time
+from bitwright.allocation.device import Mix, prompt_time, token_time
 from bitwright.allocation.memory import Running, true_peak
 from bitwright.analysis.evaluate import figures, joined, measure
 from bitwright.analysis.tasks.paired import Drop, Scored, task_drop
@@ -49,15 +49,12 @@ TIMED = 16  # times that speed is measured
 
 @dataclass(frozen=True)
 class Examination:
-    """What a made plan is held against: the model, texts for the proof and for comparing, how it is run, this machine's costs
-    for each kind of activations if any, a task if any.
-    """
+    """What a made plan is held against: the model, texts for the proof and for comparing, how it is run, a task if any."""
 
     model: LanguageModel
     proof: Sequence[Tokens]
     climbing: Sequence[Tokens]
     running: Running
-    devices: Mapping[str, DeviceCosts] = field(default_factory=dict)
     task: Task | None = None
 
 
@@ -73,8 +70,11 @@ class Trial:
     directory: tempfile.TemporaryDirectory[str]
 
 
-def tried(made: QuantizedModel, held: Examination, what: str, watch: Watch) -> Trial:
-    """Make `made` and measure it. Raises what `save` and `measure` raise."""
+def tried(made: QuantizedModel, held: Examination, mix: Mix | None, what: str, watch: Watch) -> Trial:
+    """Make `made` and measure it; `mix` is its stand-in, where this machine's speed was foretold.
+
+    Raises what `save` and `measure` raise.
+    """
     directory = tempfile.TemporaryDirectory(prefix="bitwright-plan-")
     output = Path(directory.name) / "artifact"
     made.calibrate(output, watch)
@@ -83,7 +83,7 @@ def tried(made: QuantizedModel, held: Examination, what: str, watch: Watch) -> T
     texts = [*held.proof, *held.climbing]
     with watch(what) as progress:
         scores = list(measure(saved, held.model, texts, _run(saved, texts), lambda done, all: progress(done, 2 * all)))
-        measured |= _speed(saved, held)
+        measured |= _speed(saved, held, mix)
         progress(3, 4)
         measured["ram"] = float(true_peak(output, held.running))
     proof = scores[: len(held.proof)]
@@ -104,18 +104,17 @@ def _run(saved: ArtifactModel, texts: Sequence[Tokens]) -> str | Iterator[Floats
     return (engine.hidden(window[:-1]) for window in texts)
 
 
-def _speed(saved: ArtifactModel, held: Examination) -> dict[str, float]:
-    """Seconds of a token at DEPTH and of a prompt; where costs are known, how slow the machine was: stand-ins are timed in turn
-    with the model, and the median of their ratios says what the stand-ins took in the model's best moment.
+def _speed(saved: ArtifactModel, held: Examination, mix: Mix | None) -> dict[str, float]:
+    """Seconds of a token at DEPTH and of a prompt; where its speed was foretold, how slow the machine was: the stand-in is timed
+    in turn with the model, and the median of their ratios says what the stand-in took in the model's best moment.
     """
     context = min(saved.architecture.context_length, max(PROMPT, 2 * DEPTH))
     activations = resolved(saved.runtime)[0].activations if saved.runtime else "int8"
     engine = Engine.load(saved, threads=held.running.threads, context=context, activations=activations)
-    costs, depth = held.devices.get(activations), min(DEPTH, context // 2)
-    now = None if costs is None else slowness(costs, saved, activations, depth)
+    depth = min(DEPTH, context // 2)
     seconds, ratios = [], []
     for _ in range(TIMED):
         seconds.append(token_time(engine, depth))
-        ratios += [] if now is None else [seconds[-1] / now()]
+        ratios += [] if mix is None else [seconds[-1] / mix.slowness()]
     found = {"seconds": min(seconds), "prefill": prompt_time(engine, min(PROMPT, context))}
     return found | ({"slowness": min(seconds) / float(np.median(ratios))} if ratios else {})

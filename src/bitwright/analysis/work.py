@@ -34,10 +34,11 @@ def token_multiply_adds(architecture: Architecture, positions: int) -> int:
 
 
 def weights_multiplied(architecture: Architecture) -> int:
-    """By one decoded token: all layers' matrices and the head."""
+    """By one decoded token: all layers' matrices and the head; of a mixture the router, and the experts that are chosen."""
     a = architecture
     wide, narrow = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    return a.hidden_size * (a.layers * (2 * wide + 2 * narrow + 3 * a.intermediate_size) + a.vocab_size)
+    mlp = 3 * a.intermediate_size * max(1, a.experts_per_token) + a.experts
+    return a.hidden_size * (a.layers * (2 * wide + 2 * narrow + mlp) + a.vocab_size)
 
 
 def _positions_seen(tokens: int, window: int) -> int:

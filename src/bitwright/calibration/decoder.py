@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bitwright.models.architecture import Architecture
+from bitwright.calibration.routing import routes
+from bitwright.models.architecture import ROUTER, Architecture, of_expert
 from bitwright.models.rope import inverse_frequencies
 
 Read = Callable[[str, int], npt.NDArray[np.float32] | None]  # (role, layer) -> tensor, None where the model has none
 Floats = npt.NDArray[np.float32]
-Weights = Mapping[str, Tensor]  # by role; matrices in the dtype of products, vectors in float32
+Weights = Mapping[str, Tensor]  # by role; matrices in the dtype of products, vectors and routers in float32
 
 PRODUCT_BLOCK = 384  # columns
 
@@ -77,9 +78,9 @@ class Decoder:
             )
         return mixed.transpose(1, 2).flatten(2)
 
-    def gated(self, h: Tensor, weights: Weights) -> Tensor:
-        """What the down projection reads: activation(gate) * up."""
-        gate, up = self.linear(h, weights, "gate"), self.linear(h, weights, "up")
+    def gated(self, h: Tensor, weights: Weights, expert: int | None = None) -> Tensor:
+        """What the down projection reads, of the MLP or of one expert: activation(gate) * up."""
+        gate, up = (self.linear(h, weights, of_expert(role, expert)) for role in ("gate", "up"))
         if self.architecture.activation == "silu":
             return functional.silu(gate).mul_(up) if not torch.is_grad_enabled() else functional.silu(gate) * up
         return functional.gelu(gate, approximate="tanh") * up
@@ -88,11 +89,27 @@ class Decoder:
         """Project what `attended` or `gated` gave and add it to the residual stream, in place."""
         x += self._projected(read, weights, role)
 
+    def through_expert(self, h: Tensor, weights: Weights, expert: int) -> Tensor:
+        """What one expert gives for h (..., hidden_size): float32 of the same shape."""
+        return self.linear(self.gated(h, weights, expert), weights, of_expert("down", expert)).float()
+
+    def mixed(self, h: Tensor, weights: Weights) -> Tensor:
+        """What all experts add to the residual stream, each token's by their shares: float32 of the shape of h."""
+        rows = h.flatten(0, -2)
+        total = torch.zeros(rows.shape, dtype=torch.float32)
+        for expert, (tokens, shares) in enumerate(routes(rows, weights[ROUTER], self.architecture)):
+            if len(tokens):
+                total = total.index_add(0, tokens, shares[:, None] * self.through_expert(rows[tokens], weights, expert))
+        return total.view(h.shape)
+
     def through(self, x: Tensor, weights: Weights, layer: int) -> Tensor:
         """The residual stream after a whole block."""
         h = self.normed(x, weights["attention_norm"])
         x = x + self._projected(self.attended(h, weights, layer), weights, "o")
-        return x + self._projected(self.gated(self.normed(x, weights["mlp_norm"]), weights), weights, "down")
+        h = self.normed(x, weights["mlp_norm"])
+        if self.architecture.experts:
+            return x + self.mixed(h, weights)
+        return x + self._projected(self.gated(h, weights), weights, "down")
 
     def _projected(self, read: Tensor, weights: Weights, role: str) -> Tensor:
         """What a block adds to the residual stream."""

@@ -32,7 +32,7 @@ from bitwright.calibration.decoder import Decoder, product_dtype
 from bitwright.calibration.forward import Site, forward
 from bitwright.formats.hadamard import rotate
 from bitwright.formats.scales import round_scale, store_scale
-from bitwright.models.architecture import LAYER_MATRICES, LAYER_VECTORS, Architecture, TensorSlice
+from bitwright.models.architecture import LAYER_MATRICES, LAYER_VECTORS, ROUTER, Architecture, TensorSlice, kind_of
 from bitwright.models.base import Dense, LanguageModel, Packed
 
 Tokens = npt.NDArray[np.int32]
@@ -121,8 +121,9 @@ class Distillation:
         self.trained: dict[str, Trained] = {}
         self.fixed: dict[str, Tensor] = {}
         for (role, _), place in self.roles.items():
-            if place.name not in {*self.trained, *self.fixed} and role in (*LAYER_MATRICES, *LAYER_VECTORS, "final_norm"):
-                self._take(place.name, student.stored(place.name))
+            played = kind_of(role) in (*LAYER_MATRICES, ROUTER, *LAYER_VECTORS, "final_norm")
+            if played and place.name not in {*self.trained, *self.fixed}:
+                self._take(place.name, student.stored(place.name), torch.float32 if role == ROUTER else self.dtype)
         self.batches = _batches(windows.shape, passes, seed)
 
     def run(self, state: Path | None = None, progress: Progress | None = None) -> Iterator[tuple[str, Packed | Dense]]:
@@ -159,7 +160,8 @@ class Distillation:
             leaves, weights = self._block(layer)
             with torch.enable_grad():
                 after = self.decoder.through(x, weights, layer)
-            gradient, *by_leaves = torch.autograd.grad(after, [x, *leaves.values()], gradient)
+            # an expert that no token of this step comes to has no part in the loss
+            gradient, *by_leaves = torch.autograd.grad(after, [x, *leaves.values()], gradient, materialize_grads=True)
             for name, by_weights in zip(leaves, by_leaves, strict=True):
                 found[name] = self.trained[name].gradient(by_weights)
         return loss, found
@@ -202,12 +204,12 @@ class Distillation:
             weights[role] = _part(leaves[place.name] if place.name in leaves else self.fixed[place.name], place)
         return leaves, weights
 
-    def _take(self, name: str, tensor: Packed | Dense) -> None:
+    def _take(self, name: str, tensor: Packed | Dense, dtype: torch.dtype) -> None:
         scales = isinstance(tensor, Packed) and tensor.scheme.scale in TRAINED_SCALES
         if scales or (isinstance(tensor, Dense) and len(tensor.shape) == 1):
             self.trained[name] = Trained(tensor)
         else:
-            self.fixed[name] = torch.from_numpy(np.ascontiguousarray(tensor.dequantize())).to(self.dtype)
+            self.fixed[name] = torch.from_numpy(np.ascontiguousarray(tensor.dequantize())).to(dtype)
 
     def _head(self, model: LanguageModel | Student) -> Tensor:
         place = model.roles()["head", -1]

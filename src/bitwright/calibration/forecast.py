@@ -1,6 +1,6 @@
 """What storing a model will take, before it is done: seconds and peak memory, from the work and this machine's pace.
 
-    products    2 * tokens * weights of the blocks, for each stream of activations
+    products    2 * tokens * weights of the blocks, for each stream of activations; of experts, those that a token goes through
     between     what is done to activations one by one: norms, attention's weights, gates, types changed
     moments     tokens * columns^2 for each input (a symmetric product), twice that more where drift is observed
     factoring   columns^3 for each input: the moments' root and its inverse
@@ -24,7 +24,7 @@ import numpy as np
 
 from bitwright.calibration import paces
 from bitwright.calibration.paces import Walking
-from bitwright.models.architecture import LAYER_MATRICES
+from bitwright.models.architecture import LAYER_MATRICES, Architecture, active_share, experts_of, kind_of, of_expert
 from bitwright.models.base import LanguageModel
 
 BASE_BYTES = 340_000_000  # Python, torch and their working memory
@@ -69,18 +69,19 @@ def forecast(model: LanguageModel, work: Work) -> Forecast:
         return Forecast(work.size_bytes, storing, 0.0, PLAIN_BYTES + _mapped_bytes(model) + _largest_bytes(model))
     walking, guided = Walking.of(model), "guided" in work.needs.values()
     body, tokens = sum(rows * n for rows, n in _layer_shapes(model)), work.shape[0] * work.shape[1]
+    active = _active_weights(model)
     streams = 2 if "cross" in work.needs.values() else 1
     walked = (streams if work.methods else 0) + work.observations
     seconds = walked * (_products(model, tokens, walking) + _between(model, tokens, walking)) + storing
-    squares = sum(n * n for n in _input_widths(model))
+    squares = sum(share * n * n for n, share in _inputs(model))
     seconds += tokens * squares * (bool(work.methods) * (1 if streams == 1 else 3) + work.observations) / walking.moment
     seconds += work.searches * sum(2 * rows * n * n for rows, n in _layer_shapes(model)) / walking.product
     seconds += (_rounding_seconds(model, work) if work.methods else 0.0) + guided * _guiding_seconds(model, work, walking)
-    trained = body + int(np.prod(model.shape(model.roles()["head", -1].name)))
-    seconds += (8 * work.distill + 2 * bool(work.distill)) * tokens * trained / walking.product
+    head = int(np.prod(model.shape(model.roles()["head", -1].name)))
+    seconds += (8 * work.distill + 2 * bool(work.distill)) * tokens * (active + head) / walking.product
     peak = _peak_bytes(model, work, streams) + bool(work.distill) * _distilled_bytes(model, tokens, body)
     peak = max(peak, guided * _guiding_bytes(model, work))
-    writing = work.unwritten * paces.text_token(body, trained, walking.product)
+    writing = work.unwritten * paces.text_token(active, active + head, walking.product)
     return Forecast(work.size_bytes, seconds, writing, peak)
 
 
@@ -94,18 +95,19 @@ def _storing_seconds(model: LanguageModel, work: Work) -> float:
 
 def _products(model: LanguageModel, tokens: int, walking: Walking) -> float:
     """Seconds of one stream."""
-    return 2 * tokens * sum(rows * n for rows, n in _layer_shapes(model)) / walking.product
+    return 2 * tokens * _active_weights(model) / walking.product
 
 
 def _between(model: LanguageModel, tokens: int, walking: Walking) -> float:
     """Seconds of one stream."""
-    inputs = _input_widths(model)
-    return tokens * BETWEEN * sum(inputs) / len(inputs) * model.architecture.layers / walking.between
+    inputs = _inputs(model)
+    width = sum(n * share for n, share in inputs) / (4 * model.architecture.layers + 1)  # of the mean input
+    return tokens * BETWEEN * width * model.architecture.layers / walking.between
 
 
 def _rounding_seconds(model: LanguageModel, work: Work) -> float:
     costs = {method: paces.Rounding.of(method) for method in sorted(set(work.methods.values()))}
-    factored = sum(n**3 for n in _input_widths(model)) * paces.factoring("cross" in work.needs.values())
+    factored = sum(n**3 for n, _ in _inputs(model)) * paces.factoring("cross" in work.needs.values())
     shapes = {name: model.shape(name) for name in work.methods}
     return factored + sum(costs[method].seconds(*shapes[name][:2]) for name, method in work.methods.items())
 
@@ -121,15 +123,29 @@ def _guiding_seconds(model: LanguageModel, work: Work, walking: Walking) -> floa
 
 
 def _layer_shapes(model: LanguageModel) -> list[tuple[int, int]]:
-    names = {place.name for (role, _), place in model.roles().items() if role in LAYER_MATRICES}
+    names = {place.name for (role, _), place in model.roles().items() if kind_of(role) in LAYER_MATRICES}
     return [(model.shape(name)[0], model.shape(name)[1]) for name in names]
 
 
-def _input_widths(model: LanguageModel) -> list[int]:
-    """Columns of each input that is observed, for all layers."""
-    architecture = model.architecture
-    layer = [architecture.hidden_size, architecture.heads * architecture.head_dim, architecture.hidden_size]
-    return (layer + [architecture.intermediate_size]) * architecture.layers + [architecture.hidden_size]
+def _active_weights(model: LanguageModel) -> int:
+    """Of the blocks, those that multiply one token."""
+    shares = {
+        place.name: active_share(model.architecture, role)
+        for (role, _), place in model.roles().items()
+        if kind_of(role) in LAYER_MATRICES
+    }
+    return round(sum(share * int(np.prod(model.shape(name))) for name, share in shares.items()))
+
+
+def _inputs(model: LanguageModel) -> list[tuple[int, float]]:
+    """Columns of each input that is observed, for all layers, and the share of the tokens that come to it."""
+    a = model.architecture
+    mlp = [(width, active_share(a, role)) for role in _opening(a) for width in (a.hidden_size, a.intermediate_size)]
+    return [(a.hidden_size, 1.0), (a.heads * a.head_dim, 1.0), *mlp] * a.layers + [(a.hidden_size, 1.0)]
+
+
+def _opening(architecture: Architecture) -> list[str]:
+    return [of_expert("gate", expert) for expert in experts_of(architecture)]
 
 
 def _peak_bytes(model: LanguageModel, work: Work, streams: int) -> int:

@@ -4,6 +4,8 @@
                       h = norm(x)   gate, up read it    m = activation(gate) * up     down reads it   x += down(m)
     h = norm(x)       the head reads it
 
+Of a mixture of experts, each expert is shown the tokens that are routed to it; the router reads what nobody changes.
+
 Whoever passes a `change` is shown each of these inputs, and may replace it. The walk of sequential.py also rounds on the way;
 this one computes the model as it is, and holds one block's weights.
 """
@@ -19,9 +21,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bitwright.calibration.decoder import Decoder, product_dtype, transposed_product
+from bitwright.calibration.decoder import Decoder, Weights, product_dtype, transposed_product
+from bitwright.calibration.routing import routes
 from bitwright.calibration.sequential import CHUNK_TOKENS, STAGES, part_of, rows_of
-from bitwright.models.architecture import LAYER_MATRICES, LAYER_VECTORS
+from bitwright.models.architecture import LAYER_VECTORS, ROUTER, layer_matrices, of_expert
 from bitwright.models.base import LanguageModel
 from bitwright.observers.gram import Gram
 from bitwright.observers.inputs import Inputs
@@ -38,12 +41,14 @@ class Site:
     roles: tuple[str, ...]
 
 
-Change = Callable[[Site, Tensor], Tensor]  # (windows, tokens, columns) of a part of the windows
+# (windows, tokens, columns) of a part of the windows; of an expert (1, tokens, columns), those of all windows that come to it
+Change = Callable[[Site, Tensor], Tensor]
 
 
 @torch.inference_mode()  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
 def forward(model: LanguageModel, windows: Tokens, change: Change, dtype: torch.dtype) -> Iterator[Site]:
-    """Every site in the order of computation, each when `change` has seen all windows (windows, tokens) there.
+    """Every site in the order of computation, each when `change` has seen all windows (windows, tokens) there. The sites of an
+    expert that no token comes to are left out.
 
     Products take their operands in `dtype`.
     """
@@ -54,15 +59,19 @@ def forward(model: LanguageModel, windows: Tokens, change: Change, dtype: torch.
     def tensor(role: str, layer: int) -> Tensor:
         place = roles[role, layer]
         values = torch.from_numpy(np.ascontiguousarray(part_of(model.read(place.name), place)))
-        return values.to(dtype) if values.ndim == 2 else values
+        return values.to(dtype) if values.ndim == 2 and role != ROUTER else values
 
     x = torch.from_numpy(model.read(roles["embedding", -1].name))[torch.from_numpy(windows.astype(np.int64))]
     x = x * model.architecture.embedding_scale
     for layer in range(model.architecture.layers):
-        present = [role for role in (*LAYER_MATRICES, *LAYER_VECTORS) if (role, layer) in roles]
+        present = [role for role in (*layer_matrices(model.architecture), ROUTER, *LAYER_VECTORS) if (role, layer) in roles]
         weights = {role: tensor(role, layer) for role in present}
         sites = [Site(layer, stage) for stage in STAGES]
         for stage, norm in ((0, "attention_norm"), (2, "mlp_norm")):
+            if stage == 2 and model.architecture.experts:  # noqa: PLR2004 - the MLP's
+                h = torch.cat([decoder.normed(x[chunk], weights[norm]) for chunk in chunks])
+                yield from _through_experts(decoder, (x, h), weights, layer, change)
+                continue
             held = []
             for chunk in chunks:
                 h = change(sites[stage], decoder.normed(x[chunk], weights[norm]))
@@ -75,6 +84,26 @@ def forward(model: LanguageModel, windows: Tokens, change: Change, dtype: torch.
     for chunk in chunks:
         change(head, decoder.normed(x[chunk], gain))
     yield head
+
+
+def _through_experts(
+    decoder: Decoder, streams: tuple[Tensor, Tensor], weights: Weights, layer: int, change: Change
+) -> Iterator[Site]:
+    """Adds to the residual stream what the experts of a layer give; `streams` are that and what they read, both (windows, tokens,
+    hidden_size).
+    """
+    x, h = (stream.flatten(0, 1) for stream in streams)
+    for expert, (tokens, shares) in enumerate(routes(h, weights[ROUTER], decoder.architecture)):
+        gate, up, down = (of_expert(role, expert) for role in ("gate", "up", "down"))
+        opening, closing = Site(layer, (gate, up)), Site(layer, (down,))
+        if not len(tokens):
+            continue
+        parts = list(zip(torch.split(tokens, CHUNK_TOKENS), torch.split(shares, CHUNK_TOKENS), strict=True))
+        held = [decoder.gated(change(opening, h[part][None]), weights, expert) for part, _ in parts]
+        yield opening
+        for (part, of_part), read in zip(parts, held, strict=True):
+            x[part] += of_part[:, None] * decoder.linear(change(closing, read), weights, down)[0].float()
+        yield closing
 
 
 class _Sums:
@@ -95,7 +124,8 @@ class _Sums:
 def observe(model: LanguageModel, windows: Tokens, progress: Progress | None = None) -> Iterator[Inputs]:
     """What every layer reads, site by site, on `windows` (windows, tokens). `progress` is told (sites done, sites in all)."""
     sums: dict[Site, _Sums] = {}
-    total = len(STAGES) * model.architecture.layers + 1
+    experts = max(1, model.architecture.experts)  # those that no token comes to are passed over
+    total = (2 + 2 * experts) * model.architecture.layers + 1
 
     def change(site: Site, x: Tensor) -> Tensor:
         rows = rows_of(x)

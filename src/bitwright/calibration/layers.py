@@ -44,8 +44,7 @@ class Layers:
             return self.round(name, None).dequantize()
         kept = self.store.get(name)
         if kept is None:
-            assert moments is not None
-            kept = self.round(name, self._moments(moments))
+            kept = self.round(name, None if moments is None else self._moments(moments))
             self.store.put(name, kept)
         return kept.dequantize()
 

@@ -7,6 +7,8 @@
                       m               -> moments of m  -> round down       -> x += down(m)
     h = norm(x)       -> moments of h -> round the head
 
+Where a layer is a mixture of experts, its MLP is gone through expert by expert: expert_walk.py.
+
 Layers are rounded inside the block they stand in, each after those before it ("true sequential" in GPTQ's code), so one
 forward pass in all is enough. Where a method asks how far the inputs have drifted, a second, unquantized stream of
 activations walks beside the first. Memory: the residual stream, the inputs of one layer, and one block's weights.
@@ -29,8 +31,9 @@ from torch import Tensor
 from bitwright import _native
 from bitwright.calibration.cores import Each, pieces_at_once
 from bitwright.calibration.decoder import Decoder, product_dtype, transposed_product
+from bitwright.calibration.expert_walk import Experts
 from bitwright.calibration.guidance import token_weights
-from bitwright.models.architecture import LAYER_VECTORS, TensorSlice
+from bitwright.models.architecture import LAYER_VECTORS, ROUTER, TensorSlice, kind_of
 from bitwright.models.base import LanguageModel
 from bitwright.observers.gram import Gram
 
@@ -51,17 +54,19 @@ class Rounder(Protocol):
         ...
 
     def rounded(self, name: str, moments: Gram | None) -> Floats:
-        """The matrix as the quantized model multiplies by it, (rows, columns) float32."""
+        """The matrix as the quantized model multiplies by it, (rows, columns) float32. `moments` are None where nothing is asked
+        for, and where too few tokens reached an expert to tell of its inputs.
+        """
         ...
 
 
-def walk(model: LanguageModel, windows: Tokens, rounder: Rounder, progress: Progress | None = None) -> None:
+def walk(model: LanguageModel, windows: Tokens, rounder: Rounder, progress: Progress | None = None) -> dict[tuple[int, int], int]:
     """Show `rounder` every matrix of `model` once, in the order of computation, on `windows` (windows, tokens).
 
-    `progress` is told (stages done, stages in all).
+    Returns (layer, expert) -> tokens routed to it, of a mixture. `progress` is told (stages done, stages in all).
     """
     with torch.inference_mode(), pieces_at_once() as each:
-        _Walk(model, windows, rounder, each).run(progress or (lambda done, total: None))
+        return _Walk(model, windows, rounder, each).run(progress or (lambda done, total: None))
 
 
 class _Stream:
@@ -114,13 +119,14 @@ class _Walk:
         self.original = self._stream(windows, self._source) if drifts else None
         guided = any(rounder.needs(name) == "guided" for name in self._matrices())
         self.token_weights = token_weights(model, windows) if guided else {}
+        self.reached: dict[tuple[int, int], int] = {}
 
-    def run(self, progress: Progress) -> None:
-        layers = self.model.architecture.layers
+    def run(self, progress: Progress) -> dict[tuple[int, int], int]:
+        layers, mixture = self.model.architecture.layers, self.model.architecture.experts > 0
         for layer in range(layers):
             for stream in self._streams():
                 stream.weights = {role: self._vector(role, layer) for role in LAYER_VECTORS if (role, layer) in self.roles}
-            for stage, roles in enumerate(STAGES):
+            for stage, roles in enumerate(STAGES[:2] if mixture else STAGES):
                 self._round([self.roles[role, layer].name for role in roles], (layer, stage))
                 for stream in self._streams():
                     stream.weights |= {role: self._matrix(stream, self.roles[role, layer]) for role in roles}
@@ -128,10 +134,34 @@ class _Walk:
                     for role in roles:
                         del stream.weights[role]
                 progress(layer * len(STAGES) + stage + 1, layers * len(STAGES))
+            if mixture:
+                self._through_experts(layer)
+                progress((layer + 1) * len(STAGES), layers * len(STAGES))
         if self.roles["head", -1].name != self.roles["embedding", -1].name:
             for stream in self._streams():
                 stream.weights = {"mlp_norm": self._vector("final_norm", -1)}
             self._round([self.roles["head", -1].name], (-1, 2))
+        return self.reached
+
+    def _through_experts(self, layer: int) -> None:
+        streams = list(self._streams())
+        hs = [stream.enter(self.chunks, 2) for stream in streams]
+        for stream in streams:
+            stream.held = None
+
+        def rounded(roles: tuple[str, ...], shown: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+            self._round_shown([self.roles[role, layer].name for role in roles], [x[:, None] for x in shown])
+            return [{role: self._matrix(stream, self.roles[role, layer]) for role in roles} for stream in streams]
+
+        experts = Experts(self.decoder, [stream.x for stream in streams], hs, self.each)
+        found = experts.walk(self._vector(ROUTER, layer), rounded)
+        self.reached |= {(layer, expert): tokens for expert, tokens in enumerate(found)}
+
+    def _round_shown(self, names: Sequence[str], read: Sequence[Tensor]) -> None:
+        """Have an expert's matrices rounded, which read the same input, (tokens, 1, columns) by stream; empty: too few came."""
+        needs = [self.rounder.needs(name) for name in names]
+        seen = self._moments(read, "cross" in needs, None) if read and any(needs) else None
+        self.known = {name: self.rounder.rounded(name, seen if need else None) for name, need in zip(names, needs, strict=True)}
 
     def _round(self, names: Sequence[str], place: tuple[int, int]) -> None:
         """Have these matrices rounded, which read the same input: their moments are observed once, weighed and not."""
@@ -139,11 +169,12 @@ class _Walk:
         seen: dict[bool, Gram] = {}
         for guided in {need == "guided" for need in needs.values() if need}:
             weights = self.token_weights.get(place) if guided else None  # the head's tokens are all alike
-            seen[guided] = self._observed(place[1], not guided and "cross" in needs.values(), weights)
+            read = [stream.enter(self.chunks, place[1]) for stream in self._streams()]
+            seen[guided] = self._moments(read, not guided and "cross" in needs.values(), weights)
         self.known = {name: self.rounder.rounded(name, seen.get(needs[name] == "guided")) for name in needs}
 
-    def _observed(self, stage: int, asymmetric: bool, weights: Floats | None) -> Gram:
-        read = [stream.enter(self.chunks, stage) for stream in self._streams()]
+    def _moments(self, read: Sequence[Tensor], asymmetric: bool, weights: Floats | None) -> Gram:
+        """Of what each stream reads, (windows, tokens, columns)."""
         gram = Gram(read[0].shape[-1], asymmetric, partial(transposed_product, dtype=self.decoder.dtype))
         step = max(1, OBSERVED_TOKENS // read[0].shape[1])
         for begin in range(0, len(read[0]), step):
@@ -168,7 +199,7 @@ class _Walk:
 
     def _matrices(self) -> Iterator[str]:
         for (role, _), place in self.roles.items():
-            if any(role in roles for roles in STAGES) or role == "head":
+            if any(kind_of(role) in roles for roles in STAGES) or role == "head":
                 yield place.name
 
     def _matrix(self, stream: _Stream, place: TensorSlice) -> Tensor:

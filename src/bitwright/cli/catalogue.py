@@ -116,7 +116,7 @@ def formats(as_json: Json = False) -> None:
 
     rows = []
     for name, format in FORMATS.items():
-        engine = held_as(Scheme(name, BLOCK, scale=format.scales[0]), BLOCK)
+        engine = held_as(Scheme(name, BLOCK, scale=format.scales[0]), 2 * BLOCK)
         rows.append({"name": name, "bits": format.bits, "engine": engine, "summary": format.summary})
     for name, meaning in NAMED.items():
         scheme = Scheme.parse(name)

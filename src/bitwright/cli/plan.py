@@ -11,7 +11,9 @@ from bitwright.cli.command_line import Argument, Option, UsageError
 from bitwright.cli.console import Json, megabytes, note, print_json, print_table, timeline
 
 if TYPE_CHECKING:
+    from bitwright.allocation.candidates import Offer
     from bitwright.analysis.planning import Plan
+    from bitwright.models.base import LanguageModel
 
 CHANGED = 0.05  # of a machine's pace, that is worth a word
 
@@ -33,8 +35,10 @@ def plan(  # noqa: PLR0913 - one parameter an option
     objective: Annotated[
         str, Option("--objective", help="What to make best within the limits: loss, size, speed, prefill, ram or energy.")
     ] = "",
-    method: Annotated[str, Option("--method", help="How codes are chosen; see bitwright methods.")] = "gptq",
-    schemes: Annotated[str | None, Option("--schemes", help="Candidates, with commas between. [2 to 8 bits]")] = None,
+    method: Annotated[
+        str, Option("--method", help="How codes are chosen, with commas between where tensors may differ; see bitwright methods.")
+    ] = "gptq",
+    schemes: Annotated[str | None, Option("--schemes", help="Candidates, with commas between; or all. [2 to 8 bits]")] = None,
     fix: Annotated[
         str, Option("--fix", help="Tensors whose scheme is given, such as lm_head*=int8-channel,*.v_proj*=fp16.")
     ] = "",
@@ -71,7 +75,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
         {"MODEL": model, "--text": text, "--task": task, "--device": device, "--calibration": calibration},
         {"-o": output, "--report": report, "the data of --report": page_data},
     )
-    from bitwright.allocation.candidates import SCHEMES
+    from bitwright.allocation.candidates import SCHEMES, stored_as
     from bitwright.analysis.plan_forecast import phases
     from bitwright.analysis.planning import Settings, find_plan
     from bitwright.analysis.report import finite, write
@@ -87,7 +91,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     settings = Settings(
         schemes=SCHEMES if schemes is None else tuple(schemes.split(",")),
         fixed=_fixed(fix),
-        method=method,
+        methods=tuple(method.split(",")),
         rotate=rotate,
         activations=tuple(activations.split(",")),
         calibration=Source(calibration),
@@ -99,8 +103,13 @@ def plan(  # noqa: PLR0913 - one parameter an option
         swaps=swaps,
         task=None if task is None else file_task(task, source),
     )
+    offered = settings.offer(source)
+    _note_decoded(offered, source)
     with timeline() as report_time:
         found = find_plan(source, budget, settings, Timeline(phases(source, settings), report_time).watch)
+    if settings.all_schemes:
+        left = {scheme for schemes in stored_as(found.units).values() for scheme in schemes}
+        note(f"{len(left)} of {len(offered.all_schemes())} schemes are best for some tensor; the others were left out")
     write_file(output, json.dumps(finite(found.recipe.to_dict() | {"plan": found.to_dict()}), indent=1) + "\n")
     if report is not None and page_data is not None:
         from bitwright.analysis.ceilings import Ceilings
@@ -126,6 +135,16 @@ def _check_places(read: dict[str, object], written: dict[str, Path | None]) -> N
         first = taken.setdefault(place.resolve(), option)
         if first != option:
             raise UsageError(f"{option} would be written over {first}, {place}; choose another place", "bitwright plan")
+
+
+def _note_decoded(offered: Offer, model: LanguageModel) -> None:
+    """One line for the schemes that bring no speed here."""
+    from bitwright.allocation.engine_schemes import decoded_schemes
+    from bitwright.analysis.plan_types import widths_of
+
+    found = decoded_schemes(offered.all_schemes(), widths_of(model))
+    if found:
+        note(f"{', '.join(map(str, found))}: no integer kernel, so the engine decodes them to fp32, 4 bytes a weight")
 
 
 def _fixed(given: str) -> tuple[tuple[str, str], ...]:
@@ -174,8 +193,8 @@ def _show(found: Plan, output: Path, report: Path | None) -> None:
     kinds: dict[str, dict[str, int]] = {}
     lost: dict[str, float] = {}
     for (unit, candidate), loss in zip(found.candidates(), found.losses(), strict=True):
-        counts = kinds.setdefault(unit.kind, {})
-        counts[str(candidate.choice.scheme)] = counts.get(str(candidate.choice.scheme), 0) + 1
+        counts, label = kinds.setdefault(unit.kind, {}), found.label(unit, candidate)
+        counts[label] = counts.get(label, 0) + 1
         lost[unit.kind] = lost.get(unit.kind, 0.0) + loss
     rows = [
         (kind, ", ".join(f"{count} x {scheme}" for scheme, count in sorted(counts.items())), f"{lost[kind]:.3g}")

@@ -1,8 +1,8 @@
 """How the engine holds a quantized matrix: its scheme and its columns decide.
 
     codes     as they lie on disk: even levels
-    look-up   as they lie on disk, up to four bits each: places in one table of whole levels for the whole tensor
-    bytes     one int8 a weight, whatever a code takes on disk: levels of wider tables, or of tables for each row or group;
+    look-up   as they lie on disk, up to four bits each: places in a table of whole levels, the tensor's or one for each row
+    bytes     one int8 a weight, whatever a code takes on disk: levels of wider tables, or of tables for each group;
               or level times its group's whole multiple of the row's scale, whatever the group
     fp32      decoded, and multiplied by floats: all else
 
@@ -50,7 +50,7 @@ class Integers:
     """A matrix as `_native.Weights.add_packed` takes it.
 
     `codes` (rows, row bytes); `scale` (groups,) fp16 as uint16, or float32; (rows,) where there are `multiples`, (groups,) int8;
-    `zero_point` (groups,) uint8; `table` (16,) uint8, level + 128; `group` in columns, -1 for the tensor.
+    `zero_point` (groups,) uint8; `table` (1 or rows, 16) uint8, level + 128; `group` in columns, -1 for the tensor.
     """
 
     codes: Codes
@@ -72,7 +72,7 @@ def held_as(scheme: Scheme, columns: int) -> str:
         return form.name
     if not aligned:
         return FLOATS
-    if form.bits <= LOOK_UP_BITS and (form.learned in ("", "tensor") or scheme.group == -1):
+    if form.bits <= LOOK_UP_BITS and (form.learned != "group" or scheme.group in (0, -1, columns)):
         return LOOK_UP
     return BYTES if unit_of(form) else FLOATS
 
@@ -110,8 +110,8 @@ def integers_of(packed: Packed) -> Integers | None:
     levels = _whole_levels(form.table if packed.table is None else packed.table, unit)
     if kind == BYTES:
         return Integers(_looked_up(packed, levels), _scale_bits(packed, unit), 8, group)
-    table = np.full(1 << LOOK_UP_BITS, ZERO, np.uint8)
-    table[: levels.shape[1]] = levels[0]
+    table = np.full((len(levels), 1 << LOOK_UP_BITS), ZERO, np.uint8)
+    table[:, : levels.shape[1]] = levels
     return Integers(np.ascontiguousarray(packed.codes), _scale_bits(packed, unit), bits, group, table=table)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.errors import ContextError
-from bitwright.models.architecture import Architecture, TensorSlice
+from bitwright.models.architecture import ROUTER, Architecture, TensorSlice, of_expert
 from bitwright.models.base import LanguageModel
 from bitwright.models.rope import inverse_frequencies
 
@@ -100,9 +100,28 @@ def visible(n: int, window: int) -> Array:
 
 
 def mlp(architecture: Architecture, weight: Weight, layer: int, h: Array) -> Array:
-    """(activation(gate) * up) through down."""
-    gate, up = _linear(h, weight, "gate", layer), _linear(h, weight, "up", layer)
-    return _linear(ACTIVATIONS[architecture.activation](gate) * up, weight, "down", layer)
+    """(activation(gate) * up) through down; of a mixture, the sum over each token's experts, by their shares."""
+    if not architecture.experts:
+        return _expert(architecture, weight, layer, h, None)
+    shares, result = routed(architecture, h @ _required(weight, ROUTER, layer).T), np.zeros_like(h)
+    for expert in np.flatnonzero(shares.any(axis=0)).tolist():
+        chosen = np.flatnonzero(shares[:, expert])
+        result[chosen] = result[chosen] + shares[chosen, expert, None] * _expert(architecture, weight, layer, h[chosen], expert)
+    return result
+
+
+def routed(architecture: Architecture, logits: Array) -> Array:
+    """The router's logits (n, experts) -> what share of the sum each expert has, of the same shape; 0 where it is not chosen."""
+    shares: Array = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares = shares / shares.sum(axis=-1, keepdims=True)
+    others = np.argsort(-shares, axis=-1, kind="stable")[:, architecture.experts_per_token :]
+    np.put_along_axis(shares, others, 0, axis=-1)
+    return shares / shares.sum(axis=-1, keepdims=True) if architecture.normalized_routing else shares
+
+
+def _expert(architecture: Architecture, weight: Weight, layer: int, h: Array, expert: int | None) -> Array:
+    gate, up = (_linear(h, weight, of_expert(role, expert), layer) for role in ("gate", "up"))
+    return _linear(ACTIVATIONS[architecture.activation](gate) * up, weight, of_expert("down", expert), layer)
 
 
 def silu(x: Array) -> Array:

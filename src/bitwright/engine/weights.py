@@ -12,7 +12,7 @@ import numpy.typing as npt
 from bitwright import _native
 from bitwright.core import Floats
 from bitwright.engine.layout import integers_of
-from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
+from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, ROUTER, Architecture, TensorSlice, kind_of
 from bitwright.models.base import Dense, LanguageModel, Packed, WithMinimum
 from bitwright.models.rope import inverse_frequencies
 from bitwright.models.row_blocks import stored_blocks
@@ -37,7 +37,7 @@ def native_model(model: LanguageModel, context: int) -> tuple[_native.Model, _na
     for (role, layer), part in roles.items():
         if role == "head" and tied:
             continue
-        if role in LAYER_MATRICES + MODEL_MATRICES:
+        if kind_of(role) in (*LAYER_MATRICES, *MODEL_MATRICES, ROUTER):
             for number, block in enumerate(stored_blocks(rows_of(model.stored(part.name), part))):
                 add_matrix(weights, role, number if role in MODEL_MATRICES else layer, block)
         else:
@@ -58,6 +58,8 @@ def empty_model(architecture: Architecture) -> _native.Model:
     native.attention_scale = architecture.attention_scale
     native.attention_softcap, native.logit_softcap = architecture.attention_softcap, architecture.logit_softcap
     native.gelu = architecture.activation == "gelu_tanh"
+    native.experts, native.experts_per_token = architecture.experts, architecture.experts_per_token
+    native.normalized_routing = architecture.normalized_routing
     return native
 
 

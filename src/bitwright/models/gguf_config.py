@@ -60,7 +60,7 @@ def family_of_metadata(metadata: Metadata) -> Family:
     if _count(metadata, "split.count") > 1:
         raise ModelConfigError("this GGUF file is one part of several; join them with llama-gguf-split --merge")
     if _count(metadata, f"{name}.expert_count") > 0:
-        raise ModelConfigError("mixtures of experts are not supported; use a dense model of the family")
+        raise ModelConfigError("mixtures of experts are not read from GGUF; give the original model's directory or hub id")
     if name == "llama" and _count(metadata, "llama.attention.sliding_window") > 0:
         return FAMILIES["mistral"]
     for family in FAMILIES.values():

@@ -11,6 +11,7 @@ from bitwright.models.base import LanguageModel
 from bitwright.transforms.awq import POWERS, awq
 from bitwright.transforms.bias_correction import bias_correction, check_biases
 from bitwright.transforms.clipping import RATIOS, awq_clip
+from bitwright.transforms.edits import dense
 from bitwright.transforms.equalization import equalize
 from bitwright.transforms.fold import fold
 from bitwright.transforms.head_rotation import rotate_heads
@@ -23,8 +24,8 @@ TRANSFORMS: dict[str, Transform] = {
     "fold": Transform(fold),
     "rotate-residual": Transform(rotate_residual, check_residual, unties=True),
     "rotate-heads": Transform(rotate_heads),
-    "smoothquant": Transform(smoothquant, observes=True, scales=True),
-    "awq": Transform(awq, observes=True, scales=True, searches=len(POWERS)),
+    "smoothquant": Transform(smoothquant, dense("smoothquant"), observes=True, scales=True),
+    "awq": Transform(awq, dense("awq"), observes=True, scales=True, searches=len(POWERS)),
     "awq-clip": Transform(awq_clip, observes=True, scales=True, searches=len(RATIOS)),
     "equalize": Transform(equalize, scales=True),
     "bias-correction": Transform(bias_correction, check_biases, observes=True),

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.core import Choice
+from bitwright.models.architecture import kind_of
 from bitwright.models.base import LanguageModel
 from bitwright.transforms.model import Edit, part
 from bitwright.transforms.setting import Setting
@@ -26,12 +27,12 @@ CLIPPED = ("v", "o", "gate", "up", "down")
 
 
 def awq_clip(model: LanguageModel, setting: Setting) -> list[Edit]:
-    """Limits for every matrix that is rounded, queries and keys aside."""
+    """Limits for every matrix that is rounded, queries and keys aside, and experts that no token reached."""
     found = []
     for seen in setting.inputs(model):
         for role in seen.roles:
             choice = setting.choice(role, seen.layer)
-            if role in CLIPPED and choice is not None:
+            if kind_of(role) in CLIPPED and choice is not None:
 
                 def again(weights: Floats, role: str = role, layer: int = seen.layer) -> Floats:
                     return setting.rounded(role, layer, weights)

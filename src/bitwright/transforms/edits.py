@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.models.architecture import Architecture
+from bitwright.errors import RecipeError
+from bitwright.models.architecture import Architecture, expert_of, kind_of, of_expert
 from bitwright.models.base import LanguageModel
 from bitwright.transforms.model import Edit
 
@@ -23,6 +24,16 @@ Doubles = npt.NDArray[np.float64]
 
 GIVER = {"q": "attention_norm", "gate": "mlp_norm", "o": "v", "down": "up"}  # of what the first role of a site reads
 NORMS = ("attention_norm", "mlp_norm", "final_norm")
+
+
+def dense(transform: str) -> Callable[[LanguageModel], None]:
+    """The check of a transform that moves scales onto what reads a norm. It raises `RecipeError` for a mixture of experts."""
+
+    def check(model: LanguageModel) -> None:
+        if model.architecture.experts:
+            raise RecipeError(f"{transform}: all experts of a mixture read one norm, which takes no scale of each; leave it out")
+
+    return check
 
 
 def columns_times(scale: Doubles) -> Callable[[Floats], Floats]:
@@ -45,7 +56,7 @@ def moved(model: LanguageModel, layer: int, roles: tuple[str, ...], scale: Doubl
 
     Before o, `scale` is one number a value channel: (kv_heads * head_dim,).
     """
-    giver, known = GIVER[roles[0]], model.roles()
+    giver, known = of_expert(GIVER[kind_of(roles[0])], expert_of(roles[0])), model.roles()
     spread = shared_heads(model.architecture, scale) if roles == ("o",) else scale
     found = [Edit(role, layer, columns_times(spread)) for role in roles]
     if giver in NORMS:

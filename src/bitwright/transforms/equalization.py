@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.models.architecture import experts_of, of_expert
 from bitwright.models.base import LanguageModel
 from bitwright.transforms.edits import moved, value_channels
 from bitwright.transforms.model import Edit, part
@@ -37,10 +38,11 @@ class Layer:
 
 
 def equalize(model: LanguageModel, setting: Setting) -> list[Edit]:
-    """From v to o and from up to down, layer by layer."""
+    """From v to o and from up to down, of each expert in a mixture, layer by layer."""
     found = []
+    pairs = [("v", "o"), *((of_expert("up", one), of_expert("down", one)) for one in experts_of(model.architecture))]
     for layer in range(model.architecture.layers):
-        for first, second in (("v", "o"), ("up", "down")):
+        for first, second in pairs:
             rows = np.abs(part(model, first, layer)).max(axis=1).astype(np.float64)
             columns = np.abs(part(model, second, layer)).max(axis=0).astype(np.float64)
             if second == "o":

@@ -2,7 +2,7 @@
 
 x' = x R with R orthogonal keeps rms(x), so once the norms' gains are folded every norm commutes with R:
 
-    embedding R,   W_o -> R^T W_o,   W_down -> R^T W_down,   q, k, v, gate, up, head: W -> W R
+    embedding R,   W_o -> R^T W_o,   W_down -> R^T W_down,   q, k, v, gate, up, router, head: W -> W R
 
 The head reads x' behind a folded norm, the embedding does not, so the two can no longer be one tensor.
 
@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.errors import RecipeError
+from bitwright.models.architecture import experts_of, of_expert
 from bitwright.models.base import LanguageModel
-from bitwright.transforms.fold import READERS, folded
+from bitwright.transforms.fold import NORMS, folded, readers
 from bitwright.transforms.model import Edit
 from bitwright.transforms.setting import Setting
 
@@ -54,10 +55,12 @@ def rotate_residual(model: LanguageModel, setting: Setting) -> list[Edit]:
     turn = orthogonal(model.architecture.hidden_size, np.random.default_rng(setting.seed))
     known, found = model.roles(), [Edit("embedding", -1, columns_turned(turn))]
     for layer in range(model.architecture.layers):
-        for norm, readers in READERS.items():
-            found += folded(model, norm, layer, readers)
-            found += [Edit(reader, layer, columns_turned(turn)) for reader in readers]
-        found += [Edit(role, layer, rows_turned(turn)) for role in ("o", "o_bias", "down") if (role, layer) in known]
+        for norm in NORMS:
+            reading = readers(model.architecture, norm)
+            found += folded(model, norm, layer, reading)
+            found += [Edit(role, layer, columns_turned(turn)) for role in reading]
+        down = [of_expert("down", expert) for expert in experts_of(model.architecture)]
+        found += [Edit(role, layer, rows_turned(turn)) for role in ("o", "o_bias", *down) if (role, layer) in known]
     return [*found, *folded(model, "final_norm", -1, ("head",)), Edit("head", -1, columns_turned(turn))]
 
 

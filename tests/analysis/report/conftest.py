@@ -28,7 +28,7 @@ def real_pages(tiny_directory: Callable[[str], Path], tmp_path_factory: pytest.T
     text.write_text(TEXT, "utf-8")
     settings = Settings(
         ("int3-g32", "int4-g32", "int8-channel"),
-        method="nearest",
+        methods=("nearest",),
         calibration=Source(str(text), windows=4, length=64),
         held_out=TEXT,
         activations=("int8",),

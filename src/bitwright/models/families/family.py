@@ -19,8 +19,8 @@ Windows = Literal["none", "all", "upper", "interleaved"]
 
 @dataclass(frozen=True)
 class Family:
-    """One family. `tensors` maps a role to a name, with `{layer}` for the layer's number; in `fused` tensors
-    several roles lie one below the other, in the order given.
+    """One family. `tensors` maps a role to a name, with `{layer}` for the layer's number and `{expert}` for the expert's; in
+    `fused` tensors several roles lie one below the other, in the order given.
 
     `defaults` are what a missing config field means; the sizes of a model have none, except where the
     family's published configs leave them out.
@@ -45,3 +45,6 @@ class Family:
     logit_softcap: bool = False
     rope_by_layer_type: bool = False  # full and windowed layers turn differently
     partial_rotary: bool = False
+    mixture: bool = False  # every layer has experts and a router
+    width_field: str = "intermediate_size"  # of the MLP, or of one expert
+    normalized_routing: bool = False  # whatever "norm_topk_prob" says

@@ -14,6 +14,10 @@ from bitwright.errors import ModelConfigError
 LARGEST = {
     "hidden_size": 1 << 17,
     "intermediate_size": 1 << 20,
+    "moe_intermediate_size": 1 << 20,
+    "num_experts": 1 << 12,
+    "num_local_experts": 1 << 12,
+    "num_experts_per_tok": 1 << 7,  # as native/include/bitwright/model.h has it
     "num_hidden_layers": 1 << 10,
     "num_attention_heads": 1 << 12,
     "num_key_value_heads": 1 << 12,

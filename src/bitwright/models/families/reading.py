@@ -20,6 +20,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_new": "gelu_tanh",
 }
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
+_COUNTS = ("num_experts", "num_local_experts")  # spellings of one number
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
@@ -53,17 +54,18 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     """What a config.json describes. Raises `UnknownFamilyError` and `ModelConfigError`."""
     family = family_of(config)
     config = text_config(config)
-    _refuse_unsupported(config)
+    _refuse_unsupported(family, config)
     config = DEFAULTS | dict(family.defaults) | config
     hidden_size, layers = integer(config, "hidden_size"), integer(config, "num_hidden_layers")
     heads, kv_heads, head_dim = _heads(config, hidden_size)
     windows = _windows(family, config, layers)
     query_scalar = number(config, "query_pre_attn_scalar") if family.query_scalar else float(head_dim)
     ropes = read_ropes(family, config, head_dim)
+    experts, experts_per_token = _experts(family, config)
     return Architecture(
         family=family.name,
         hidden_size=hidden_size,
-        intermediate_size=integer(config, "intermediate_size"),
+        intermediate_size=integer(config, family.width_field),
         layers=layers,
         heads=heads,
         kv_heads=kv_heads,
@@ -83,19 +85,31 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
         tied_head=flag(config, "tie_word_embeddings"),
         qk_norm=family.qk_norm,
         post_norms=family.post_norms,
+        experts=experts,
+        experts_per_token=experts_per_token,
+        normalized_routing=family.mixture and (family.normalized_routing or flag(config, "norm_topk_prob")),
     )
 
 
-def _refuse_unsupported(config: Mapping[str, Any]) -> None:
+def _refuse_unsupported(family: Family, config: Mapping[str, Any]) -> None:
     """What the families are known to come with and the engine does not compute."""
     if config.get("quantization_config"):
         raise ModelConfigError(
             "this model is quantized already (quantization_config in config.json); start from the original weights"
         )
     experts = [name for name in _EXPERTS if config.get(name)]
-    if experts:
+    if experts and not family.mixture:
         raise ModelConfigError(
-            f"mixtures of experts are not supported ({experts[0]} in config.json); use a dense model of the family"
+            f"{family.name} with a mixture of experts is not supported ({experts[0]} in config.json); use a dense model of it"
+        )
+    if family.mixture and (config.get("mlp_only_layers") or config.get("decoder_sparse_step") not in (None, 1)):
+        raise ModelConfigError(
+            "layers without experts between others are not supported (mlp_only_layers or decoder_sparse_step in config.json); "
+            "use a model whose layers are alike"
+        )
+    if family.mixture and family.windows == "none" and flag(config, "use_sliding_window"):
+        raise ModelConfigError(
+            f"sliding windows are not supported in {family.name} (use_sliding_window in config.json); use a model without them"
         )
     if flag(config, "mlp_bias"):
         raise ModelConfigError("biases in the MLP are not supported (mlp_bias in config.json); use a model without them")
@@ -103,6 +117,20 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
         raise ModelConfigError(
             "this model attends both ways (use_bidirectional_attention in config.json); use a causal language model"
         )
+
+
+def _experts(family: Family, config: Mapping[str, Any]) -> tuple[int, int]:
+    """Experts of a layer, and how many of them a token goes through; 0 and 0 where the MLP is one."""
+    if not family.mixture:
+        return 0, 0
+    given = [name for name in _COUNTS if config.get(name) is not None] or [_COUNTS[0]]
+    found = {integer(config, name) for name in given}
+    if len(found) > 1:
+        raise ModelConfigError(f"config.json: {' and '.join(_COUNTS)} are one number in two spellings; remove one of them")
+    experts, per_token = found.pop(), integer(config, "num_experts_per_tok")
+    if per_token > experts:
+        raise ModelConfigError(f"config.json: a token goes through {per_token} of {experts} experts; state at most all of them")
+    return experts, per_token
 
 
 def _heads(config: Mapping[str, Any], hidden_size: int) -> tuple[int, int, int]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from bitwright.errors import MissingTensorError, ModelConfigError, ShapeError
-from bitwright.models.architecture import LAYER_MATRICES, LAYER_VECTORS, Architecture, TensorSlice
+from bitwright.models.architecture import (
+    LAYER_VECTORS,
+    ROUTER,
+    Architecture,
+    TensorSlice,
+    expert_of,
+    kind_of,
+    layer_matrices,
+)
 from bitwright.models.families.family import Family
 from bitwright.models.families.table import FAMILIES
 
@@ -46,13 +54,14 @@ def role_shape(architecture: Architecture, role: str) -> tuple[int, ...]:
         "gate": (inner, hidden),
         "up": (inner, hidden),
         "down": (hidden, inner),
+        ROUTER: (architecture.experts, hidden),
         "q_bias": (queries,),
         "k_bias": (keys,),
         "v_bias": (keys,),
         "q_norm": (architecture.head_dim,),
         "k_norm": (architecture.head_dim,),
     }
-    return shapes.get(role, (hidden,))
+    return shapes.get(kind_of(role), (hidden,))
 
 
 def tensor_shapes(architecture: Architecture, played: Mapping[tuple[str, int], TensorSlice]) -> dict[str, tuple[int, ...]]:
@@ -81,10 +90,10 @@ def _layer_roles(architecture: Architecture, layer: int, names: frozenset[str], 
     family = FAMILIES[architecture.family]
     fused = _fused_roles(architecture, layer, names)
     found: Roles = {}
-    for role in (*LAYER_MATRICES, *LAYER_VECTORS):
+    for role in (*layer_matrices(architecture), ROUTER, *LAYER_VECTORS):
         if role in fused:
             found[(role, layer)] = fused[role]
-        elif role in family.tensors and (role not in _OPTIONAL or role in family.biases or role in optional):
+        elif kind_of(role) in family.tensors and (role not in _OPTIONAL or role in family.biases or role in optional):
             found[(role, layer)] = _needed(_name(family, role, layer), names)
     return found
 
@@ -119,7 +128,7 @@ def _needed(name: str, names: frozenset[str]) -> TensorSlice:
 
 
 def _name(family: Family, role: str, layer: int) -> str:
-    return family.tensors.get(role, "").format(layer=layer)
+    return family.tensors.get(kind_of(role), "").format(layer=layer, expert=expert_of(role))
 
 
 def _refuse_unplayed(family: Family, names: frozenset[str], found: Roles) -> None:

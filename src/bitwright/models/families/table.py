@@ -1,7 +1,8 @@
 """The table of families. A family listed here is tested by tests/models, and read by HF directories and GGUF files alike.
 
 Sources: the config.json files and modelling code published with each model; reports arXiv:2302.13971 (Llama), 2310.06825
-(Mistral), 2407.10671 (Qwen2), 2505.09388 (Qwen3), 2408.00118 (Gemma 2), 2503.19786 (Gemma 3), 2404.14219 (Phi-3).
+(Mistral), 2407.10671 (Qwen2), 2505.09388 (Qwen3), 2408.00118 (Gemma 2), 2503.19786 (Gemma 3), 2404.14219 (Phi-3),
+2401.04088 (Mixtral).
 """
 
 from __future__ import annotations
@@ -28,6 +29,18 @@ _SEPARATE = {
     "v_bias": _LAYER + "self_attn.v_proj.bias",
     "gate": _LAYER + "mlp.gate_proj.weight",
     "up": _LAYER + "mlp.up_proj.weight",
+}
+_EXPERTS = {
+    "gate": _LAYER + "mlp.experts.{expert}.gate_proj.weight",
+    "up": _LAYER + "mlp.experts.{expert}.up_proj.weight",
+    "down": _LAYER + "mlp.experts.{expert}.down_proj.weight",
+    "router": _LAYER + "mlp.gate.weight",
+}
+_MIXTRAL_EXPERTS = {
+    "gate": _LAYER + "block_sparse_moe.experts.{expert}.w1.weight",
+    "up": _LAYER + "block_sparse_moe.experts.{expert}.w3.weight",
+    "down": _LAYER + "block_sparse_moe.experts.{expert}.w2.weight",
+    "router": _LAYER + "block_sparse_moe.gate.weight",
 }
 _QK_NORMS = {"q_norm": _LAYER + "self_attn.q_norm.weight", "k_norm": _LAYER + "self_attn.k_norm.weight"}
 # Hugging Face gives one name to two things: in Llama the norm before the MLP is called what it follows, in Gemma
@@ -156,6 +169,34 @@ FAMILIES: dict[str, Family] = {
             },
             windows="all",
             partial_rotary=True,
+        ),
+        Family(
+            name="mixtral",
+            architectures=("MixtralForCausalLM",),
+            model_types=("mixtral",),
+            gguf="llama",
+            tensors=_LLAMA_TENSORS | _MIXTRAL_EXPERTS,
+            defaults={
+                "max_position_embeddings": 131072,
+                "num_experts_per_tok": 2,
+                "num_key_value_heads": 8,
+                "rms_norm_eps": 1e-5,
+                "rope_theta": 1e6,
+            },
+            windows="all",
+            mixture=True,
+            normalized_routing=True,
+        ),
+        Family(
+            name="qwen3_moe",
+            architectures=("Qwen3MoeForCausalLM",),
+            model_types=("qwen3_moe",),
+            gguf="qwen3moe",
+            tensors=_LLAMA_TENSORS | _QK_NORMS | _EXPERTS,
+            defaults={"max_position_embeddings": 32768, "num_experts_per_tok": 8},
+            qk_norm=True,
+            mixture=True,
+            width_field="moe_intermediate_size",
         ),
     )
 }
