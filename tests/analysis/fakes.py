@@ -43,9 +43,10 @@ class BigramModel:
         head = random.normal(size=(self.vocabulary, HIDDEN))
         noise = np.random.default_rng(self.seed).normal(size=head.shape)
         self.head = (head + self.noise * noise).astype(np.float32)
+        mixture = {"experts": 0, "experts_per_token": 0}
         matrices = {"intermediate_size": 24, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 4, "window_of_layer": (0, 8)}
         shape = {"vocab_size": self.vocabulary, "hidden_size": HIDDEN, "context_length": 4096}
-        self.architecture = SimpleNamespace(**shape, **matrices)
+        self.architecture = SimpleNamespace(**shape, **matrices, **mixture)
 
     def tokenizer(self) -> Any:
         return self.encoder

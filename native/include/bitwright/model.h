@@ -30,10 +30,11 @@ struct Layer {
   int window = 0;  // positions a token sees, itself included; 0 for all
 };
 
-// A matrix with a row for each word: blocks of rows, one below the other, each stored in its own way; empty ones at the end.
-constexpr int kMostBlocks = 8;
 // Experts that a token goes through, at most: the chunk's rows hold their products.
 constexpr int kMostExpertsPerToken = 128;
+
+// A matrix with a row for each word: blocks of rows, one below the other, each stored in its own way; empty ones at the end.
+constexpr int kMostBlocks = 8;
 using RowBlocks = std::array<Matrix, kMostBlocks>;
 
 struct Model {
