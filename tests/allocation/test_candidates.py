@@ -51,6 +51,15 @@ def test_ways_beside_each_other_cost_what_each_does_alone(model: LanguageModel) 
         assert len(losses) == len([each for each in unit.candidates if each.choice.scheme == SCHEMES[0]])
 
 
+@pytest.mark.parametrize("model", ["smollm2"], indirect=True)
+def test_a_head_that_is_the_embedding_costs_what_nearest_rounding_does(model: LanguageModel) -> None:
+    """Nothing calibrates such a head."""
+    gptq, nearest = (sensitivities(model, WINDOWS, Offer(SCHEMES, parse_ways([name]))) for name in ("gptq", "nearest"))
+    for one, other in zip(gptq, nearest, strict=True):
+        alike = [a.divergence == b.divergence for a, b in zip(one.candidates, other.candidates, strict=True)]
+        assert all(alike) if ("head", -1) in one.roles else not any(alike)
+
+
 def test_each_method_is_shown_what_it_needs(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: dict[tuple[str, str], Any] = {}
 

@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
-_LAYOUT = 3  # raise it when the same inputs would give other figures
+_LAYOUT = 4  # raise it when the same inputs would give other figures
 LARGE = 8192  # rows of an embedding or a head that is worth being stored in blocks
 ENDS = (1 / 12, 1 / 3, 1)  # of the blocks, as shares of the rows: most tokenizers number common words first
 
@@ -82,7 +82,8 @@ def sensitivities(model: LanguageModel, windows: Tokens, offer: Offer, progress:
                 block, part = place, curvature
                 if unit.shape != unit.whole:  # roles that are blocks of rows are of matrices that play no other
                     block, part = TensorSlice(place.name, *unit.rows), curvature.of_rows(*unit.rows)
-                add_role(unit, model, block, choices_for(unit, offer), part, moments)
+                seen = {} if ("embedding", -1) in unit.roles else moments  # by a head that is the embedding, too, none is rounded
+                add_role(unit, model, block, choices_for(unit, offer), part, seen)
     _keep(path, units)
     return units
 
