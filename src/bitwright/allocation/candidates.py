@@ -32,10 +32,10 @@ SAMPLE = 64  # rows of a matrix
 SAMPLE_OF_VOCABULARY = 512  # rows of a head or an embedding, which are less alike
 SAMPLE_OF_BLOCK = 128  # rows of a block of these
 SCHEMES = (
-    "int2-g32-srow5",
-    "int3-g32-srow5",
+    "int2-g32",
+    "int3-g64",
     "kmeans3-g64",
-    "int4-g32-srow5",
+    "int4-g64",
     "kmeans4-g64",
     "kmeans4-g32",
     "int5-g64",
