@@ -51,11 +51,6 @@ inline int32_t sum_of_blocks(const int32_t* sums, const SpreadPanel& w, int firs
   return total;
 }
 
-template <class Isa>
-constexpr int most_of_few() {
-  return Isa::kTile < kFewRows ? Isa::kTile : kFewRows;
-}
-
 // One tile of activations and where its products go. All of kTokens are computed, `tokens` of them are written.
 struct Tile {
   const int32_t *codes, *negated_sums;
@@ -239,10 +234,9 @@ template <class Isa, class Codes, int kTokens>
 
 // Where the sums of few rows begin, [row][group], or [row][block] where every block has an activation scale: at what the middle
 // of the levels adds to them. At zero where there are zero points.
-template <int kMost>
 inline void begin_sums(const SpreadPanel& w, const QuantizedRows& x, int32_t* begins) {
   const int step = x.whole ? w.blocks_per_group : 1, middle = w.zeros == nullptr ? w.middle : 0;
-  for (int row = 0; row < (x.rows + kMost - 1) / kMost * kMost; row++)
+  for (int row = 0; row < x.rows; row++)
     for (int first = 0; first < w.blocks; first += step)
       *begins++ = middle * sum_of_blocks(x.negated_sums + static_cast<size_t>(row) * w.blocks, w, first, first + step);
 }
@@ -324,7 +318,7 @@ inline void few_whole(const SpreadPanel& w, const Tables<Isa, Codes::kTable>& ta
 template <class Isa, class Codes>
 inline void multiply_few(const SpreadPanel& w, const Tables<Isa, Codes::kTable>& tables, const QuantizedRows& x,
                          const int32_t* begins, Output out) {
-  constexpr int kMost = most_of_few<Isa>();
+  constexpr int kMost = Isa::kTile < kFewRows ? Isa::kTile : kFewRows;
   for (int row = 0; row < x.rows; row += kMost)
     with_tile<kMost>(x.rows - row, [&]<int kTokens>() {
       if (x.whole)
@@ -345,7 +339,7 @@ void quantized_matmul(const QuantizedPanels& w, const QuantizedRows& x, PanelRan
       for (int p = range.begin; p < range.end; p++, out.values += kPanelRows) {
         touch_lines(w.record(p), w.codes_at);
         const SpreadPanel panel = spread_panel<Isa, Storage>(w, p, room, w.record(p) + w.codes_at);
-        if (p == range.begin) begin_sums<most_of_few<Isa>()>(panel, x, begins);
+        if (p == range.begin) begin_sums(panel, x, begins);
         multiply_few<Isa, Codes<Storage::kBits, Storage::kTable>>(panel, {w, p}, x, begins, out);
       }
       return;
