@@ -83,15 +83,15 @@ void Session::prepare_attention(int thread, const Layer& layer, int index) {
   if (thread == 0) next_item_.store(0, std::memory_order_relaxed);
   write_cache(thread, layer, index);
   const int count = static_cast<int>(tiles_.size()), rows = static_cast<int>(positions_.size());
-  const Share tiles(count, team_.size() - 1 - thread, team_.size()), own(rows, thread, team_.size());
-  for (int tile = 0; tile < count; tile++) {
-    const int at = shares_rows(rows) ? tiles_[tile].row : tile;
-    if ((shares_rows(rows) ? own : tiles).has(at)) fill_queries(tiles_[tile], layer, scratch_[thread].line.data());
-  }
+  const bool by_rows = shares_rows(rows);
+  const Share share = by_rows ? Share(rows, thread, team_.size()) : Share(count, team_.size() - 1 - thread, team_.size());
+  for (int tile = 0; tile < count; tile++)
+    if (share.has(by_rows ? tiles_[tile].row : tile)) fill_queries(tiles_[tile], layer, scratch_[thread].line.data());
 }
 
 void Session::write_cache(int thread, const Layer& layer, int index) {
   const int dim = model_->head_dim, heads = model_->kv_heads, rows = static_cast<int>(positions_.size());
+  const bool by_rows = shares_rows(rows);
   const Share own(rows, thread, team_.size());
   int item = 0;
   for (const Slice& slice : slices_) {
@@ -99,7 +99,7 @@ void Session::write_cache(int thread, const Layer& layer, int index) {
     for (int from = slice.position; from < end;) {
       const int to = std::min(end, (from / kWriteGroup + 1) * kWriteGroup);
       for (int head = 0; head < heads; head++) {
-        if (shares_rows(rows) ? !own.has(slice.row + from - slice.position) : item++ % team_.size() != thread) continue;
+        if (by_rows ? !own.has(slice.row + from - slice.position) : item++ % team_.size() != thread) continue;
         for (int position = from; position < to; position++) {
           const int row = slice.row + position - slice.position;
           const size_t at = (static_cast<size_t>(row) * heads + head) * dim;

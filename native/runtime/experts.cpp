@@ -69,17 +69,11 @@ void Session::run_expert(int thread, const Expert& expert, std::span<const Route
   const auto normed = [&](int row, float*) {
     return static_cast<const float*>(normed_.data() + static_cast<size_t>(rows[row].row) * width);
   };
-  const bool few = count <= kFewRows;
-  if (few)
-    multiply(thread, count, width,
-             {{&expert.gate, gate_.data(), gate_stride(), false, nullptr}, {&expert.up, up_.data(), inner, false, nullptr}},
-             normed);
-  else
-    multiply(thread, count, width, {{&expert.gate, gate_.data(), gate_stride(), false, nullptr, &expert.up}}, normed);
+  multiply_opening(thread, count, expert.gate, expert.up, normed);
   team_.barrier();
   lap(thread, kGateUp);
   multiply(thread, count, inner, {{&expert.down, block_.data(), width, false, nullptr}},
-           [&](int row, float* line) { return opened(row, few, line); });
+           [&](int row, float* line) { return opened(row, count <= kFewRows, line); });
   team_.barrier();
   const Share share(count, thread, team_.size());
   for (int i = share.begin; i < share.end; i++) {
@@ -114,15 +108,6 @@ void Session::run_chosen(int thread, const Layer& layer) {
       stream_.data()[k] += routed_[i].share * block_.data()[static_cast<size_t>(i) * width + k];
   team_.barrier();
   lap(thread, kDown);
-}
-
-// What the down projection reads of a row: what the gate let through, computed already where rows are many.
-const float* Session::opened(int row, bool few, float* line) const {
-  const float* gate = gate_.data() + static_cast<size_t>(row) * gate_stride();
-  if (!few) return gate;
-  const auto gated = model_->gelu ? kernels_.gated_gelu : kernels_.gated_silu;
-  gated(gate, up_.data() + static_cast<size_t>(row) * model_->intermediate, model_->intermediate, line);
-  return line;
 }
 
 }  // namespace bitwright

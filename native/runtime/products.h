@@ -43,4 +43,15 @@ void Session::multiply(int thread, int count, int columns, std::span<const Produ
   }
 }
 
+// What the down projection reads is computed, or of few rows only what it is computed from; see `opened`.
+template <class Read>
+void Session::multiply_opening(int thread, int count, const Matrix& gate, const Matrix& up, const Read& read) {
+  const int width = model_->hidden, inner = model_->intermediate;
+  if (count <= kFewRows)
+    multiply(thread, count, width,
+             {{&gate, gate_.data(), gate_stride(), false, nullptr}, {&up, up_.data(), inner, false, nullptr}}, read);
+  else
+    multiply(thread, count, width, {{&gate, gate_.data(), gate_stride(), false, nullptr, &up}}, read);
+}
+
 }  // namespace bitwright

@@ -263,27 +263,24 @@ void Session::run_mlp(int thread, const Layer& layer, int count) {
     kernels_.rms_norm(stream_.data() + static_cast<size_t>(row) * width, layer.mlp_norm.data(), width, model_->epsilon, line);
     return static_cast<const float*>(line);
   };
-  const bool few = count <= kFewRows;
-  if (few)
-    multiply(thread, count, width,
-             {{&layer.gate, gate_.data(), gate_stride(), false, nullptr}, {&layer.up, up_.data(), inner, false, nullptr}},
-             normed);
-  else
-    multiply(thread, count, width, {{&layer.gate, gate_.data(), gate_stride(), false, nullptr, &layer.up}}, normed);
+  multiply_opening(thread, count, layer.gate, layer.up, normed);
   team_.barrier();
   lap(thread, kGateUp);
   const bool post = !layer.post_mlp_norm.empty();
   multiply(thread, count, inner, {{&layer.down, post ? block_.data() : stream_.data(), width, !post, nullptr}},
-           [&](int row, float* line) {
-             const float* gate = gate_.data() + static_cast<size_t>(row) * gate_stride();
-             if (!few) return gate;
-             const auto gated = model_->gelu ? kernels_.gated_gelu : kernels_.gated_silu;
-             gated(gate, up_.data() + static_cast<size_t>(row) * inner, inner, line);
-             return static_cast<const float*>(line);
-           });
+           [&](int row, float* line) { return opened(row, count <= kFewRows, line); });
   team_.barrier();
   if (post) finish_block(thread, count, layer.post_mlp_norm);
   lap(thread, kDown);
+}
+
+// What the down projection reads of a row: what the gate let through, computed already where rows are many.
+const float* Session::opened(int row, bool few, float* line) const {
+  const float* gate = gate_.data() + static_cast<size_t>(row) * gate_stride();
+  if (!few) return gate;
+  const auto gated = model_->gelu ? kernels_.gated_gelu : kernels_.gated_silu;
+  gated(gate, up_.data() + static_cast<size_t>(row) * model_->intermediate, model_->intermediate, line);
+  return line;
 }
 
 // stream += norm(block), for models that norm what a block adds.

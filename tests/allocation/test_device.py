@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bitwright.allocation import device
-from bitwright.allocation.device import DeviceCosts, Mix, schemes_of, token_seconds
+from bitwright.allocation.device import DeviceCosts, schemes_of, token_seconds
 from bitwright.allocation.memory import Running, buffer_bytes, cache_bytes, matrix_bytes, process_bytes, weight_bytes
+from bitwright.allocation.mix import Mix, slowness
 from bitwright.allocation.stand_in import MixedStandIn, StandIn, repeated, role_shapes, sample_of
 from bitwright.core import Choice, Scheme
 from bitwright.engine import CACHES, Engine
@@ -176,9 +177,9 @@ def test_costs_of_another_machine_that_lack_something_are_refused(cache: Path) -
 def test_slowness_is_of_what_was_measured(cache: Path) -> None:
     int4, int8 = Scheme.parse("int4-g64"), Scheme.parse("int8-channel")
     costs = DeviceCosts.measured(TINY, [int8], threads=1)
-    now = device.slowness(costs, StandIn(TINY, int8, True), "int8", 16)  # type: ignore[arg-type]
+    now = slowness(costs, StandIn(TINY, int8, True), "int8", 16)  # type: ignore[arg-type]
     assert now is not None and now() > 0
-    assert device.slowness(costs, StandIn(TINY, int4, True), "int8", 16) is None  # type: ignore[arg-type]
+    assert slowness(costs, StandIn(TINY, int4, True), "int8", 16) is None  # type: ignore[arg-type]
 
 
 def test_a_mix_is_stored_as_its_choices_say_and_timed_at_the_pace_of_the_costs(tmp_path: Path) -> None:

@@ -44,12 +44,6 @@ SETTINGS = Settings(
 FAST = Budget(max_kl=0.2, objective="speed")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one plan measured, the next finds here."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def model(tiny_directory: Callable[[str], Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
     monkeypatch.setenv("BITWRIGHT_CACHE", str(cache))
@@ -150,7 +144,7 @@ def test_only_schemes_that_are_best_somewhere_are_measured(model: LanguageModel,
     left = stored_as(found.units)[True]
     assert measured == [left] * len(settings.activations)
     measured.clear()
-    monkeypatch.setattr("bitwright.analysis.planning.TIMED_AT_ONCE", 2)
+    monkeypatch.setattr("bitwright.analysis.plan_devices.TIMED_AT_ONCE", 2)
     assert find_plan(model, FAST, settings).chosen == found.chosen
     assert measured == [left[:2], left[2:]] * len(settings.activations)
     assert list(map(str, left)) == ["int3-g32", "int4-g32", "int8-channel"]  # pot4 is as large as int4, and loses more

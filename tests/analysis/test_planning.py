@@ -49,12 +49,6 @@ SETTINGS = Settings(
 measured_once = functools.cache(process_bytes)  # it starts a process
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one plan measured, the next finds here."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def model(tiny_directory: Callable[[str], Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
     monkeypatch.setenv("BITWRIGHT_CACHE", str(cache))

@@ -146,6 +146,9 @@ class Session {
   const float* final_row(int row, float* line) const;
   void run_layer(int thread, int index, int count);
   void run_mlp(int thread, const Layer& layer, int count);
+  template <class Read>
+  void multiply_opening(int thread, int count, const Matrix& gate, const Matrix& up, const Read& read);
+  const float* opened(int row, bool few, float* line) const;
   // One token of a mixture at one of its experts: its row of the chunk, the expert, and its share of the sum.
   struct Routed {
     int row, expert;
@@ -156,7 +159,6 @@ class Session {
   void sort_by_expert(int count);
   void run_expert(int thread, const Expert& expert, std::span<const Routed> rows);
   void run_chosen(int thread, const Layer& layer);
-  const float* opened(int row, bool few, float* line) const;
   void embed(int thread, const std::vector<int32_t>& tokens);
   void prepare_angles(int row);
   void prepare_tiles();

@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bitwright.calibration.cores import CHUNK_TOKENS
 from bitwright.calibration.decoder import Decoder, Weights, linear, product_dtype
 from bitwright.calibration.sequential import part_of
 from bitwright.models.architecture import LAYER_MATRICES
@@ -36,7 +37,6 @@ Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
-CHUNK_TOKENS = 1024  # that are computed at a time
 HEAD_TOKENS = 256  # whose logits are held at a time
 BACK, HEAD = 16, 60  # of progress: what a block takes backwards, and the head, over a block forwards; candidates included
 _READS_WITH = {"k": "q", "v": "q", "up": "gate"}  # matrices that read another's input

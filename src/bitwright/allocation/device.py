@@ -7,10 +7,9 @@ and the working set of a real token, not for a loop over one matrix that a cache
     sum over its matrices of decode_seconds(scheme, shape) + other_seconds(architecture, context)
 
 A stage multiplies one to three matrices, and each is charged for its share of the rows. A plan mixes schemes within stages,
-which takes less or more than that sum: so a chosen plan is timed itself, as a stand-in of its mix. Figures are medians of
-tokens, of the round that took least: they are kept, and what waited for another program today says nothing of tomorrow. Schemes
-take turns, and before each the first is timed again: machines that others use change pace within seconds, and ratios of
-neighbours do not.
+which takes less or more than that sum: so a chosen plan is timed itself (mix.py). Figures are medians of tokens, of the round
+that took least: they are kept, and what waited for another program today says nothing of tomorrow. Schemes take turns, and
+before each the first is timed again: machines that others use change pace within seconds, and ratios of neighbours do not.
 """
 
 from __future__ import annotations
@@ -44,8 +43,6 @@ SHALLOW, DEEP = 16, 1024  # tokens in the context when a burst begins
 BURST, BURSTS = 12, 2  # tokens; how often
 PROMPTS = 3
 ROUNDS = 6  # in which every scheme has its turn
-STAND_INS = 3  # by which the machine's pace is told
-MIXED_ROUNDS = 10  # in which a plan's mix and these have their turns
 STAGES = {  # of the engine's steps -> the matrices that it multiplies
     "query_key_value": ("q", "k", "v"),
     "output": ("o",),
@@ -189,7 +186,7 @@ class DeviceCosts:
         for scheme in schemes:
             stand_in = StandIn(architecture, scheme, rotated)
             layers = stand_in.architecture.layers
-            engines.append(_engine(stand_in, self.threads, activations))
+            engines.append(stand_in_engine(stand_in, self.threads, activations))
             told()
         decodes: list[list[dict[str, float]]] = [[] for _ in schemes]
         prefills: list[list[dict[str, float]]] = [[] for _ in schemes]
@@ -224,56 +221,8 @@ class DeviceCosts:
         return figures
 
 
-@dataclass(frozen=True)
-class Mix:
-    """A plan's mix of schemes as a stand-in: `seconds` of a token with `depth` tokens seen, at the pace of the machine at which
-    its costs were measured.
-    """
-
-    seconds: float
-    engine: Engine = field(repr=False)
-    depth: int
-
-    @classmethod
-    def timed(cls, costs: DeviceCosts, mixed: MixedStandIn, activations: str, depth: int) -> Mix | None:
-        """In turn with stand-ins of single schemes, which tell the pace; None where `costs` knows none of the plan's schemes."""
-        now = slowness(costs, mixed, activations, depth)  # type: ignore[arg-type]
-        if now is None:
-            return None
-        engine = _engine(mixed, costs.threads, activations)
-        seconds = float(np.median([token_time(engine, depth) / now() for _ in range(MIXED_ROUNDS)]))
-        return cls(seconds, engine, depth)
-
-    def slowness(self) -> float:
-        """Of this machine now: how many times longer a token takes."""
-        return token_time(self.engine, self.depth) / self.seconds
-
-
-def slowness(costs: DeviceCosts, model: LanguageModel, activations: str, depth: int) -> Callable[[], float] | None:
-    """Of this machine now, against when it measured `costs`: how many times longer stand-ins of the schemes that most of
-    the model's time goes to take for a token, each counted by its share of that time. Other programs make a machine slower for
-    minutes, and not all schemes alike: those of many bits wait for memory. None where `costs` knows no scheme of the model.
-    """
-    shapes = role_shapes(model.architecture)
-    spent: dict[tuple[Scheme, bool], float] = {}
-    for (role, _), part in model.roles().items():
-        if role in shapes:
-            for scheme, rotated, share in _stored_as(model, part.name):
-                if costs.knows(scheme, rotated):  # what no candidate fitted stays as it was
-                    seconds = share * costs.decode_seconds(scheme, shapes[role], rotated)
-                    spent[scheme, rotated] = spent.get((scheme, rotated), 0.0) + seconds
-    if not spent:
-        return None
-    leading = sorted(spent, key=lambda stored: spent[stored])[-STAND_INS:]
-    total, timed = sum(spent[stored] for stored in leading), list[tuple[float, Engine]]()
-    for stored in leading:
-        stand_in = StandIn(model.architecture, *stored)
-        foretold = token_seconds(costs, stand_in, depth)  # type: ignore[arg-type]
-        timed.append((spent[stored] / total / foretold, _engine(stand_in, costs.threads, activations)))
-    return lambda: sum(share * token_time(engine, depth) for share, engine in timed)
-
-
-def _engine(stand_in: StandIn | MixedStandIn, threads: int, activations: str) -> Engine:
+def stand_in_engine(stand_in: StandIn | MixedStandIn, threads: int, activations: str) -> Engine:
+    """As all stand-ins are run."""
     context = min(stand_in.architecture.context_length, DEEP + BURST)
     return Engine.load(stand_in, threads=threads, context=context, activations=activations)  # type: ignore[arg-type]
 
@@ -385,7 +334,7 @@ def token_seconds(costs: DeviceCosts, model: LanguageModel, context: int, kv_cac
     total = costs.other_seconds(model.architecture, context, kv_cache)
     for (role, _), part in model.roles().items():
         if role in shapes:
-            for scheme, rotated, share in _stored_as(model, part.name):
+            for scheme, rotated, share in rows_stored_as(model, part.name):
                 total += share * costs.decode_seconds(scheme, shapes[role], rotated)
     return total
 
@@ -396,12 +345,12 @@ def schemes_of(model: LanguageModel) -> dict[bool, list[Scheme]]:
     shapes = role_shapes(model.architecture)
     for (role, _), part in model.roles().items():
         if role in shapes:
-            for scheme, rotated, _ in _stored_as(model, part.name):
+            for scheme, rotated, _ in rows_stored_as(model, part.name):
                 found.setdefault(rotated, {})[scheme] = None
     return {rotated: list(schemes) for rotated, schemes in found.items()}
 
 
-def _stored_as(model: LanguageModel, name: str) -> Iterator[tuple[Scheme, bool, float]]:
+def rows_stored_as(model: LanguageModel, name: str) -> Iterator[tuple[Scheme, bool, float]]:
     """(scheme, whether columns are rotated, share of the rows) of each way in which rows of a matrix are stored."""
     stored = model.stored(name)
     for block in stored_blocks(stored):

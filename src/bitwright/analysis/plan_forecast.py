@@ -47,7 +47,7 @@ LEFT = 0.8
 # Seconds
 A_WRITER = 4.0  # a model at 8 bits
 A_SCHEME = 1.25  # of the device, with one kind of activations
-A_MIX = 8.0  # a stand-in of the plan, and those beside it
+A_MIX = 10.0  # a stand-in of the plan, and those beside it
 A_TRIAL = 8.0  # loading, speed, memory
 
 

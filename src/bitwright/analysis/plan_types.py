@@ -62,12 +62,16 @@ class Settings:
         fixed = tuple((pattern, Scheme.parse(scheme)) for pattern, scheme in self.fixed)
         schemes: list[Scheme] = []
         for scheme in self.schemes:
-            schemes += engine_schemes(widths_of(model)) if scheme.strip().lower() == ALL else [Scheme.parse(scheme)]
+            schemes += engine_schemes(widths_of(model)) if _is_all(scheme) else [Scheme.parse(scheme)]
         return Offer(tuple(dict.fromkeys(schemes)), parse_ways(self.methods, self.rotate), fixed)
 
     @property
     def all_schemes(self) -> bool:
-        return any(scheme.strip().lower() == ALL for scheme in self.schemes)
+        return any(map(_is_all, self.schemes))
+
+
+def _is_all(scheme: str) -> bool:
+    return scheme.strip().lower() == ALL
 
 
 def widths_of(model: LanguageModel) -> set[int]:

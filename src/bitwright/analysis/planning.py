@@ -23,8 +23,9 @@ import numpy.typing as npt
 from bitwright.allocation.budget import Budget, in_users_units
 from bitwright.allocation.cache_plan import TYPES
 from bitwright.allocation.candidates import Candidate, Offer, choices_for, stored_as
-from bitwright.allocation.device import DeviceCosts, Mix
+from bitwright.allocation.device import DeviceCosts
 from bitwright.allocation.memory import Running
+from bitwright.allocation.mix import Mix
 from bitwright.allocation.sensitivity import sensitivities, units_of
 from bitwright.allocation.stand_in import MixedStandIn
 from bitwright.allocation.undominated import undominated
@@ -32,6 +33,7 @@ from bitwright.analysis.climbing import corrections, of_a_kind, regained, worth_
 from bitwright.analysis.dense_only import require_dense
 from bitwright.analysis.evaluate import joined, measure
 from bitwright.analysis.plan_costs import LOSSES, Costs, cache_losses
+from bitwright.analysis.plan_devices import devices
 from bitwright.analysis.plan_types import Plan, Settings, Step, recipe_of
 from bitwright.analysis.scores import Scores
 from bitwright.analysis.trial import DEPTH, Examination, Task, Trial, tried
@@ -57,7 +59,6 @@ LUCK = 2.0  # by which less than its KL a text is believed to lose: perplexity m
 BISECTION = 2.0  # by which that loss is then made larger or smaller
 MARK_BYTES = 0.3  # of a manifest's marks, a token of calibration text; a little more than calibration/marks.py makes
 ESTIMATED_CACHE_LOSSES = (0.0, 0.00066, 0.057)  # of fp16, int8, int4, on the twin of SmolLM2 (docs/planning.md)
-TIMED_AT_ONCE = 16  # schemes, whose stand-ins memory holds together
 REASONS = 1.001  # the reasons beside choices take some room, too
 MEASURED = (*LOSSES, "seconds", "prefill", "ram")  # limits that a made plan may be found to miss
 
@@ -125,11 +126,11 @@ class _Planner:
         units = [unit for unit in units if unit.candidates]
         units = undominated(units) if settings.all_schemes else units
         self._read_texts()
-        devices = self._devices(stored_as(units))
-        threads = next(iter(devices.values())).threads if devices else 1
+        measured = self._devices(stored_as(units))
+        threads = next(iter(measured.values())).threads if measured else 1
         running = self._running(threads)
         caches = self._cache_losses() if "ram" in {self.budget.wanted, *self.limits} else {}
-        self.costs = Costs(self.model, units, running, self._noises(), devices, caches)
+        self.costs = Costs(self.model, units, running, self._noises(), measured, caches)
         chosen = self._solved()
         if not settings.verify:
             return self._plan(chosen, self.costs.sums(chosen), None)
@@ -281,33 +282,9 @@ class _Planner:
         self.proof = [window for number, window in enumerate(windows) if number % every]
 
     def _devices(self, stored: Mapping[bool, Sequence[Scheme]]) -> dict[str, DeviceCosts]:
-        """What each candidate takes on the machine that is planned for with each kind of activations, where anything asks.
-
-        `stored`: turned or not -> schemes.
-        """
-        settings, architecture = self.settings, self.model.architecture
-        asked = [
-            (kind, turned, schemes[begin : begin + TIMED_AT_ONCE])
-            for kind in settings.activations
-            for turned, schemes in stored.items()
-            for begin in range(0, len(schemes), TIMED_AT_ONCE)
-        ]
-        found = dict[str, DeviceCosts]()
-        if settings.device is not None:
-            for kind, turned, schemes in asked:
-                found[kind] = DeviceCosts.read(settings.device, architecture, schemes, turned, kind)
-            return found
-        if not settings.verify and not {self.budget.wanted, *self.limits} & {"seconds", "prefill"}:
-            return {}
-        with self.watch("measuring this device") as progress:
-            for number, (kind, turned, schemes) in enumerate(asked):
-
-                def report(done: int, total: int, before: int = number) -> None:
-                    progress(before * total + done, len(asked) * total)
-
-                threads = found[kind].threads if kind in found else settings.threads
-                found[kind] = DeviceCosts.measured(architecture, schemes, threads, report, turned, kind)
-        return found
+        """Of each kind of activations. `stored`: turned or not -> schemes."""
+        here = self.settings.verify or bool({self.budget.wanted, *self.limits} & {"seconds", "prefill"})
+        return devices(self.settings, self.model.architecture, stored, self.watch, here)
 
     def _task(self) -> Task | None:
         """The task, asked of the model itself only once."""

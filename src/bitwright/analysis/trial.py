@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.allocation.budget import PROMPT
-from bitwright.allocation.device import Mix, prompt_time, token_time
+from bitwright.allocation.device import prompt_time, token_time
 from bitwright.allocation.memory import Running, true_peak
+from bitwright.allocation.mix import Mix
 from bitwright.analysis.evaluate import figures, joined, measure
 from bitwright.analysis.tasks.paired import Drop, Scored, task_drop
 from bitwright.artifact import ArtifactModel

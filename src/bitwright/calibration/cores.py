@@ -15,6 +15,7 @@ import torch
 Each = Callable[[Callable[[slice], None], Sequence[slice]], None]  # (work, pieces): work on all pieces, in any order
 
 CORES = len(os.sched_getaffinity(0))
+CHUNK_TOKENS = 1024  # that are computed at a time: their activations stay in a core's cache
 
 
 @contextmanager

@@ -15,13 +15,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bitwright.calibration.cores import Each
+from bitwright.calibration.cores import CHUNK_TOKENS, Each
 from bitwright.calibration.decoder import Decoder, Weights
 from bitwright.calibration.routing import Route, routes
 from bitwright.models.architecture import of_expert
 
 FEWEST_TOKENS = 32
-PART_TOKENS = 1024  # that are computed at a time, as in sequential.py
 
 Round = Callable[[tuple[str, ...], Sequence[Tensor]], Sequence[Weights]]  # roles, inputs (tokens, columns) -> weights, by stream
 
@@ -69,4 +68,4 @@ class Experts:
 
 
 def _parts(count: int) -> list[slice]:
-    return [slice(begin, begin + PART_TOKENS) for begin in range(0, count, PART_TOKENS)]
+    return [slice(begin, begin + CHUNK_TOKENS) for begin in range(0, count, CHUNK_TOKENS)]

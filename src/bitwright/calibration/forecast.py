@@ -160,7 +160,8 @@ def _peak_bytes(model: LanguageModel, work: Work, streams: int) -> int:
 
 def _guiding_bytes(model: LanguageModel, work: Work) -> int:
     """The walk's stream, those before all blocks of one part of the windows, what a block keeps of a chunk, and the head."""
-    from bitwright.calibration.guidance import CHUNK_TOKENS, windows_at_once
+    from bitwright.calibration.cores import CHUNK_TOKENS
+    from bitwright.calibration.guidance import windows_at_once
 
     architecture, tokens = model.architecture, work.shape[0] * work.shape[1]
     at_once = min(work.shape[0], windows_at_once(model, work.shape[1])) * work.shape[1]

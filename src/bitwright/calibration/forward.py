@@ -21,9 +21,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bitwright.calibration.cores import CHUNK_TOKENS
 from bitwright.calibration.decoder import Decoder, Weights, product_dtype, transposed_product
 from bitwright.calibration.routing import routes
-from bitwright.calibration.sequential import CHUNK_TOKENS, STAGES, part_of, rows_of
+from bitwright.calibration.sequential import STAGES, part_of, rows_of
 from bitwright.models.architecture import LAYER_VECTORS, ROUTER, layer_matrices, of_expert
 from bitwright.models.base import LanguageModel
 from bitwright.observers.gram import Gram

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bitwright.calibration.cores import CHUNK_TOKENS
 from bitwright.calibration.decoder import Decoder, Weights, linear, product_dtype
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import LanguageModel
@@ -30,7 +31,6 @@ Tokens = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 
 STREAMS_BYTES = 2**29  # of residual streams that are held, unless those of one chunk take more
-CHUNK_TOKENS = 1024  # that are computed at a time
 HEAD_TOKENS = 256  # whose logits are held at a time
 STAGE_OF = {"q": 0, "k": 0, "v": 0, "o": 1, "gate": 2, "up": 2, "down": 3}
 

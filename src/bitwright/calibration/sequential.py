@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from bitwright import _native
-from bitwright.calibration.cores import Each, pieces_at_once
+from bitwright.calibration.cores import CHUNK_TOKENS, Each, pieces_at_once
 from bitwright.calibration.decoder import Decoder, product_dtype, transposed_product
 from bitwright.calibration.expert_walk import Experts
 from bitwright.calibration.guidance import token_weights
@@ -42,7 +42,6 @@ Tokens = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
 STAGES = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # layers that read the same input
-CHUNK_TOKENS = 1024  # that are computed at a time: their activations stay in a core's cache
 OBSERVED_TOKENS = 8192  # whose products are summed up at a time
 
 
