@@ -73,6 +73,9 @@ bench: setup
 	$(BIN)/python benchmarks/gptq_cost.py
 	$(BIN)/python benchmarks/activations.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/long_context.py
+	$(BIN)/python benchmarks/speculation.py
+	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/plans.py --time
 	$(BIN)/python benchmarks/attribution.py

@@ -7,8 +7,8 @@ the engine's kernels; `simulated` ones by a float forward pass that rounds input
 where their method asks for it, on text that the model wrote.
 
 Calibration of static ranges: `activations.simulation.static_scales` walks through the model and keeps a histogram of every
-layer's input, of which the cut is then taken. It is timed beside the same walk with nothing observed, by turns on the same
-windows; the least of each counts.
+layer's input, of one token in STRIDE, of which the cut is then taken. It is timed beside the same walk with nothing observed, by
+turns on the same windows; the least of each counts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 
 import bitwright
 from bitwright.activations.kind import Kind
-from bitwright.activations.simulation import Turns, static_scales
+from bitwright.activations.simulation import STRIDE, Turns, static_scales
 from bitwright.calibration.forward import forward
 from bitwright.calibration.text import Source
 from bitwright.models import load
@@ -113,7 +113,8 @@ def report(data: dict[str, Any]) -> None:
     bars.append(verdict("time that calibration by entropy adds to the forward passes that feed it", share, ENTROPY_BAR))
     timed = (
         f"A forward pass of {TIMED_WINDOWS} windows of {CONTEXT} tokens: {seconds['forward']:.2f} s with nothing observed, "
-        f"{seconds['calibrated']:.2f} s with a histogram of every layer's input and the cuts of least entropy.\n"
+        f"{seconds['calibrated']:.2f} s with a histogram of every layer's input, one token in {STRIDE}, and the cuts of least "
+        "entropy.\n"
     )
     header = ("weights", "activations", "by", "KL", "interval", "perplexity", "top-1")
     write(

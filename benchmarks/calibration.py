@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from material import TEXT, twin
-from results import circumstances, table, verdict, write
+from results import circumstances, command_line, table, verdict, write
 
 METHODS = ("nearest", "gptq", "gptaq", "refine")
 SCHEMES = ("int4-g64-affine", "int4-g64", "int4-g32", "int3-g64-affine", "int2-g64-affine")
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def report(rows: list[dict[str, Any]]) -> None:
-    data = {"circumstances": circumstances(), "command": "python benchmarks/calibration.py", "rows": rows}
+    data = {"circumstances": circumstances(), "command": command_line(), "rows": rows}
     lines = [
         (
             *(row["scheme"], row["method"], row["text"] if row["method"] != "nearest" else "-", row["bits_per_weight"]),

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from contenders import LLAMA, OURS, WITHOUT_AMX
 from results import table, verdict, write
 
 Data = dict[str, Any]
 
 BANDWIDTH_BAR, PEAK_BAR = 0.65, 0.2
-# Over the fastest llama.cpp of as many bits, by its build (llama_cpp_build.py).
-DECODE_BARS = {"native": {4: 3.0, 8: 1.35}, "amx": {4: 1.7, 8: 1.35}}
-PREFILL_BARS = {"llama.cpp": 5.0, "OpenVINO GenAI": 2.0}
-AVX2_PREFILL_BAR = 1.3
+# Over the fastest llama.cpp of as many bits: with its AMX path mended, and as it builds without AMX.
+MENDED_BARS, WITHOUT_AMX_BARS = {4: 1.7, 8: 1.35}, {4: 3.0, 8: 1.35}
+PREFILL_BARS = {"best": {LLAMA: 5.0, "OpenVINO GenAI": 2.0}, "avx2": {LLAMA: 1.3}}
 TABLES, EVEN, TABLE_BAR = ("kmeans4-g64", "any4-g64"), "int4-g64", 0.8  # levels looked up, over even ones of as many bits
 
 
@@ -50,22 +50,24 @@ def report(data: Data) -> None:
 def verdicts(data: Data) -> list[str]:
     """One line a bar."""
     lines = []
-    for run in (run for run in data["runs"] if run["weight_bytes"] and run["group"] == "best"):
-        who = f"{run['kind']}, {run['threads']} thread(s)"
+    for run in (run for run in data["runs"] if run["weight_bytes"]):
+        who = f"{run['kind']}{_suffix(run)}, {run['threads']} thread(s)"
         lines.append(verdict(f"decode, share of read bandwidth, {who}", run["decode_fraction_of_bandwidth"], BANDWIDTH_BAR, True))
         if run["prefill_fraction_of_peak"] is not None:
-            lines.append(verdict(f"prefill, share of the int8 peak, {who}", run["prefill_fraction_of_peak"], PEAK_BAR, True))
+            peak = f"the peak of {run['matrix_instruction']}"
+            lines.append(verdict(f"prefill, share of {peak}, {who}", run["prefill_fraction_of_peak"], PEAK_BAR, True))
     lines += [
         verdict(f"{what}, {kind} over {EVEN}, {threads} thread(s)", ratio, TABLE_BAR, at_least=True)
         for kind, threads, what, ratio in _tables(data["runs"])
     ]
     for ratio in fastest(data["ratios"], "decode"):
-        if ratio["group"] == "best" and ratio["engine"] == "llama.cpp":
-            lines.append(_over("decode", ratio, DECODE_BARS[data["llama_cpp_build"]][ratio["bits"]]))
+        if ratio["engine"] in (LLAMA, WITHOUT_AMX):
+            mended = (data["llama_cpp_build"], ratio["group"], ratio["engine"]) == ("amx", "best", LLAMA)
+            lines.append(_over("decode", ratio, (MENDED_BARS if mended else WITHOUT_AMX_BARS)[ratio["bits"]]))
     for ratio in fastest(data["ratios"], "prefill"):
-        bars = PREFILL_BARS if ratio["group"] == "best" else {"llama.cpp": AVX2_PREFILL_BAR}
-        if ratio["engine"] in bars:
-            lines.append(_over("prefill", ratio, bars[ratio["engine"]]))
+        bar = PREFILL_BARS[ratio["group"]].get(ratio["engine"])
+        if bar is not None:
+            lines.append(_over("prefill", ratio, bar))
     return lines
 
 
@@ -81,7 +83,7 @@ def fastest(ratios: list[Data], what: str) -> list[Data]:
 
 def _tables(runs: list[Data]) -> Iterator[tuple[str, int, str, float]]:
     """(table, threads, what, its speed over that of even levels)."""
-    found = {(run["kind"], run["threads"]): run for run in runs if run["engine"] == "Bitwright" and run["group"] == "best"}
+    found = {(run["kind"], run["threads"]): run for run in runs if run["engine"] == OURS and run["group"] == "best"}
     for (kind, threads), run in found.items():
         even = found.get((EVEN, threads))
         if kind in TABLES and even is not None:
@@ -127,6 +129,6 @@ def _ceilings(data: Data) -> str:
     )
     loads = ", ".join(map(str, data["load_averages"]))
     build = f"llama.cpp's build: {data['llama_cpp_build']}. "
-    peaks = {run["threads"]: run["int8_operations_per_s"] for run in ours}
-    peak = "; ".join(f"{value:.3g} by {threads} thread(s)" for threads, value in peaks.items())
+    peaks = {(run["matrix_instruction"], run["threads"]): run["int8_operations_per_s"] for run in ours}
+    peak = "; ".join(f"{value:.3g} of {unit} by {threads} thread(s)" for (unit, threads), value in peaks.items())
     return f"{build}Ceilings, medians: {read}; int8 operations/s {peak}. Load averages before and after each contest: {loads}.\n"

@@ -98,7 +98,7 @@ def report(steps: dict[str, Any]) -> None:
 
 
 def _line(step: str, row: dict[str, Any]) -> list[str | float]:
-    """Forecasts of bytes are of tensors alone; what is written holds a manifest and a tokenizer, too."""
+    """Each figure of a step, and its forecast where there is one."""
     line: list[str | float] = ["writing the text" if step == TEXT_STEP else step]
     for key, unit in (("seconds", 1.0), ("peak_rss_bytes", 1e6), ("size_bytes", 1e6)):
         expected = row["forecast"].get(key)

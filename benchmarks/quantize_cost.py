@@ -49,11 +49,11 @@ def main() -> None:
 
 
 def report(rows: list[tuple[str, float, int]]) -> None:
-    from results import circumstances, table, verdict, write
+    from results import circumstances, command_line, table, verdict, write
 
     data: dict[str, Any] = {
         "circumstances": circumstances(),
-        "command": "python benchmarks/quantize_cost.py",
+        "command": command_line(),
         "rows": [{"scheme": scheme, "seconds": seconds, "peak_rss_bytes": peak} for scheme, seconds, peak in rows],
     }
     lines = [(scheme, round(seconds, 2), round(peak / 1e6)) for scheme, seconds, peak in rows]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,11 @@ Row = Sequence[str | float | int]
 def circumstances() -> dict[str, Any]:
     """Machine, and how busy it was before the measuring began."""
     return machine(_native.isa()) | {"load_average": round(os.getloadavg()[0], 2)}
+
+
+def command_line() -> str:
+    """What was run, options and all, for a reader to run again."""
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
 def table(header: Sequence[str], rows: Sequence[Row]) -> str:

@@ -1,149 +1,152 @@
-"""How speed scales: with the model's size, the context, the batch and the threads.
+"""How speed scales: with the model's size, its head, the context, the batch and the threads.
 
-    python benchmarks/scaling.py [--repeats 5] [--threads 1,2]
+    python benchmarks/scaling.py [--rounds 5] [--threads 1,2]
 
-Sizes: the twin of SmolLM2-135M, and random weights in the shape of a 1B model (four layers of Llama 3.2 1B) and of a 7B
-model (two layers of Llama 2 7B), each with a vocabulary of 8192: what a token costs depends on the shapes and the bits,
-not on the values. All in int4-g64. A share of the machine's read bandwidth (decode) and int8 peak (prefill) is
-comparable between sizes where a speed is not.
+Sizes: the twin of SmolLM2-135M, and random weights (shapes.py) in the shape of a 1B model (four layers of Llama 3.2 1B) and
+of a 7B model (two layers of Llama 2 7B), each with a vocabulary of 8192, in turns and beside the machine's ceilings
+(contest.py): a share of the read bandwidth (decode) and of the int8 peak (prefill) is comparable between sizes where a
+speed is not. Head: the share of a decoded token's time that the engine spends in it, beside its share of the weights'
+bytes; of the twin, and of two layers of Llama 3.2 1B with all its 128256 rows. Context and batch: of the twin, all ways of
+decoding in turns, each ratio the median of the rounds' ratios; once more with the engine forced to AVX2, as far as there
+are bars.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import statistics
 import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
-import bitwright
-from bitwright.analysis.benchmark import Work, bench
+from bitwright.analysis.work import prompt_operations, weights_multiplied
+from bitwright.models import load
+from contenders import OURS, Entry
+from contest import AFTER, PROMPT, Contender, measure_in_turns
 from material import twin
-from results import circumstances, table, verdict, write
+from results import circumstances, command_line
+from scaling_report import report
+from shapes import Shape, artifact, random_model
+from worker import bitwright_worker
 
-SCHEME = "int4-g64"
-VOCABULARY = 8192
-# hidden size, intermediate size, layers, query heads, key heads
-SHAPES = {"1B-shaped, 4 layers": (2048, 8192, 4, 32, 8), "7B-shaped, 2 layers": (4096, 11008, 2, 32, 32)}
-DEPTHS = (128, 1024, 4096)
-CACHES = ("fp16", "int8")
-BATCHES = (1, 2, 4, 8)
-DEPTH_BAR, BATCH_BAR = 0.75, 5.0  # speed at 4096 over 128 with an int8 cache; of eight sequences over one
-
-
-def random_model(shape: tuple[int, int, int, int, int], directory: Path) -> Path:
-    """A Hugging Face directory in fp16. The same million random numbers fill every matrix."""
-    hidden, intermediate, layers, heads, kv_heads = shape
-    numbers = (np.random.default_rng(0).normal(size=1 << 20) / np.sqrt(hidden)).astype(np.float16)
-    narrow = hidden // heads * kv_heads
-    sizes = {"model.embed_tokens": (VOCABULARY, hidden), "lm_head": (VOCABULARY, hidden)}
-    ones = ["model.norm"]
-    for layer in range(layers):
-        at = f"model.layers.{layer}"
-        ones += [f"{at}.input_layernorm", f"{at}.post_attention_layernorm"]
-        sizes |= {f"{at}.self_attn.{kind}_proj": (hidden, hidden) for kind in "qo"}
-        sizes |= {f"{at}.self_attn.{kind}_proj": (narrow, hidden) for kind in "kv"}
-        sizes |= {f"{at}.mlp.{kind}_proj": (intermediate, hidden) for kind in ("gate", "up")}
-        sizes[f"{at}.mlp.down_proj"] = (hidden, intermediate)
-    tensors = {f"{name}.weight": np.resize(numbers, size) for name, size in sizes.items()}
-    tensors |= {f"{name}.weight": np.ones(hidden, np.float16) for name in ones}
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": hidden, "vocab_size": VOCABULARY}
-    config |= {"intermediate_size": intermediate, "num_hidden_layers": layers, "num_attention_heads": heads}
-    config |= {"num_key_value_heads": kv_heads, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 1e4}
-    config |= {"hidden_act": "silu", "tie_word_embeddings": False, "dtype": "float16"}
-    directory.mkdir()
-    (directory / "config.json").write_text(json.dumps(config), "utf-8")
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    return directory
+SCHEMES = ("int4-g64", "int8-channel")
+BITS = {"int4-g64": 4, "int8-channel": 8}
+TWIN = "135M"
+SIZES = {
+    "1B-shaped, 4 layers": Shape(2048, 8192, 32, 8, layers=4, whole=16),
+    "7B-shaped, 2 layers": Shape(4096, 11008, 32, 32, layers=2, whole=32),
+}
+WIDE = "1B-shaped, 2 layers", Shape(2048, 8192, 32, 8, layers=2, whole=16, vocabulary=128256, tied=True)
+STEPS = 64  # tokens decoded in each sequence
 
 
-def artifact(source: Path, out: Path) -> Path:
-    """With the quickest fit: nobody reads what these models say."""
-    bitwright.quantize(bitwright.load(source), bitwright.Recipe.uniform(SCHEME, fitting="minmax")).save(out)
-    return out
+@dataclass(frozen=True)
+class Way:
+    """Of decoding: `batch` sequences at once, after `depth` tokens each."""
+
+    kv_cache: str = "fp16"
+    depth: int = AFTER
+    batch: int = 1
 
 
-def rows_of(model: str, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each thread count and way of decoding."""
-    common = {"model": model, "kv_cache": result["kv_cache"], "prompt": result["prompt"]}
-    figures = ("threads", "prefill_tokens_per_s", "prefill_fraction_of_peak")
-    return [common | {name: run[name] for name in figures} | decode for run in result["runs"] for decode in run["decodes"]]
+DEPTHS = [Way(cache, depth) for cache in ("fp16", "int8") for depth in (128, 1024, 4096)]
+BATCHES = [Way(batch=batch) for batch in (1, 2, 4, 8, 16)]
+BARRED = [Way("int8", 128), Way("int8", 4096)], [Way(batch=1), Way(batch=8)]  # depths and batches that bars speak of
+WAYS = {"": (DEPTHS, BATCHES), "avx2": BARRED}  # by the instruction set that the engine is forced to
+
+Row = dict[str, Any]
+
+
+def sizes(models: dict[str, Path], scheme: str, threads: int, rounds: int) -> list[Row]:
+    """Prefill and decode of each, as shares of what the machine allows."""
+    contenders = []
+    with ExitStack() as stack:
+        machine = stack.enter_context(bitwright_worker())
+        for path in models.values():
+            worker = stack.enter_context(bitwright_worker())
+            contenders.append(Contender(Entry(OURS, scheme, BITS[scheme], bitwright_worker), path, worker))
+            contenders[-1].load(threads)
+        tokens = [int(token) for token in np.random.default_rng(0).integers(100, 8000, PROMPT)]
+        measure_in_turns(contenders, machine, tokens, threads, rounds)
+    rows = []
+    for (model, path), contender in zip(models.items(), contenders, strict=True):
+        shares = contender.shares(prompt_operations(load(path).architecture, PROMPT) / PROMPT)
+        rows.append({"model": model, "scheme": scheme} | contender.figures(threads) | shares)
+    return rows
+
+
+def paces(path: Path, isa: str, threads: int, ways: list[Way], rounds: int) -> list[Row]:
+    """Tokens per second of all sequences together, and the head's share of the time. A first round warms up."""
+    answers: dict[Way, list[Row]] = {way: [] for way in ways}
+    with bitwright_worker(isa) as worker:
+        context = max(way.depth for way in ways) + STEPS
+        worker.ask("load", model=str(path), threads=threads, context=context, activations="int8")
+        for _ in range(rounds + 1):
+            for way in ways:
+                answers[way].append(worker.ask("steps", **asdict(way), steps=STEPS))
+    rows = []
+    for way, found in answers.items():
+        speeds = [way.batch * STEPS / answer["seconds"] for answer in found[1:]]
+        head = statistics.median(answer["stages"]["head"] / answer["seconds"] for answer in found[1:])
+        row = asdict(way) | {"isa": isa, "threads": threads, "head_fraction_of_time": head}
+        rows.append(row | {"decode_tokens_per_s": statistics.median(speeds), "rounds": speeds})
+    return rows
+
+
+def head(path: Path, pace: Row, more: float) -> Row:
+    """Its share of a decoded token's time and of the bytes read; and of a model with `more` times the layers."""
+    architecture = load(path).architecture
+    of_bytes = architecture.hidden_size * architecture.vocab_size / weights_multiplied(architecture)
+    row: Row = {"rows": architecture.vocab_size, "threads": pace["threads"]}
+    for what, share in (("time", pace["head_fraction_of_time"]), ("bytes", of_bytes)):
+        row |= {f"fraction_of_{what}": share, f"whole_fraction_of_{what}": share / (share + (1 - share) * more)}
+    return row
+
+
+def measure(scheme: str, counts: list[int], rounds: int, directory: Path) -> dict[str, list[Row]]:
+    """All rows of one scheme, by the table they stand in."""
+    small = artifact(twin(), scheme, directory / f"{TWIN} {scheme}")
+    models = {TWIN: small} | {name: artifact(directory / name, scheme, directory / f"{name} {scheme}") for name in SIZES}
+    found: dict[str, list[Row]] = {"sizes": [], "heads": [], "depths": [], "batches": []}
+    for threads in counts:
+        found["sizes"] += sizes(models, scheme, threads, rounds)
+        for isa, (depths, batches) in WAYS.items():
+            rows = [{"scheme": scheme} | row for row in paces(small, isa, threads, [*depths, *batches], rounds)]
+            found["depths"] += rows[: len(depths)]
+            found["batches"] += rows[len(depths) :]
+            if not isa:
+                found["heads"].append({"model": TWIN, "scheme": scheme} | head(small, rows[len(depths)], 1))
+    return found
+
+
+def wide(counts: list[int], rounds: int, directory: Path) -> list[Row]:
+    """Rows of the head table for a large vocabulary."""
+    name, shape = WIDE
+    path = artifact(random_model(shape, directory / name), SCHEMES[0], directory / f"{name} {SCHEMES[0]}")
+    found = [head(path, paces(path, "", threads, [Way()], rounds)[0], shape.whole / shape.layers) for threads in counts]
+    return [{"model": name, "scheme": SCHEMES[0]} | row for row in found]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed by model size, context, batch and threads.")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = argparse.ArgumentParser(description="Speed by model size, head, context, batch and threads.")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", default="1,2", help="thread counts, separated by commas")
     options = parser.parse_args()
-    threads = tuple(map(int, options.threads.split(",")))
+    counts = [int(count) for count in options.threads.split(",")]
 
-    data: dict[str, Any] = {"circumstances": circumstances(), "command": "python benchmarks/scaling.py"}
-    with tempfile.TemporaryDirectory() as name:
-        small = artifact(twin(), Path(name) / "135M")
-        sizes = rows_of("135M", bench(small, Work(repeats=options.repeats), threads))
-        for model, shape in SHAPES.items():
-            path = artifact(random_model(shape, Path(name) / model), Path(name) / f"{model} {SCHEME}")
-            sizes += rows_of(model, bench(path, Work(repeats=options.repeats), threads))
-        depths = []
-        for cache in CACHES:
-            work = Work(generate=32, depths=DEPTHS, repeats=options.repeats, kv_cache=cache)
-            depths += rows_of("135M", bench(small, work, threads))
-        batches = rows_of("135M", bench(small, Work(batches=BATCHES, repeats=options.repeats), threads))
-    report(data | {"sizes": sizes, "depths": depths, "batches": batches})
-
-
-def report(data: dict[str, Any]) -> None:
-    def percent(fraction: float | None) -> str:
-        return "" if fraction is None else f"{100 * fraction:.0f} %"
-
-    sizes = [
-        (
-            row["model"],
-            row["threads"],
-            row["prefill_tokens_per_s"],
-            percent(row["prefill_fraction_of_peak"]),
-            row["decode_tokens_per_s"],
-            percent(row["decode_fraction_of_bandwidth"]),
-        )
-        for row in data["sizes"]
-    ]
-    depths = [
-        (row["kv_cache"], row["threads"], row["depth"], row["decode_tokens_per_s"], over(row, data["depths"], "depth"))
-        for row in data["depths"]
-    ]
-    batches = [
-        (row["threads"], row["batch"], row["decode_tokens_per_s"], over(row, data["batches"], "batch")) for row in data["batches"]
-    ]
-    parts = [
-        table(("model", "threads", "prefill tokens/s", "of peak", "decode tokens/s", "of bandwidth"), sizes),
-        table(("135M, KV cache", "threads", "tokens before", "decode tokens/s", "over the first"), depths),
-        table(("135M, threads", "sequences at once", "decode tokens/s, all", "over the first"), batches),
-        *verdicts(data),
-    ]
-    write("scaling", "Speed by model size, context, batch and threads, int4-g64", data, parts)
-
-
-def over(row: dict[str, Any], rows: list[dict[str, Any]], what: str) -> float:
-    """Its decoding speed over that of the smallest `what` among rows that are otherwise like it."""
-    alike = [other for other in rows if all(other[key] == row[key] for key in ("threads", "kv_cache", "model"))]
-    first = min(alike, key=lambda other: other[what])
-    return float(row["decode_tokens_per_s"] / first["decode_tokens_per_s"])
-
-
-def verdicts(data: dict[str, Any]) -> list[str]:
-    """One line a bar."""
-    deep = [row for row in data["depths"] if row["depth"] == max(DEPTHS) and row["kv_cache"] == "int8"]
-    wide = [row for row in data["batches"] if row["batch"] == max(BATCHES)]
-    return [
-        verdict(f"decode at {row['depth']} over {min(DEPTHS)}, int8 cache, {row['threads']} thread(s)", ratio, DEPTH_BAR, True)
-        for row, ratio in ((row, over(row, data["depths"], "depth")) for row in deep)
-    ] + [
-        verdict(f"decode of {row['batch']} sequences over one, {row['threads']} thread(s)", ratio, BATCH_BAR, True)
-        for row, ratio in ((row, over(row, data["batches"], "batch")) for row in wide)
-    ]
+    data: Row = {"circumstances": circumstances(), "command": command_line()}
+    with tempfile.TemporaryDirectory() as directory:
+        for name, shape in SIZES.items():
+            random_model(shape, Path(directory) / name)
+        for scheme in SCHEMES:
+            for table, rows in measure(scheme, counts, options.rounds, Path(directory)).items():
+                data[table] = data.get(table, []) + rows
+        data["heads"] += wide(counts, options.rounds, Path(directory))
+    report(data)
 
 
 if __name__ == "__main__":

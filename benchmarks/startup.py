@@ -75,10 +75,10 @@ def main() -> None:
     options = parser.parse_args()
 
     from material import artifact_of_twin
-    from results import circumstances
+    from results import circumstances, command_line
     from worker import bitwright_worker
 
-    data: dict[str, Any] = {"circumstances": circumstances(), "command": "python benchmarks/startup.py", "rows": []}
+    data: dict[str, Any] = {"circumstances": circumstances(), "command": command_line(), "rows": []}
     with tempfile.TemporaryDirectory() as directory:
         with bitwright_worker() as worker:
             artifacts = {scheme: artifact_of_twin(scheme, Path(directory), worker) for scheme in SCHEMES}

@@ -9,6 +9,8 @@ Requests and answers are one line of JSON each. `Worker` asks, `serve` answers; 
     compare   tokens, reference                      -> the fields of analysis/scores.py by position, against such a file
     quantize  source, target, kind                   -> seconds, and what else the peer says of it
     memory                                           -> peak_rss_bytes
+
+An engine may have verbs of its own: bitwright_worker.py has.
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ def onnxruntime_worker() -> Worker:
 def serve(load: Load, quantize: Quantize, name: str, verbs: Mapping[str, Verb] | None = None) -> None:
     """Answer requests from stdin until it ends. Whatever the engine prints goes to stderr.
 
-    `verbs` are an engine's own ways to be timed, where it has no such face as `Session`'s.
+    `verbs` are an engine's own, in place of those for `Session`'s face.
     """
     answers, sys.stdout = sys.stdout, sys.stderr
     known = VERBS if verbs is None else verbs
@@ -124,7 +126,6 @@ def serve(load: Load, quantize: Quantize, name: str, verbs: Mapping[str, Verb] |
         elif do == "quantize":
             answer = quantize(request["source"], request["target"], request["kind"]) or {}
         elif do != "memory":
-            assert session is not None
             answer = known[do](session, **request)
         answer.setdefault("seconds", time.perf_counter() - begin)
         answer["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

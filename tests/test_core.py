@@ -24,6 +24,7 @@ choices = st.builds(
     fitting=st.sampled_from(list(FITTING)),
     reason=st.text(max_size=20),
     rotate=st.booleans(),
+    guidance=st.booleans(),
     prune=st.sampled_from(["", "2:4", "row:0.5"]),
 )
 recipes = st.builds(Recipe, choices=st.lists(choices, min_size=1, max_size=4).map(tuple), head=st.none() | schemes)
@@ -82,6 +83,14 @@ def test_uniform_keeps_the_head_at_eight_bits_unless_told(scheme: str, head: str
     assert other is not None and str(other.scheme) == scheme
 
 
+def test_uniform_guides_if_told_the_head_as_well() -> None:
+    for guidance in (True, False):
+        recipe = Recipe.uniform("int4-g64", "gptq", guidance=guidance)
+        chosen = [recipe.choice_for("model.layers.0.mlp.up_proj.weight"), recipe.choice_for("lm_head.weight", is_head=True)]
+        assert [choice.guidance for choice in chosen if choice] == [guidance, guidance]
+        assert ("guidance" in recipe.to_dict()["choices"][0]) == guidance  # as files had it before there was guidance
+
+
 def test_uniform_rotates_unless_told() -> None:
     for rotate in (True, False):
         recipe = Recipe.uniform("int4-g64", rotate=rotate)
@@ -107,6 +116,7 @@ def test_a_choice_that_names_the_head_beats_the_default() -> None:
         ({"choices": [{"pattern": "*", "scheme": "int4-g64", "method": 3}]}, "strings"),
         ({"choices": [{"pattern": "*", "scheme": "int4-g64", "rotate": "yes"}]}, "rotate is true or false"),
         ({"choices": [{"pattern": "*", "scheme": "int4-g64", "rotate": 1}]}, "rotate is true or false"),
+        ({"choices": [{"pattern": "*", "scheme": "int4-g64", "guidance": "yes"}]}, "rotate is true or false, so is guidance"),
         ({"choices": [{"pattern": "*", "scheme": "int4-g64", "reason": True}]}, "strings"),
         ({"choices": [{"pattern": "*", "scheme": "int4-g64"}], "head": 8}, "'head' is a scheme"),
     ],

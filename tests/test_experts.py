@@ -265,3 +265,5 @@ def test_a_router_in_the_recipe_is_refused(tiny_directory: Callable[[str], Path]
 def test_methods_that_weigh_tokens_are_refused(tiny_directory: Callable[[str], Path]) -> None:
     with pytest.raises(RecipeError, match=r"'guided' does not take mixtures of experts yet; choose from nearest"):
         quantize(load(tiny_directory("mixtral")), Recipe.uniform("int4-g32", "guided"))
+    with pytest.raises(RecipeError, match=r"guidance does not take mixtures of experts yet; leave it out"):
+        quantize(load(tiny_directory("mixtral")), Recipe.uniform("int4-g32", "gptq", guidance=True))

@@ -54,7 +54,7 @@ def test_pages_have_one_form(name: str) -> None:
     assert re.findall("^## (.*)", text, re.MULTILINE) == SECTIONS
 
 
-@pytest.mark.parametrize("page", [*(f"methods/{name}.md" for name in METHODS), "calibration.md", "activations.md"])
+@pytest.mark.parametrize("page", [*(f"methods/{name}.md" for name in METHODS), "calibration.md", "activations.md", "kv_cache.md"])
 def test_examples_run(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (DOCS / page).read_text("utf-8")
     if needs_torch(text):

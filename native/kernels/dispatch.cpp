@@ -99,6 +99,15 @@ int supported_kernels(const char** names, int capacity) {
   return count;
 }
 
+bool includes_set(const char* name) {
+  bool reached = false;
+  for (const Entry& entry : kTable) {
+    reached |= entry.kernels == &kernels();
+    if (std::strcmp(entry.kernels->name, name) == 0) return reached;
+  }
+  return false;
+}
+
 const Kernels& kernels() {
   static const Kernels& chosen = choose();
   return chosen;

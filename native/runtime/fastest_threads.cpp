@@ -39,24 +39,32 @@ double seconds_of_token(ThreadTeam& team, const uint64_t* data, std::vector<uint
 int measure() {
   const int cores = available_cores();
   if (cores <= 2) return cores;  // measuring would take longer than it could save
-  Buffer buffer(kBufferWords * sizeof(uint64_t));
-  std::memset(buffer.as<uint8_t>(), 1, buffer.size());
-  std::vector<int> counts = {1};  // 1, 2, 4, 7, 11, ..., all
-  while (counts.back() < cores) counts.push_back(std::min(cores, counts.back() * 3 / 2 + 1));
-  std::vector<double> seconds(counts.size(), std::numeric_limits<double>::infinity());
-  for (int attempt = 0; attempt < kTries; attempt++)  // by turns: what else the machine does meets all of them
-    for (size_t i = 0; i < counts.size(); i++) {
-      ThreadTeam team(counts[i]);
-      std::vector<uint64_t> sinks(counts[i]);
-      seconds[i] = std::min(seconds[i], seconds_of_token(team, buffer.as<uint64_t>(), sinks));
-    }
-  size_t best = 0;
-  for (size_t i = 1; i < counts.size(); i++)
-    if (seconds[i] < kWorthIt * seconds[best]) best = i;
-  return counts[best];
+  return fewest_fast(time_teams(cores));
 }
 
 }  // namespace
+
+std::vector<TeamTime> time_teams(int most) {
+  Buffer buffer(kBufferWords * sizeof(uint64_t));
+  std::memset(buffer.as<uint8_t>(), 1, buffer.size());
+  std::vector<TeamTime> teams = {{1, std::numeric_limits<double>::infinity()}};  // 1, 2, 4, 7, 11, ..., all
+  while (teams.back().threads < most)
+    teams.push_back({std::min(most, teams.back().threads * 3 / 2 + 1), std::numeric_limits<double>::infinity()});
+  for (int attempt = 0; attempt < kTries; attempt++)  // by turns: what else the machine does meets all of them
+    for (auto& [threads, seconds] : teams) {
+      ThreadTeam team(threads);
+      std::vector<uint64_t> sinks(threads);
+      seconds = std::min(seconds, seconds_of_token(team, buffer.as<uint64_t>(), sinks));
+    }
+  return teams;
+}
+
+int fewest_fast(const std::vector<TeamTime>& teams) {
+  TeamTime best = teams.front();
+  for (const TeamTime& team : teams)
+    if (team.seconds < kWorthIt * best.seconds) best = team;
+  return best.threads;
+}
 
 int fastest_threads() {
   static const int found = measure();

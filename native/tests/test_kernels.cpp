@@ -336,6 +336,11 @@ void check_vector_math(const Kernels& k) {
     CHECK(both([&](const Kernels& t, float* out) { t.softcap(out, n, 3.0f); }) < 1e-6f);
     if (n % 2 == 0) CHECK(both([&](const Kernels& t, float* out) { t.rotate_pairs(out, y.data(), n / 2); }) == 0.0f);
     CHECK(both([&](const Kernels& t, float* out) { t.scale(out, n, 0.3f); }) == 0.0f);
+    CHECK(both([&](const Kernels& t, float* out) { t.add_scaled(y.data(), n, 0.3f, out); }) == 0.0f);
+    std::vector<float> added(x), sums(x);
+    k.add_scaled(y.data(), n, 0.3f, added.data());
+    for (int i = 0; i < n; i++) sums[i] += 0.3f * y[i];
+    CHECK(added == sums);
     CHECK(both([&](const Kernels& t, float* out) { out[0] = t.exp_shifted(out, n, 2.0f); }) < 1e-6f);
     CHECK(k.maximum(x.data(), n) == scalar().maximum(x.data(), n));
     double sum = 0, gap = 0;

@@ -10,7 +10,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -51,7 +51,7 @@ ROW_SCALE_BITS, TENSOR_SCALE_BITS = 16, 32  # what row5 stores beside for each r
 SCALING = frozenset({"smoothquant", "awq", "awq-clip", "equalize"})  # transforms that rotating columns would undo
 _SPELLING = re.compile(
     r"(?P<format>[a-z]+[0-9]{1,2}(e[0-9]m[0-9])?)(-(?P<granularity>tensor|channel|g[0-9]{1,9}))?"
-    r"(-(?P<affine>affine))?(-s(?P<scale>[a-z0-9]+))?"
+    r"(-n(?P<levels>[1-9][0-9]{0,2}))?(-(?P<affine>affine))?(-s(?P<scale>[a-z0-9]+))?"
 )
 
 
@@ -60,14 +60,16 @@ class Scheme:
     """How one tensor is stored: format + granularity + symmetric or affine + scale type.
 
     Spelling: `int4-g64`, `int4-g64-affine`, `int8-channel`, `fixed8-tensor`, `int4-g64-sbf16`, `int4-g32-srow5`, `fp16`,
-    and the names of formats.NAMED, such as `mxfp4`.
+    `kmeans4-tensor-n12`, and the names of formats.NAMED, such as `mxfp4`.
     `group` is a number of consecutive columns: 0 means a whole row (channel), -1 the whole tensor.
+    `levels` is how many a table of `kmeans` has, where that is no power of two; 0 for as many as there are codes.
     """
 
     format: str
     group: int = 0
     affine: bool = False
     scale: str = "fp16"
+    levels: int = 0
 
     def __post_init__(self) -> None:
         from bitwright.formats import FORMATS
@@ -87,6 +89,12 @@ class Scheme:
             )
         if format.learned == "row" and self.group == -1:
             raise SchemeError(f"{self.format} has a table for each row: write {self.format}-channel, or {self.format}-g64, say")
+        shared = format.learned == "tensor" and self.format.startswith("kmeans")
+        if self.levels and not (shared and (1 << format.bits) // 2 < self.levels < 1 << format.bits):
+            raise SchemeError(
+                f"{self.format} cannot have {self.levels} levels: write kmeans2-tensor-n3, kmeans3-tensor-n5 to n7, or "
+                "kmeans4-tensor-n9 to n15; a power of two takes no -n"
+            )
 
     @classmethod
     def parse(cls, spelling: str) -> Self:
@@ -101,7 +109,7 @@ class Scheme:
         if name not in FORMATS:
             raise SchemeError(f"unknown format {name!r} in scheme {spelling!r}; choose from {', '.join(FORMATS)}")
         if not FORMATS[name].scaled:
-            if granularity or match["affine"] or match["scale"]:
+            if granularity or match["affine"] or match["scale"] or match["levels"]:
                 raise SchemeError(f"{name} is stored as it is: write just {name!r}, not {spelling!r}")
             return cls(name, 0)
         if granularity is None:
@@ -109,7 +117,8 @@ class Scheme:
         if granularity == "g0":
             raise SchemeError(f"group size must be positive in scheme {spelling!r}; write {name}-g64, say")
         group = {"tensor": -1, "channel": 0}.get(granularity) if granularity in ("tensor", "channel") else int(granularity[1:])
-        return cls(name, group or 0, bool(match["affine"]), match["scale"] or FORMATS[name].scales[0])
+        scale, levels = match["scale"] or FORMATS[name].scales[0], int(match["levels"] or 0)
+        return cls(name, group or 0, bool(match["affine"]), scale, levels)
 
     def __str__(self) -> str:
         from bitwright.formats import FORMATS, NAMED
@@ -117,7 +126,8 @@ class Scheme:
         if not self.scaled:
             return self.format
         granularity = {-1: "tensor", 0: "channel"}.get(self.group, f"g{self.group}")
-        suffix = ("-affine" if self.affine else "") + (f"-s{self.scale}" if self.scale != FORMATS[self.format].scales[0] else "")
+        suffix = (f"-n{self.levels}" if self.levels else "") + ("-affine" if self.affine else "")
+        suffix += f"-s{self.scale}" if self.scale != FORMATS[self.format].scales[0] else ""
         full = f"{self.format}-{granularity}{suffix}"
         return next((name for name, meaning in NAMED.items() if meaning == full), full)
 
@@ -256,6 +266,7 @@ class Choice:
     `rotate` turns the columns by a Hadamard matrix before they are quantized, the engine then turns the inputs alike. What
     is only looked up (an embedding of its own) and what stays in full precision is not turned. `prune` makes the smallest
     weights zero before that, as sparsity/pruning.py spells it; turned columns would not keep zeros, so one excludes the other.
+    `guidance` weighs the tokens of what the method sees of a layer's inputs, as calibration/guidance.py says.
     """
 
     pattern: str
@@ -265,6 +276,7 @@ class Choice:
     reason: str = ""
     rotate: bool = False
     prune: str = ""
+    guidance: bool = False
 
 
 @dataclass(frozen=True)
@@ -299,6 +311,7 @@ class Recipe:
         prune: str = "",
         transforms: Sequence[str] = (),
         distill: int = 0,
+        guidance: bool = False,
     ) -> Self:
         """One scheme for all. Below 8 bits the head is kept at int8-channel unless `head` says otherwise.
 
@@ -311,7 +324,7 @@ class Recipe:
 
             chosen_head = Scheme("int8", 0) if FORMATS[body.format].bits < 8 else body
         turned = not prune and not set(transforms) & SCALING if rotate is None else rotate
-        choice = Choice("*", body, method, fitting, rotate=turned, prune=prune)
+        choice = Choice("*", body, method, fitting, rotate=turned, prune=prune, guidance=guidance)
         return cls((choice,), chosen_head, tuple(transforms), distill=distill)
 
     def choice_for(self, name: str, is_head: bool = False) -> Choice | None:
@@ -319,7 +332,7 @@ class Recipe:
         for choice in self.choices:
             if fnmatch.fnmatchcase(name, choice.pattern):
                 if is_head and self.head is not None and choice.pattern == "*":
-                    return Choice(name, self.head, choice.method, choice.fitting, rotate=choice.rotate)
+                    return replace(choice, pattern=name, scheme=self.head, reason="", prune="")
                 return choice
         return Choice(name, self.head) if is_head and self.head is not None else None
 
@@ -330,6 +343,7 @@ class Recipe:
             | ({"reason": c.reason} if c.reason else {})
             | ({"rotate": True} if c.rotate else {})
             | ({"prune": c.prune} if c.prune else {})
+            | ({"guidance": True} if c.guidance else {})
             for c in self.choices
         ]
         transforms = {"transforms": list(self.transforms)} if self.transforms else {}
@@ -342,15 +356,16 @@ class Recipe:
         """Raises `RecipeError` on anything but what `to_dict` writes."""
         if not isinstance(data, Mapping) or not isinstance(data.get("choices"), list) or not data["choices"]:
             raise RecipeError("a recipe needs a non-empty list 'choices' of {pattern, scheme}; see docs/recipe.md")
-        known = {"pattern", "scheme", "method", "fitting", "reason", "rotate", "prune"}
+        known = {"pattern", "scheme", "method", "fitting", "reason", "rotate", "prune", "guidance"}
         choices = []
         for entry in data["choices"]:
             if not isinstance(entry, Mapping) or not {"pattern", "scheme"} <= set(entry) or not set(entry) <= known:
                 raise RecipeError(
-                    f"a choice takes pattern, scheme and optionally method, fitting, reason, rotate, prune; got {entry!r}"
+                    "a choice takes pattern, scheme and optionally method, fitting, reason, rotate, prune, guidance;"
+                    f" got {entry!r}"
                 )
-            if not all(isinstance(value, bool if key == "rotate" else str) for key, value in entry.items()):
-                raise RecipeError(f"rotate is true or false, all other values of a choice are strings; got {entry!r}")
+            if not all(isinstance(value, bool if key in ("rotate", "guidance") else str) for key, value in entry.items()):
+                raise RecipeError(f"rotate is true or false, so is guidance, all other values are strings; got {entry!r}")
             fields = dict(entry) | {"scheme": Scheme.parse(entry["scheme"])}
             choices.append(Choice(**fields))
         head = data.get("head")

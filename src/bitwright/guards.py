@@ -203,6 +203,7 @@ def ends(tensor: QTensor) -> npt.NDArray[np.float64]:
     grid = FORMATS[tensor.scheme.format]
     codes = np.arange(1 << grid.bits, dtype=np.uint8)
     learned = tensor.params is not None and tensor.params.table is not None
-    levels = codes.astype(np.float32) if learned else grid.decode(codes)  # learned tables ascend
+    used = tensor.scheme.levels or len(codes)
+    levels = np.minimum(codes, used - 1).astype(np.float32) if learned else grid.decode(codes)  # learned tables ascend
     at_end = (levels == np.nanmin(levels)) | (levels == np.nanmax(levels))
     return np.asarray(at_end[tensor.codes].reshape(-1, tensor.scheme.group_size(tensor.shape)).mean(axis=1), np.float64)

@@ -29,6 +29,7 @@ from bitwright import __version__
 from bitwright.artifact import ArtifactModel, Manifest, StoredTensor, open_artifact, write_artifact
 from bitwright.artifact.staging import check_place
 from bitwright.artifact.writer import Progress, bytes_of, is_artifact
+from bitwright.calibration.marks import KEY, Marks, marks_of, remembered, text_bytes, to_text
 from bitwright.calibration.observed import CalibrationText, require_torch
 from bitwright.calibration.self_written import missing_tokens
 from bitwright.calibration.store import Store
@@ -53,7 +54,7 @@ from bitwright.models.architecture import ROUTER, TensorSlice, expert_of, of_exp
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.models.row_blocks import Stacked, block_names, matrix_of, named_rows
 from bitwright.refusals import blocks_in, check_fit, check_recipe
-from bitwright.rounding import ROUNDING
+from bitwright.rounding import ROUNDING, needs_of
 from bitwright.rounding.moments import Moments
 from bitwright.runtime import RuntimeSetting
 from bitwright.sparsity.pruning import Pattern, mask, strip
@@ -63,6 +64,7 @@ from bitwright.transforms.recipe import Rounding, for_recipe
 
 if TYPE_CHECKING:
     from bitwright.calibration.forecast import Forecast
+    from bitwright.calibration.paces import Walking
     from bitwright.models.tokenizer import Tokenizer
 
 BLOCK_BYTES = 2**22  # of float32 weights that one thread works on at once: what a core's cache holds
@@ -210,8 +212,12 @@ class QuantizedModel:
         """Whether a method, a transform or distillation looks at text, which is then read before anything is written."""
         return bool(self._needs or self.recipe.distill) or any(TRANSFORMS[name].observes for name in self.recipe.transforms)
 
-    def forecast(self) -> Forecast:
-        """What saving will take on this machine; it is measured for a few seconds, and nothing else is done."""
+    def forecast(self, walking: Walking | None = None) -> Forecast:
+        """What saving will take on this machine; its paces are measured, but for those of `walking`, and nothing else is done.
+
+        That takes a few seconds where text is looked at, less than one elsewhere. Then the size is exact, too; of text that is
+        still to be read, what the manifest will say of it is estimated.
+        """
         from bitwright.calibration.forecast import Work, forecast
 
         if self.calibrates:
@@ -220,11 +226,23 @@ class QuantizedModel:
         shape = (self.calibration.windows, length)
         unwritten = missing_tokens(self.text.model, shape, self.calibration.seed) if self.calibration.place == "self" else 0
         methods = {matrix_of(name): self._choices[name].method for name in self._needs}
-        size = sum(self.stored_bits(name) for name in self.names()) // 8
+        seen = {KEY: "0" * text_bytes(shape[0] * shape[1])} if self.calibrates else None
+        size = self._size_bytes(self._manifest(seen))
         rows = [TRANSFORMS[name] for name in self.recipe.transforms]
         observations, searches = sum(row.observes for row in rows), sum(row.searches for row in rows)
         work = Work(methods, self._needs, shape, unwritten, size, observations, searches, self.recipe.distill)
-        return forecast(self.text.model, work)
+        return forecast(self.text.model, work, walking)
+
+    def marks(self) -> Marks:
+        """Of the text that calibration reads, and of what the model that this one is made from was calibrated on.
+
+        Text is read now, and written where the model writes its own. Raises `TextError`, `RecipeError` without torch.
+        """
+        before = remembered(self.text.model)
+        if not self.calibrates:
+            return before
+        require_torch()
+        return before | marks_of(self.text.windows)
 
     def calibrate(self, output: str | Path | None = None, watch: Watch = unwatched) -> None:
         """Round all matrices whose method looks at their inputs, and distil if the recipe says so, unless that is done.
@@ -276,7 +294,8 @@ class QuantizedModel:
     def _needed_inputs(self) -> dict[str, str]:
         """Matrices whose method looks at their inputs, and what it needs of them. The embedding is looked up: it has none."""
         looked_up = self.source.roles()[("embedding", -1)].name
-        needs = {name: ROUNDING[choice.method].needs for name, choice in self._choices.items() if choice.scheme.scaled}
+        scaled = {name: choice for name, choice in self._choices.items() if choice.scheme.scaled}
+        needs = {name: needs_of(choice.method, choice.guidance) for name, choice in scaled.items()}
         return {name: need for name, need in needs.items() if need and matrix_of(name) != looked_up}
 
     def _dead_experts(self) -> dict[str, int]:
@@ -325,15 +344,26 @@ class QuantizedModel:
 
     def size_bytes(self) -> int:
         """Of all files that `save` would write, exactly. Where a method needs calibration text, it is read first."""
+        return self._size_bytes(self._manifest())
+
+    def _size_bytes(self, manifest: Manifest) -> int:
         with tempfile.TemporaryDirectory(prefix="bitwright-size-") as directory:
             self._save_tokenizer(Path(directory))
             tokenizer = sum(path.stat().st_size for path in Path(directory).iterdir())
-        return tokenizer + bytes_of(self._manifest())
+        return tokenizer + bytes_of(manifest)
 
-    def _manifest(self) -> Manifest:
+    def _seen(self) -> dict[str, str]:
+        """What the manifest says of calibration text, which is read now."""
+        marks = self.marks()
+        said = {"calibration": str(self.text)} if self.calibrates else {}
+        return said | ({KEY: to_text(marks)} if self.calibrates or marks else {})
+
+    def _manifest(self, seen: Mapping[str, str] | None = None) -> Manifest:
+        """With `seen`, about what it will be: no text is read for it, and no edit looked for that depends on text."""
         source = {"name": self.path.resolve().name, "fingerprint": self.text.model.fingerprint()}
-        source |= self.text.seen() if self.calibrates else {}
-        lines = {block: self._line(block) for name in self.names() for block in self._blocks.get(name, [name])}
+        source |= self._seen() if seen is None else seen
+        line = self._line if seen is None else self._expected_line
+        lines = {block: line(block) for name in self.names() for block in self._blocks.get(name, [name])}
         return Manifest(self.config(), lines, __version__, self.recipe.to_dict(), source)
 
     def _forget(self) -> None:
@@ -358,6 +388,12 @@ class QuantizedModel:
             kept = StoredTensor.of(self.source.stored(name)) if choice is None else None
             self._lines[name] = kept or StoredTensor(self._choices[name].scheme, shape, rotation_of(self._choices[name], shape))
         return self._lines[name]
+
+    def _expected_line(self, name: str) -> StoredTensor:
+        """How a tensor will be stored, as far as that is known before edits are."""
+        if name in self._choices or not isinstance(self.source, TransformedModel):
+            return self._line(name)
+        return StoredTensor.of(self.source.unedited(name))
 
 
 def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice, moments: Moments | None = None) -> Packed | Dense:

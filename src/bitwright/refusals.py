@@ -10,8 +10,9 @@ from bitwright.fitting import CALIBRATED, FITTING
 from bitwright.models.architecture import MODEL_MATRICES, ROUTER
 from bitwright.models.base import LanguageModel
 from bitwright.models.row_blocks import block_names, matrix_of, rows_in
-from bitwright.rounding import ROUNDING
+from bitwright.rounding import ROUNDING, needs_of
 from bitwright.rounding.even_steps import require_even_steps
+from bitwright.rounding.needs import is_guided
 from bitwright.sparsity.pruning import Pattern
 
 
@@ -25,6 +26,8 @@ def check_recipe(recipe: Recipe, model: LanguageModel) -> None:
             raise RecipeError(f"fitting {choice.fitting!r} needs a method that calibrates; choose from {', '.join(FITTING)}")
         if choice.fitting not in {**FITTING, **CALIBRATED}:
             raise RecipeError(f"unknown fitting {choice.fitting!r}; choose from {', '.join({**FITTING, **CALIBRATED})}")
+        if choice.guidance and not ROUNDING[choice.method].needs:
+            raise RecipeError(f"guidance needs a method that calibrates, unlike {choice.method!r}; choose from {_calibrating()}")
         if choice.prune:
             _check_prune(choice)
         if not set(choice.pattern) & set("*?[") and choice.pattern not in names:
@@ -33,14 +36,20 @@ def check_recipe(recipe: Recipe, model: LanguageModel) -> None:
         _check_mixture(recipe, model)
 
 
+def _calibrating() -> str:
+    return ", ".join(name for name, method in ROUNDING.items() if method.needs)
+
+
 def _check_mixture(recipe: Recipe, model: LanguageModel) -> None:
     """What a mixture of experts does not take. Raises `RecipeError`."""
     routers = {place.name for (role, _), place in model.roles().items() if role == ROUTER}
     for choice in recipe.choices:
         if choice.pattern in routers:
             raise RecipeError(f"{choice.pattern} is a router, which stays in full precision; leave it out of the recipe")
-        if ROUNDING[choice.method].needs == "guided":
-            others = ", ".join(name for name, method in ROUNDING.items() if method.needs != "guided")
+        if choice.guidance:
+            raise RecipeError("guidance does not take mixtures of experts yet; leave it out")
+        if is_guided(needs_of(choice.method)):
+            others = ", ".join(name for name in ROUNDING if not is_guided(needs_of(name)))
             raise RecipeError(f"method {choice.method!r} does not take mixtures of experts yet; choose from {others}")
 
 

@@ -100,10 +100,15 @@ def resolved(settings: Sequence[RuntimeSetting]) -> tuple[RuntimeSetting, ...]:
     return tuple(filled)
 
 
-def activations_of(model: object) -> str:
-    """How a model's activations are held where nobody says: the last of an artifact's runtime settings, or int8."""
+def setting_of(model: object) -> RuntimeSetting:
+    """How a model or a recipe is run in the end where nobody says: the last of its runtime settings; int8, fp16 without any."""
     settings: Sequence[RuntimeSetting] = getattr(model, "runtime", ())
-    return resolved(settings)[-1].activations if settings else "int8"
+    return resolved(settings or (RuntimeSetting(),))[-1]
+
+
+def activations_of(model: object) -> str:
+    """How a model's activations are held where nobody says; see `setting_of`."""
+    return setting_of(model).activations
 
 
 def _check_order(at: str, before: Sequence[RuntimeSetting], setting: RuntimeSetting) -> None:

@@ -18,6 +18,7 @@ import tiny
 from bitwright.activations.kind import LARGEST, Kind
 from bitwright.activations.ranges import RANGES
 from bitwright.activations.simulation import Turns, fake, hidden_states, static_scales
+from bitwright.calibration.forward import Site, forward
 from bitwright.core import Recipe
 from bitwright.engine import Engine
 from bitwright.engine.reference import forward_hidden
@@ -26,6 +27,7 @@ from bitwright.formats import FORMATS
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
 from bitwright.observers.histogram import Histogram
+from bitwright.observers.moving_average import MovingAverage
 
 WINDOWS = np.array([tiny.tokens(96)[i * 24 : i * 24 + 24] for i in range(4)], np.int32)
 TEXT = " ".join(f"{n} and {n * n % 97} make {n + n * n % 97}." for n in range(300))
@@ -172,6 +174,34 @@ def test_shapes_of_inputs_are_read_from_one_token_in_a_few(model: LanguageModel,
     assert sum(rows["minmax"]) == inputs * WINDOWS.size
     assert abs(sum(rows["entropy"]) / inputs - WINDOWS.size / simulation.STRIDE) < 1
     assert np.gcd(simulation.STRIDE, 1 << 20) == 1
+
+
+def test_an_average_forgets_the_largest_value_of_one_window(model: LanguageModel) -> None:
+    """It is the moving average of what minmax finds in each window, in order, whatever parts of the windows come together."""
+    kinds = {name: Kind.parse(f"int8-tensor-{name}") for name in ("average", "minmax")}
+    found, most = (static_scales(model, Turns(model), kind, WINDOWS) for kind in kinds.values())
+    observers = {site: MovingAverage() for site in found}
+    for window in WINDOWS:
+        for site, largest in _ranges(model, window).items():
+            observers[site].update(np.array(largest, np.float32))
+    for site, observer in observers.items():
+        low, high = observer.range
+        np.testing.assert_allclose(float(found[site]), max(-low, high), rtol=1e-5)
+    assert all(found[site] <= most[site] for site in found) and any(found[site] < 0.97 * most[site] for site in found)
+
+
+def _ranges(model: LanguageModel, window: np.ndarray) -> dict[Site, tuple[float, float]]:
+    """The smallest and the largest value of each layer's input in one window."""
+    found: dict[Site, tuple[float, float]] = {}
+
+    def change(site: Site, x: torch.Tensor) -> torch.Tensor:
+        if site.layer >= 0:
+            found[site] = float(x.min()), float(x.max())
+        return x
+
+    for _ in forward(model, window[None], change, torch.float32):
+        pass
+    return found
 
 
 def test_groups_must_divide_inputs(model: LanguageModel) -> None:

@@ -64,18 +64,27 @@ def test_each_method_is_shown_what_it_needs(model: LanguageModel, monkeypatch: p
     shown: dict[tuple[str, str], Any] = {}
 
     def watched(name: str, tensor: Any, choice: Choice, moments: Moments | None) -> Any:
-        shown[name, choice.method] = None if moments is None else moments.gram
+        shown[name, str(Way.of(choice))] = None if moments is None else moments.gram
         return tensor
 
     monkeypatch.setattr(module, "quantize_matrix", watched)
-    sensitivities(model, WINDOWS, Offer(SCHEMES[:1], parse_ways(["gptq", "guided", "stochastic"])))
+    sensitivities(model, WINDOWS, Offer(SCHEMES[:1], parse_ways(["gptq", "guided", "gptq+guidance", "stochastic"])))
+    sensitivities(model, WINDOWS, Offer(SCHEMES[:1], parse_ways(["gptaq+guidance"])))
     known: dict[str, Curvature] = {model.roles()[role, layer].name: of for role, layer, of in curvatures(model, WINDOWS)}
     for (name, method), gram in shown.items():
-        weighed = method == "guided" and name != model.roles()["head", -1].name  # whose tokens are all alike
+        weighed = "guid" in method and name != model.roles()["head", -1].name  # whose tokens are all alike
         expected = known[name].weighted[0] if weighed else known[name].inputs
         assert (gram is None) == (expected is None)
         assert gram is None or np.allclose(gram, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max()), (name, method)
-    assert {method for _, method in shown} == {"gptq", "guided", "stochastic", "nearest"}
+    methods = {"gptq", "guided", "gptq+guidance", "gptaq+guidance", "stochastic", "nearest+no-rotate"}
+    assert {method for _, method in shown} == methods
+
+
+def test_candidates_of_before_there_was_guidance_are_read(model: LanguageModel, tmp_path: Path) -> None:
+    found = sensitivities(model, WINDOWS, Offer(SCHEMES[:1], WAYS))
+    (kept,) = tmp_path.glob("sensitivities-*.json")
+    kept.write_text(kept.read_text("utf-8").replace('"guidance": false, ', ""), "utf-8")
+    assert "guidance" not in kept.read_text("utf-8") and sensitivities(model, WINDOWS, Offer(SCHEMES[:1], WAYS)) == found
 
 
 def test_a_tensor_is_offered_what_it_can_have() -> None:

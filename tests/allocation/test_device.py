@@ -14,7 +14,7 @@ from bitwright.allocation.memory import Running, buffer_bytes, cache_bytes, matr
 from bitwright.allocation.mix import Mix, slowness
 from bitwright.allocation.stand_in import MixedStandIn, StandIn, repeated, role_shapes, sample_of
 from bitwright.core import Choice, Scheme
-from bitwright.engine import CACHES, Engine
+from bitwright.engine import CACHES, Engine, Options
 from bitwright.errors import CostError, SchemeError
 from bitwright.models import load
 from bitwright.models.architecture import Architecture, Rope
@@ -50,7 +50,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_bytes_are_those_of_the_engine(spelling: str, rotated: bool) -> None:
     scheme = Scheme.parse(spelling)
     stand_in = StandIn(TINY, scheme, rotated)
-    engine = Engine.load(stand_in, threads=1)  # type: ignore[arg-type]
+    engine = Engine(stand_in, Options(threads=1))  # type: ignore[arg-type]
     shapes = role_shapes(TINY)
     layers = sum(matrix_bytes(scheme, shape, rotated) for role, shape in shapes.items() if role != "head")
     assert TINY.layers * layers + matrix_bytes(scheme, shapes["head"], rotated) == engine.weight_bytes
@@ -70,7 +70,7 @@ def test_repeated_rows_are_those_of_the_sample(spelling: str) -> None:
 
 @pytest.mark.parametrize("kv_cache", CACHES)
 def test_memory_beside_the_weights_is_what_the_engine_says(kv_cache: str) -> None:
-    engine = Engine.load(StandIn(TINY, Scheme.parse("int8-channel"), True), threads=2, kv_cache=kv_cache)  # type: ignore[arg-type]
+    engine = Engine(StandIn(TINY, Scheme.parse("int8-channel"), True), Options(threads=2, kv_cache=kv_cache))  # type: ignore[arg-type]
     running = Running(engine.context, 2, kv_cache)
     assert cache_bytes(TINY, running) == engine.cache_bytes
     assert buffer_bytes(TINY, running) == engine.buffer_bytes + 4 * TINY.vocab_size
@@ -195,4 +195,5 @@ def test_a_mix_is_stored_as_its_choices_say_and_timed_at_the_pace_of_the_costs(t
     costs = DeviceCosts.measured(model.architecture, [int8], threads=1)
     mix = Mix.timed(costs, mixed, "int8", 8)
     assert mix is not None and 0 < mix.seconds < 1 and mix.slowness() > 0
+    assert 0 < mix.now < 1 and 0 < mix.prompt < 1 and mix.prompt_slowness() > 0
     assert Mix.timed(DeviceCosts("", 1, "S", {}, {}), mixed, "int8", 8) is None

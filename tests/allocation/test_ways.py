@@ -12,12 +12,13 @@ from bitwright.rounding import ROUNDING
 
 
 def every_way() -> list[Way]:
-    """Of all methods and fittings, turned and not."""
+    """Of all methods and fittings, turned and not, guided where there is something to weigh."""
     return [
-        Way(method, fitting, rotate)
+        Way(method, fitting, rotate, guidance)
         for method, row in ROUNDING.items()
         for fitting in ((*FITTING, *CALIBRATED) if row.needs else FITTING)
         for rotate in (True, False)
+        for guidance in ((True, False) if row.needs else (False,))
     ]
 
 
@@ -38,6 +39,7 @@ def test_a_choice_is_that_of_a_recipe() -> None:
     scheme = Scheme.parse("int4-g64")
     assert Way.parse("gptq+hessian").choice("*", scheme) == Recipe.uniform(scheme, "gptq", "hessian").choices[0]
     assert Way("gptq", rotate=False).choice("q", scheme) == Choice("q", scheme, "gptq")
+    assert Way.parse("gptq+guidance").choice("*", scheme) == Recipe.uniform(scheme, "gptq", guidance=True).choices[0]
 
 
 @pytest.mark.parametrize("method", ROUNDING)
@@ -55,6 +57,8 @@ def test_a_way_takes_the_schemes_that_its_method_does(method: str) -> None:
         ("gptq+refine", ("gptq and refine exclude each other", "a comma makes two")),
         ("rotate+no-rotate", ("exclude each other",)),
         ("hessian", ("'hessian' needs a method that calibrates", "gptq+hessian")),
+        ("hqq+guidance", ("'guidance' needs a method that calibrates", "gptq+guidance")),
+        ("gptq,gptaq+guidance", ("gptaq looks at how far", "name it alone", "choose from nearest")),
         ("gptq,gptaq", ("gptaq looks at how far", "name it alone", "choose from nearest")),
     ],
 )
@@ -69,3 +73,11 @@ def test_what_cannot_be_is_refused_with_what_can(spelling: str, words: tuple[str
 
 def test_a_method_that_no_tensor_tells_from_others_may_stand_alone() -> None:
     assert parse_ways(["gptaq"]) == (Way("gptaq"),)
+
+
+@pytest.mark.parametrize(
+    ("way", "plain"),
+    [("gptq+hessian+guidance", "gptq+hessian"), ("guided", "refine"), ("gptaq", "gptaq"), ("nearest", "nearest")],
+)
+def test_a_way_without_its_guidance(way: str, plain: str) -> None:
+    assert Way.parse(way).unguided == Way.parse(plain)

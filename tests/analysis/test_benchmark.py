@@ -87,6 +87,13 @@ def test_medians_fractions_and_keys() -> None:
     assert {"cpu", "cores", "isa"} <= set(result["machine"]) and result["machine"]["isa"] == "numpy"
 
 
+@pytest.mark.parametrize(("cores", "threads"), [(1, [1]), (3, [1, 3])])
+def test_one_thread_and_all_unless_told_otherwise(cores: int, threads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "_native", SimpleNamespace(available_cores=lambda: cores))
+    result = benchmark.bench(BigramModel(), benchmark.Work(prompt=10, generate=2, repeats=1))
+    assert [run["threads"] for run in result["runs"]] == threads
+
+
 def test_a_batch_shares_the_weights() -> None:
     work = benchmark.Work(prompt=100, generate=20, batches=(1, 4))
     one, four = benchmark.bench(BigramModel(), work, threads=(1,))["runs"][0]["decodes"]

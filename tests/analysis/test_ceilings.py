@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ class Meter:
     def __init__(self) -> None:
         self.passes: list[tuple[int, int]] = []
         self.cores = 2
+        self.instruction = "dot"
 
     def available_cores(self) -> int:
         return self.cores
@@ -29,10 +33,10 @@ class Meter:
         return len(self.passes) * 1e9
 
     def matrix_instruction(self, kind: str) -> str | None:
-        return "dot" if kind == "int8" else None
+        return self.instruction if kind == "int8" else None
 
     def matrix_peak(self, kind: str, threads: int, seconds: float) -> float:
-        return 10.0 * threads
+        return 10.0 * threads * len(self.instruction)
 
 
 @pytest.fixture
@@ -65,8 +69,16 @@ def test_what_is_beaten_is_measured_again_and_never_lowered(meter: Meter) -> Non
 
 
 def test_peaks_and_their_absence(meter: Meter) -> None:
-    assert Ceilings().matrix_ops_per_s("int8", 2) == 20.0
+    assert Ceilings().matrix_ops_per_s("int8", 2) == 60.0
     assert Ceilings().matrix_ops_per_s("bf16", 2) is None
+
+
+def test_each_instruction_has_a_peak_of_its_own(meter: Meter) -> None:
+    assert Ceilings.of_this_machine().matrix_ops_per_s("int8", 1) == 30.0
+    meter.instruction = "lesser dot"  # as BITWRIGHT_ISA would
+    assert Ceilings.of_this_machine().matrix_ops_per_s("int8", 1) == 100.0
+    meter.instruction = "dot"
+    assert Ceilings.of_this_machine().matrix_ops_per_s("int8", 1) == 30.0
 
 
 def test_huge_models_need_no_huge_buffer(meter: Meter) -> None:
@@ -96,3 +108,24 @@ def test_the_native_peaks_are_those_of_real_instructions() -> None:
         assert (peak > 1e6) == (_native.matrix_instruction(kind) is not None)
     with pytest.raises(ValueError, match="unknown matrix type"):
         _native.matrix_peak("int4", 1, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("isa", "instructions"),
+    [
+        ("avx2", ["avx2 vpmaddubsw", None]),
+        ("avxvnni", ["avx vpdpbusd", None]),
+        ("neon", ["neon smull", None]),
+        ("dotprod", ["dotprod sdot", None]),
+    ],
+)
+def test_a_forced_set_is_held_against_its_own_peak(isa: str, instructions: list[str | None]) -> None:
+    if isa not in _native.supported_isas():
+        pytest.skip(f"this machine has no {isa}")
+    program = (
+        "import json; from bitwright.analysis.ceilings import TYPES, matrix_instruction;"
+        "print(json.dumps([matrix_instruction(kind) for kind in TYPES]))"
+    )
+    command, environment = [sys.executable, "-c", program], os.environ | {"BITWRIGHT_ISA": isa}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == instructions

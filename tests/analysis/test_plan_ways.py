@@ -28,11 +28,12 @@ from bitwright.analysis.plan_forecast import A_CANDIDATE, A_SCHEME, LEFT, SENSIT
 from bitwright.analysis.planning import Plan, Settings, find_plan
 from bitwright.analysis.report.document import parse
 from bitwright.calibration.forecast import Forecast
-from bitwright.calibration.paces import Rounding
+from bitwright.calibration.paces import Rounding, Walking
 from bitwright.calibration.text import Source
 from bitwright.core import Recipe, Scheme
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
+from bitwright.rounding.needs import is_guided
 
 SETTINGS = Settings(
     schemes=("int3-g32", "int4-g32", "int8-channel"),
@@ -152,16 +153,20 @@ def test_only_schemes_that_are_best_somewhere_are_measured(model: LanguageModel,
     assert stored_as(named.units)[True] == list(offered)  # what is asked for by name is there
 
 
-def test_a_forecast_follows_the_number_of_candidates(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forecast_follows_the_number_of_candidates(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rounding the model is 8 s of work beside its walk; refining a weight takes twice what gptq takes, nearest a quarter."""
     walk, paces = 1.0, {"gptq": 1.0, "refine": 2.0, "nearest": 0.25, "guided": 2.0}
+    monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path))
     monkeypatch.setattr(plan_forecast, "forecast", lambda *_: Forecast(0, walk, 0.0, 0))
+    monkeypatch.setattr(Walking, "of", classmethod(lambda cls, _: cls(1.0, 1.0, 1.0)))
     monkeypatch.setattr(Rounding, "of", classmethod(lambda cls, method: cls(paces[method], 0.0)))
     asked: list[str] = []
 
-    def made(_: object, offer: Any, way: Way, source: Source) -> Forecast:
+    def made(_: object, offer: Any, way: Way, source: Source, __: Walking) -> Forecast:
         asked.append(way.method)
-        return Forecast(0, 8.0 + walk * source.windows * source.length / 64 + 100 * (way.needs == "guided"), 0.0, 0)
+        return Forecast(0, 8.0 + walk * source.windows * source.length / 64 + 100 * is_guided(way.needs), 0.0, 0)
 
     monkeypatch.setattr(plan_forecast, "_made", made)
     monkeypatch.setattr(plan_forecast, "PLAN_WINDOWS", 2)
@@ -169,7 +174,7 @@ def test_a_forecast_follows_the_number_of_candidates(model: LanguageModel, monke
 
     def seconds(**changed: Any) -> tuple[float, float]:
         """Of candidates, and of the device."""
-        told = dict(phases(model, replace(settings, **changed)))
+        told = dict(phases(model, replace(settings, **changed), Budget(max_kl=0.2)))
         return told["finding what each tensor's error costs"] - SENSITIVITY_PASSES * walk, told["measuring this device"]
 
     one = 8 * A_CANDIDATE
@@ -180,5 +185,6 @@ def test_a_forecast_follows_the_number_of_candidates(model: LanguageModel, monke
     asked.clear()
     assert seconds(methods=("guided",)) == pytest.approx((3 * one, 3 * A_SCHEME))
     assert asked == ["guided", "refine"]  # guiding itself is not done for a candidate
+    assert seconds(methods=("gptq+guidance",)) == pytest.approx((3 * one, 3 * A_SCHEME))
     monkeypatch.setattr("bitwright.analysis.plan_types.engine_schemes", lambda widths: tuple(map(Scheme.parse, SETTINGS.schemes)))
     assert seconds(methods=("gptq",), schemes=("all",)) == pytest.approx((3 * one, LEFT * 3 * A_SCHEME))

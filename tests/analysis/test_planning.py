@@ -29,9 +29,11 @@ from bitwright.analysis.ceilings import Ceilings
 from bitwright.analysis.documents import Made, plan_document
 from bitwright.analysis.evaluate import joined, measure
 from bitwright.analysis.plan_costs import BEYOND_SUM, Costs
-from bitwright.analysis.planning import LUCK, Plan, Settings, _Planner, find_plan, plan
+from bitwright.analysis.planning import LOSS_OF_DROP, LUCK, Plan, Settings, _Planner, find_plan, plan
 from bitwright.analysis.report.document import parse
+from bitwright.analysis.rooflines import ATTENTION
 from bitwright.analysis.scores import Scores
+from bitwright.analysis.tasks.paired import Drop
 from bitwright.analysis.trial import ANSWERS, Trial
 from bitwright.artifact import ArtifactModel
 from bitwright.calibration.text import Source, unwatched
@@ -84,7 +86,13 @@ def test_a_plan_for_a_size_is_of_that_size(model: LanguageModel, tmp_path: Path)
     document = plan_document(Made(model, "bitwright plan"), found, Ceilings())
     page = parse(json.loads(json.dumps(document)))
     assert page.kind == "plan" and page.roofline is not None
-    assert {point.name for point in page.roofline.points} == {unit.kind for unit in found.units if not unit.looked_up}
+    kinds = {unit.kind for unit in found.units if not unit.looked_up}
+    assert {point.name for point in page.roofline.points} == {*kinds, ATTENTION}
+    assert (page.activations, page.kv_cache) == ("int16", "fp16")  # nothing asks for speed
+    assert {histogram.name for histogram in page.histograms} == {unit.name for unit in found.units}
+    counted = {unit.name for unit in found.units if not unit.looked_up}
+    drawn = {one.name: one.activations for one in page.histograms if one.activations is not None}
+    assert set(drawn) == counted and {counts.level_count for counts in drawn.values()} == {2 * 32384 + 1}
 
 
 def test_a_plan_for_a_loss_keeps_it(model: LanguageModel) -> None:
@@ -157,6 +165,30 @@ def test_a_limit_on_perplexity_holds_of_what_was_measured(model: LanguageModel, 
     monkeypatch.setattr(Judged, "added", 100.0)
     with pytest.raises(BudgetError, match=r"nearest.*: --max-drop \d\S*%$"):
         find_plan(model, Budget(max_drop=0.01), settings)
+
+
+class Asked(Judged):
+    """Whose task's score falls by a fifth of the KL."""
+
+    def _tried(self, chosen: list[int], what: str) -> tuple[dict[str, float], Trial]:
+        sums, trial = super()._tried(chosen, what)
+        fallen = trial.measured["divergence"] / LOSS_OF_DROP
+        return sums, replace(trial, drop=Drop(1 - fallen, 1.0, fallen))
+
+
+@pytest.mark.parametrize(("perplexity", "task"), [(0.01, 0.05), (0.5, 0.002)])
+def test_limits_on_perplexity_and_on_a_task_hold_together(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, perplexity: float, task: float
+) -> None:
+    """Either may be the one that decides."""
+    monkeypatch.setattr("bitwright.analysis.planning._Planner", Asked)
+    held_out = "a quick brown fox " * 200
+    settings = replace(SETTINGS, activations=("int16",), held_out=held_out, swaps=0, task=lambda _: 1.0)
+    found = find_plan(model, Budget(max_drop=perplexity, max_task_drop=task), settings)
+    assert found.drop is not None and found.drop.drop <= task
+    assert found.measured["loss_added"] <= math.log1p(perplexity)
+    used = max(found.drop.drop / task, found.measured["loss_added"] / math.log1p(perplexity))
+    assert used > 0.4  # limits are not kept by giving everything
 
 
 def test_a_plan_that_keeps_its_limits_is_given_though_the_next_cannot_be(
@@ -242,7 +274,7 @@ def test_a_swap_is_kept_only_where_it_measures_better(model: LanguageModel) -> N
 
 def test_speed_and_memory_are_measured_too(model: LanguageModel) -> None:
     found = find_plan(model, Budget(objective="loss"), SETTINGS)
-    assert set(found.measured) == {*ANSWERS, "bytes", "seconds", "prefill", "ram", "slowness"}
+    assert set(found.measured) - {"joules"} == {*ANSWERS, "bytes", "seconds", "prefill", "ram", "slowness", "prefill_slowness"}
     assert all(value > 0 for name, value in found.measured.items() if name not in ("loss_added", "flips"))
     between = found.intervals["loss_added"]
     assert between[0] <= found.measured["loss_added"] <= between[1]
@@ -276,7 +308,7 @@ def test_a_cache_narrows_where_memory_is_short(model: LanguageModel, tmp_path: P
     """So little memory that the KV cache of the context has to give way; the artifact carries the thresholds."""
     monkeypatch.setattr("bitwright.analysis.plan_costs.process_bytes", lambda _: 10**7)  # a cache so small is lost in its noise
     context = model.architecture.context_length
-    settings = replace(SETTINGS, verify=False, context=context)
+    settings = replace(SETTINGS, verify=False, context=context, activations=("int8",))
     roomy = find_plan(model, Budget(objective="loss", max_ram=10**10), settings)
     assert roomy.recipe.runtime == ()
     wide, narrow = (cache_bytes(model.architecture, Running(context, 1, kind)) for kind in ("fp16", "int8"))

@@ -12,7 +12,7 @@ pytest.importorskip("torch", exc_type=ImportError)
 
 import bitwright
 import tiny
-from bitwright.analysis.seen_inputs import BINS, on_the_grid, seen_inputs
+from bitwright.analysis.seen_inputs import BINS, counts_on_the_grid, input_grid, on_the_grid, seen_inputs
 from bitwright.calibration.forward import observe
 from bitwright.core import Recipe
 from bitwright.models import load
@@ -39,5 +39,23 @@ def test_every_matrix_is_seen_once_under_its_inputs(case: str, tiny_directory: C
 
 def test_each_token_is_counted_by_its_own_scale() -> None:
     rows = np.array([[1.0, 0.5, 0.0, -1.0], [200.0, 100.0, 0.0, -200.0], [0.0, 0.0, 0.0, 0.0]], np.float32)
-    counts = on_the_grid(rows)
+    counts = on_the_grid(rows, (0, 0))
     assert counts.sum() == 8 and counts[0] == counts[-1] == counts[BINS // 2] == 2
+
+
+def test_scales_are_shared_as_the_engine_shares_them() -> None:
+    """By a token where columns are turned; by 32 columns else and of the head, the last few by themselves."""
+    assert input_grid(64, "q") == (64, 0) and input_grid(0, "q") == (0, 32) and input_grid(64, "head") == (64, 32)
+    row = np.concatenate([np.full(32, 8.0), np.full(32, -1.0), np.full(6, 0.5)]).astype(np.float32)[None]
+    together, apart = on_the_grid(row, (0, 0)), on_the_grid(row, (0, 32))
+    assert together.sum() == apart.sum() == 70
+    assert (together[-1], together[0]) == (32, 0) and (apart[-1], apart[0]) == (38, 32)
+
+
+@pytest.mark.parametrize(("activations", "largest"), [("int8", 127), ("int16", 32384)])
+def test_a_fine_grid_is_its_two_ends(activations: str, largest: int) -> None:
+    """Those of the engine: a value at the maximum has the outermost code."""
+    shown = counts_on_the_grid(np.ones(BINS, np.int64), activations)
+    assert shown["levels"] == [-largest, largest] and shown["level_count"] == 2 * largest + 1
+    assert shown["edges"][0] == -largest and shown["edges"][-1] == largest and len(shown["edges"]) == BINS + 1
+    assert "levels" not in counts_on_the_grid(np.ones(BINS, np.int64), "fp32")

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch", exc_type=ImportError)
 
 from bitwright.calibration import guidance, paces
-from bitwright.calibration.forecast import Work, forecast
+from bitwright.calibration.forecast import Work, _guiding_bytes, forecast
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
 from cli.helpers import HIDDEN, LAYERS, tensors, write_model
@@ -75,15 +75,16 @@ def test_plain_rounding_reads_rounds_and_writes(model: LanguageModel, monkeypatc
     assert forecast(model, replace(PLAIN, size_bytes=0)).seconds == 0
 
 
-def test_guiding_is_counted(model: LanguageModel, even_pace: None) -> None:
+@pytest.mark.parametrize(("guiding", "plain"), [("guided", "gram"), ("guided cross", "cross")])
+def test_guiding_is_counted(guiding: str, plain: str, model: LanguageModel, even_pace: None) -> None:
     """Its products are four streams' beside one; the head and what is between come on top."""
-    guided, refined = (forecast(model, work_of(model, "refine", need)) for need in ("guided", "gram"))
+    guided, refined = (forecast(model, work_of(model, "refine", need)) for need in (guiding, plain))
     walking = paces.Walking.of(model)
     body = sum(int(np.prod(model.shape(name))) for name in model.names() if "_proj" in name)
     products = 2 * 16 * 64 * body / walking.product
     head = 16 * 64 * 1e-3 / guidance.HEAD_TOKENS
     assert guided.seconds - refined.seconds > 4 * products + head > 0
-    assert forecast(model, work_of(model, "refine", "guided", 1600)).seconds > 50 * (guided.seconds - refined.seconds)
+    assert forecast(model, work_of(model, "refine", guiding, 1600)).seconds > 50 * (guided.seconds - refined.seconds)
 
 
 def test_guiding_holds_streams_of_so_many_windows_alone(
@@ -94,6 +95,8 @@ def test_guiding_holds_streams_of_so_many_windows_alone(
         forecast(model, work_of(model, "guided", "guided", windows)).peak_rss_bytes for windows in (10**5, 2 * 10**5, 3 * 10**5)
     )
     assert three - two == two - one
+    alone, beside = (_guiding_bytes(model, work_of(model, "gptaq", need, 10**5)) for need in ("guided", "guided cross"))
+    assert beside - alone == 4 * HIDDEN * 64 * 10**5  # the float model's stream
     monkeypatch.setattr(guidance, "STREAMS_BYTES", 10**12)
     held = forecast(model, work_of(model, "guided", "guided", 10**5)).peak_rss_bytes
     assert held >= 4 * HIDDEN * 64 * 10**5 * (LAYERS + 2) and held > one

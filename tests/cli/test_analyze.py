@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("torch", exc_type=ImportError)
 
+from analysis.report.example import example
 from bitwright.analysis.report.document import Document, parse
 from cli.helpers import Command, tensors
 
@@ -58,3 +59,63 @@ def test_a_text_too_short_is_refused(bitwright: Command, model_directory: Path, 
     done = bitwright("analyze", model_directory, "-o", tmp_path / "page.html", "--text", short)
     assert done.code == 2 and "256 tokens at least; give a longer text" in done.err and done.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["short.txt"]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.json"
+    runtime = [{"activations": "int16"}, {"kv_cache": "int4", "from_context": 8}]
+    path.write_text(json.dumps({"choices": [{"pattern": "*", "scheme": "int4-g32"}], "runtime": runtime}), "utf-8")
+    return path
+
+
+def test_a_recipe_is_measured_as_it_runs(
+    bitwright: Command, model_directory: Path, tmp_path: Path, text: Path, recipe: Path
+) -> None:
+    """With its activations and the cache that it comes to: as `eval` measures the artifact that it makes."""
+    words = ("--text", text, "--tokens", 600)
+    found = bitwright("analyze", model_directory, "--recipe", recipe, "--estimate", *words, "--probed", 256, "--json").json
+    assert (found["activations"], found["kv_cache"]) == ("int16", "int4")
+    out = tmp_path / "out"
+    assert bitwright("quantize", model_directory, "-o", out, "--recipe", recipe).code == 0
+    evaluated = ("eval", out, "--reference", model_directory, *words, "--context", 256, "--json", "--kv-cache")
+    assert found["whole"]["kl_mean"] == pytest.approx(bitwright(*evaluated, "int4").json["kl_mean"], rel=1e-9)
+    assert found["whole"]["kl_mean"] != pytest.approx(bitwright(*evaluated, "fp16").json["kl_mean"], rel=1e-3)
+
+
+def test_the_data_go_where_they_are_asked_for(
+    bitwright: Command, model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitwright.analysis.analyze.analyze", lambda *_: example(2))
+    data, page = tmp_path / "data.json", tmp_path / "page.html"
+    done = bitwright("analyze", model_directory, "--json", data)
+    assert done.code == 0 and read(data).verdict in " ".join(done.out.split()) and f"wrote {data}\n" in done.err
+    written = json.loads(data.read_text("utf-8"))
+    for words in (("--json",), ("--json", "-"), ("--json", "--scheme", "int4-g64")):
+        assert bitwright("analyze", model_directory, *words).json == written
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
+    data.unlink()
+    pytest.importorskip("plotly")
+    for words, files in ((("--json",), ["page.html", "page.json"]), (("--json", data), ["data.json", "page.html", "page.json"])):
+        assert bitwright("analyze", model_directory, "-o", page, *words).code == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == files
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--json", "recipe.json"), "--json would be written over --recipe"),
+        (("-o", "recipe.html"), "the data of -o would be written over --recipe"),
+        (("-o", "page.json"), "the data of -o would be written over -o"),
+        (("-o", "page.html", "--json", "text.txt"), "--json would be written over --text"),
+    ],
+)
+def test_nothing_is_written_over_another_file(
+    bitwright: Command, tmp_path: Path, text: Path, recipe: Path, options: tuple[str, ...], words: str
+) -> None:
+    """Refused before the model is looked for."""
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    given = [option if option.startswith("-") else tmp_path / option for option in options]
+    done = bitwright("analyze", "gone/model", "--recipe", recipe, "--text", text, *given)
+    assert done.code == 2 and done.err.count("\n") == 1 and words in done.err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

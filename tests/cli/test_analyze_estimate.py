@@ -17,7 +17,7 @@ def test_an_estimate(bitwright: Command, model_directory: Path, tmp_path: Path) 
     text, data = tmp_path / "text.txt", tmp_path / "data.json"
     text.write_text("a quick brown fox jumps over the lazy dog, 12 times or 345. " * 60, "utf-8")
     options = ("--text", text, "--calibration", text, "--tokens", 600, "--probed", 256, "--scheme", "int4-g32")
-    done = bitwright("analyze", model_directory, "--estimate", "--json-output", data, *options)
+    done = bitwright("analyze", model_directory, "--estimate", "--json", data, *options)
     assert done.code == 0, done.err
     found = parse(json.loads(data.read_text("utf-8")))
     assert found.shares == "estimated" and found.estimate is not None and found.estimate.tensors == 12

@@ -14,7 +14,7 @@ import pytest
 
 from bitwright import observers
 from bitwright.activations.kind import LARGEST, Kind
-from bitwright.activations.ranges import RANGES
+from bitwright.activations.ranges import NAMES
 from bitwright.cli.catalogue import KINDS, method_rows
 from bitwright.fitting import CALIBRATED, FITTING
 from bitwright.formats import FORMATS, NAMED
@@ -27,13 +27,14 @@ from cli.helpers import Command
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {
+    "guidance": "methods/guided.md",
     "fitting": "fitting.md",
     "pruning": "sparsity.md",
     "schedule": "sparsity.md",
     "clustering": "sparsity.md",
     "activations": "activations.md",
     "simulated activations": "activations.md",
-    "KV cache": "engine.md",
+    "KV cache": "kv_cache.md",
     "observer": "fitting.md",
 }  # of kinds whose methods share one; others have docs/methods/NAME.md
 
@@ -76,7 +77,7 @@ def test_simulated_activations_show_every_format_scale_and_range() -> None:
     kinds = [Kind.parse(name) for name in names("simulated activations")]
     text = KINDS["simulated activations"] + " ".join(names("simulated activations"))
     assert all(format in text for format in LARGEST)
-    assert {kind.range for kind in kinds if kind.scales == "tensor"} == set(RANGES)
+    assert {kind.range for kind in kinds if kind.scales == "tensor"} == set(NAMES)
     assert {kind.scales for kind in kinds} == {"token", "tensor", "channel", "g128"}
 
 

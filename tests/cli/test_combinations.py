@@ -11,7 +11,7 @@ from bitwright.fitting import CALIBRATED, FITTING
 from bitwright.rounding import ROUNDING
 from bitwright.transforms import TRANSFORMS
 
-NAMES = [*ROUNDING, *FITTING, *CALIBRATED, *TRANSFORMS, "rotate", "no-rotate"]
+NAMES = [*ROUNDING, *FITTING, *CALIBRATED, *TRANSFORMS, "rotate", "no-rotate", "guidance"]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ NAMES = [*ROUNDING, *FITTING, *CALIBRATED, *TRANSFORMS, "rotate", "no-rotate"]
         ("rotate-residual+refine+hessian", Recipe.uniform("int4-g64", "refine", "hessian", transforms=["rotate-residual"])),
         ("equalize + fold", Recipe.uniform("int4-g64", transforms=["equalize", "fold"])),
         ("fold+equalize", Recipe.uniform("int4-g64", transforms=["fold", "equalize"])),
+        ("guidance+gptaq", Recipe.uniform("int4-g64", "gptaq", guidance=True)),
         ("gptq+no-rotate", Recipe.uniform("int4-g64", "gptq", rotate=False)),
         ("awq+rotate", Recipe.uniform("int4-g64", transforms=["awq"], rotate=True)),
     ],
@@ -39,6 +40,7 @@ def test_every_name_is_one_part_and_no_two_kinds_share_one() -> None:
         (recipe,) = combinations(name, "int8-channel").values()
         (choice,) = recipe.choices
         asked = (choice.method, choice.fitting, *recipe.transforms, "rotate" if choice.rotate else "no-rotate")
+        asked += ("guidance",) if choice.guidance else ()
         assert name in asked
 
 

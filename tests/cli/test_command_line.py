@@ -19,6 +19,7 @@ def verb(  # noqa: PLR0913 - one parameter an option
     word: Annotated[list[str] | None, Option("--word", help="Which.")] = None,
     loud: Annotated[bool, Option("--loud", help="Whether.")] = False,
     turn: Annotated[bool | None, Option("--turn/--no-turn", help="Which way.")] = None,
+    log: Annotated[Path | None, Option("--log", help="Where too.", alone="-")] = None,
 ) -> None:
     """Do it.
 
@@ -38,6 +39,11 @@ def verb(  # noqa: PLR0913 - one parameter an option
         ("a -o b --word= --word x=y", {"path": "a", "output": Path("b"), "word": ["", "x=y"]}),
         ("-o b -- -a", {"path": "-a", "output": Path("b")}),
         ("-o - -", {"path": "-", "output": Path("-")}),
+        ("a -o b --log c", {"path": "a", "output": Path("b"), "log": Path("c")}),
+        ("a -o b --log", {"path": "a", "output": Path("b"), "log": Path("-")}),
+        ("a --log -o b", {"path": "a", "output": Path("b"), "log": Path("-")}),
+        ("a --log - -o b", {"path": "a", "output": Path("b"), "log": Path("-")}),
+        ("a -o b --log=c", {"path": "a", "output": Path("b"), "log": Path("c")}),
     ],
 )
 def test_words_find_their_parameters(line: str, values: dict[str, object]) -> None:
@@ -73,6 +79,7 @@ def test_help_says_all_of_it() -> None:
         "-n, --count N      How many.  [default: 3]",
         "--loud             Whether.",
         "--turn, --no-turn  Which way.",
+        "--log [PATH]       Where too.",
         "--help ",
     ):
         assert line in text

@@ -1,19 +1,41 @@
-"""What the engine decodes to fp32 is told: by `formats` and `inspect` beforehand, by `run` and `bench` when they load a model."""
+"""What the engine decodes to fp32 is told by all that make, load or measure a model, or refused; `formats` says it beforehand."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bitwright.engine import fallback
 from cli.helpers import Command
 
+SCHEME = ("--scheme", "nvfp4", "--fitting", "minmax")
+TOLD = "14 matrices of nvfp4: no integer kernel"
+CURE = "quantize to what `bitwright formats` holds as codes, look-up or bytes"
+RUN = {
+    "run": ("Hi", "--raw", "-n", "1"),
+    "chat": ("-n", "1"),
+    "bench": ("--prompt=8", "--generate=2", "--threads=1", "--repeats=1"),
+}
 
-@pytest.fixture
-def decoded(bitwright: Command, model_directory: Path, tmp_path: Path) -> Path:
+
+@pytest.fixture(autouse=True)
+def untold() -> Iterator[None]:
+    """What was told before is told again."""
+    fallback._warn.cache_clear()
+    yield
+
+
+@pytest.fixture(scope="module")
+def decoded(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact whose layers no integer kernel takes."""
-    out = tmp_path / "nvfp4"
-    assert bitwright("quantize", model_directory, "-o", out, "--scheme", "nvfp4", "--fitting", "minmax").code == 0
+    from bitwright.cli import main
+
+    out = tmp_path_factory.mktemp("decoded") / "nvfp4"
+    assert main(["quantize", str(model_directory), "-o", str(out), *SCHEME]) == 0
     return out
 
 
@@ -32,12 +54,45 @@ def test_inspect_says_it_of_each_tensor(bitwright: Command, artifact: Path, deco
     assert "in the engine" in bitwright("inspect", decoded).out
 
 
-@pytest.mark.parametrize(
-    "arguments", [["run", "Hi", "--raw", "-n", "1"], ["bench", "--prompt=8", "--generate=2", "--threads=1", "--repeats=1"]]
-)
-def test_loading_says_what_is_decoded(bitwright: Command, artifact: Path, decoded: Path, arguments: list[str]) -> None:
-    verb, *rest = arguments
-    found = bitwright(verb, decoded, *rest)
-    assert found.code == 0 and "14 matrices of nvfp4: no integer kernel" in found.err and "inspect" in found.err
-    quiet = bitwright(verb, artifact, *rest)
-    assert quiet.code == 0 and "integer kernel" not in quiet.err
+@pytest.mark.parametrize("verb", RUN)
+def test_loading_tells_it_or_refuses(
+    bitwright: Command, artifact: Path, decoded: Path, caplog: pytest.LogCaptureFixture, verb: str
+) -> None:
+    assert bitwright(verb, artifact, *RUN[verb], "--strict").code == 0 and not caplog.messages
+    assert bitwright(verb, decoded, *RUN[verb]).code == 0
+    (line,) = caplog.messages
+    assert line.startswith(TOLD) and CURE in line
+    refused = bitwright(verb, decoded, *RUN[verb], "--strict")
+    assert refused.code == 2 and refused.out == "" and TOLD in refused.err and "or leave out strict" in refused.err
+
+
+def test_it_is_one_line_on_stderr(decoded: Path) -> None:
+    command = [sys.executable, "-m", "bitwright", "run", str(decoded), "Hi", "--raw", "-n", "1"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stderr.startswith(TOLD) and found.stderr.count("\n") == 1
+
+
+def test_measuring_tells_it(
+    bitwright: Command, decoded: Path, model_directory: Path, text_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ways = [
+        ("eval", decoded, "--text", text_file, "--tokens", 40),
+        ("compare", model_directory, "--schemes", "nvfp4", "--methods", "minmax", "--text", text_file, "--tokens", 40),
+    ]
+    for way in ways:
+        assert bitwright(*way).code == 0 and [TOLD in line for line in caplog.messages] == [True]
+        caplog.clear()
+        fallback._warn.cache_clear()
+    assert bitwright(*ways[0], "--activations", "fp32").code == 0 and not caplog.messages  # floats are what was asked for
+
+
+def test_quantizing_tells_it_or_refuses_before_any_work(
+    bitwright: Command, model_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = bitwright("quantize", model_directory, "-o", tmp_path / "out", *SCHEME, "--json")
+    assert told.code == 0 and [TOLD in line for line in caplog.messages] == [True]
+    assert {finding["kind"] for finding in told.json["findings"]} == {"decoded"} and len(told.json["findings"]) == 14
+    monkeypatch.setattr("bitwright.quantization.QuantizedModel.forecast", lambda *_: pytest.fail("work has begun"))
+    refused = bitwright("quantize", model_directory, "-o", tmp_path / "none", *SCHEME, "--strict", "--json")
+    assert refused.code == 1 and TOLD in refused.err and not (tmp_path / "none").exists()
+    assert refused.json["findings"] == told.json["findings"]

@@ -44,7 +44,9 @@ def assert_refused(outcome: Outcome, *words: str) -> None:
         (("--max-ram", "1MB", *CANDIDATES), ("nearest that can be met: --max-ram",)),
         (("--max-energy", "1e-9", *CANDIDATES), ("nearest that can be met: --max-energy", "(an estimate)")),
         (("--max-size", "80MB", "--task", "gone.jsonl"), ("gone.jsonl",)),
-        (("--max-drop", "1%", "--task", "TASK", "--estimate", *CANDIDATES), ("task",)),
+        (("--max-task-drop", "1%", "--task", "TASK", "--estimate", *CANDIDATES), ("a limit on a task's drop",)),
+        (("--max-task-drop", "1%", *CANDIDATES), ("a limit on a task's drop needs the task (--task FILE)",)),
+        (("--max-task-drop", "much", "--task", "TASK"), ("much", "0.5%")),
     ],
 )
 def test_no_budget(
@@ -117,9 +119,11 @@ def test_a_plan_for_a_task(bitwright: Command, model_directory: Path, tmp_path: 
     task, recipe = tmp_path / "task.jsonl", tmp_path / "r.json"
     lines = [{"context": "a quick brown", "choices": [" fox", " dog", " lazy"], "answer": number % 3} for number in range(6)]
     task.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    done = bitwright("plan", model_directory, "-o", recipe, "--task", task, "--max-drop", "50%", *on_text, "--json")
+    limits = ("--max-task-drop", "50%", "--max-drop", "40%")  # of the task's figure, and of perplexity
+    done = bitwright("plan", model_directory, "-o", recipe, "--task", task, *limits, *on_text, "--json")
     assert done.code == 0, done.err
-    assert done.json["task_drop"] <= 0.5 and done.json["budget"] == {"max_task_drop": 0.5}
+    assert done.json["task_drop"] <= 0.5 and done.json["budget"] == {"max_drop": 0.4, "max_task_drop": 0.5}
+    assert done.json["perplexity"] <= 1.4 * done.json["perplexity_reference"]
     written = json.loads(recipe.read_text("utf-8"))["plan"]["task"]
     assert written["drop"] == done.json["task_drop"] and written["score_reference"] == pytest.approx(1 / 3)
     assert done.json["energy_source"] == "estimate" and done.json["path"] == str(recipe)
@@ -134,7 +138,7 @@ def test_a_plan_for_a_task_whose_figure_is_better_lower(
     monkeypatch.setattr(_native, "fastest_threads", lambda: 1)
     task, recipe = tmp_path / "task.jsonl", tmp_path / "r.json"
     task.write_text(json.dumps({"prompt": "a quick brown", "reference": "fox jumps over the lazy dog"}) + "\n", "utf-8")
-    done = bitwright("plan", model_directory, "-o", recipe, "--task", task, "--max-drop", "900%", *on_text)
+    done = bitwright("plan", model_directory, "-o", recipe, "--task", task, "--max-task-drop", "900%", *on_text)
     assert done.code == 0, done.err
     found = json.loads(recipe.read_text("utf-8"))["plan"]["task"]
     assert found["measure"] == "word error rate" and found["drop"] == found["score"] - found["score_reference"]

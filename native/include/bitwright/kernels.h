@@ -293,5 +293,7 @@ const Kernels& kernels();
 // By name, or null if unknown or unsupported here. `supported_kernels` fills names of those this machine can run.
 const Kernels* kernels_named(const char* name);
 int supported_kernels(const char** names, int capacity);
+// Whether the set in use is the named one or stands before it in the table.
+bool includes_set(const char* name);
 
 }  // namespace bitwright

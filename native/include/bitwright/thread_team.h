@@ -17,6 +17,15 @@ int available_cores();
 // once in a process. Where cores are shared with other programs, fewer may be faster than all.
 int fastest_threads();
 
+struct TeamTime {
+  int threads;
+  double seconds;
+};
+// Teams of 1 to `most` threads, in rising numbers up to `most` itself, and the best of their times for that work.
+std::vector<TeamTime> time_teams(int most);
+// Threads of the smallest team that is about as fast as the best; the teams are in rising numbers.
+int fewest_fast(const std::vector<TeamTime>& teams);
+
 class ThreadTeam {
  public:
   explicit ThreadTeam(int threads);  // at least 1; the calling thread of `run` is thread 0

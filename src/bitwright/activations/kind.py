@@ -5,7 +5,7 @@
              gN        one for each N channels of each token           dynamic
              tensor    one for a layer's input                         static: from calibration text
              channel   one for each channel of it                      static; no integer kernel can take these, a bound
-    RANGE    of tensor: minmax (default), percentile, mse, entropy     which largest value is taken, the rest is clipped
+    RANGE    of tensor: minmax (default), percentile, mse, entropy, average   which largest value is taken, the rest is clipped
 
 Static against dynamic, and why per-tensor scales break language models: Xiao et al. 2022, arXiv:2211.10438, section 3;
 ranges: Wu et al. 2020, arXiv:2004.09602; fp8: Micikevicius et al. 2022, arXiv:2209.05433.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bitwright.activations.ranges import RANGES
+from bitwright.activations.ranges import NAMES
 from bitwright.errors import EngineError
 
 LARGEST = {"int4": 7.0, "int8": 127.0, "int16": 32767.0, "fp8": 448.0}  # levels; the lowest integer is left out
@@ -25,7 +25,7 @@ _SPELLING = re.compile(r"(?P<format>int4|int8|int16|fp8)-(?P<scales>token|tensor
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind. `scales` is token, gN, tensor or channel; `range` a name of RANGES."""
+    """One kind. `scales` is token, gN, tensor or channel; `range` one of NAMES."""
 
     spelling: str
     format: str
@@ -42,8 +42,8 @@ class Kind:
                 "int8-token, int8-g128, int8-tensor, int8-channel, fp8-token and their like"
             )
         kind = cls(spelling, match["format"], match["scales"], match["range"] or "minmax")
-        if kind.range not in RANGES:
-            raise EngineError(f"unknown range {kind.range!r} in activations {spelling!r}; choose from {', '.join(RANGES)}")
+        if kind.range not in NAMES:
+            raise EngineError(f"unknown range {kind.range!r} in activations {spelling!r}; choose from {', '.join(NAMES)}")
         if match["range"] and kind.scales != "tensor":
             raise EngineError(f"activations {spelling!r}: a range is chosen for int8-tensor and its like; leave it out")
         if kind.range == "entropy" and kind.format not in ("int4", "int8"):

@@ -1,11 +1,12 @@
-"""Which largest value a static scale is made for: `RANGES[name](histogram, round)` -> the cut beyond which values are clipped.
+"""Which largest value a static scale is made for: `RANGES[name](histogram, round, levels)` -> the cut beyond which is clipped.
 
     minmax      the largest seen
     percentile  the least that 99.99 % of all |x| lie below (Wu et al. 2020, arXiv:2004.09602)
     mse         the one of least squared error, clipping and rounding together
     entropy     the one whose quantized histogram tells least apart from the histogram (fitting/entropy.py)
+    average     the moving average of the windows' largest values (observers/moving_average.py)
 
-All read one streaming histogram (observers/histogram.py), so a range is exact up to a bin.
+All but the last read one streaming histogram (observers/histogram.py), so a range is exact up to a bin.
 """
 
 from __future__ import annotations
@@ -50,3 +51,5 @@ def entropy(histogram: Histogram, round: Round, levels: int) -> float:
 
 
 RANGES: dict[str, Range] = {"minmax": minmax, "percentile": percentile, "mse": mse, "entropy": entropy}
+AVERAGE = "average"
+NAMES = (*RANGES, AVERAGE)

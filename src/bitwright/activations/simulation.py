@@ -19,17 +19,19 @@ import torch
 from torch import Tensor
 
 from bitwright.activations.kind import LARGEST, Kind
-from bitwright.activations.ranges import RANGES
+from bitwright.activations.ranges import AVERAGE, RANGES
 from bitwright.calibration.forward import Site, forward
 from bitwright.errors import SchemeError
 from bitwright.formats.hadamard import rotate
 from bitwright.models.base import LanguageModel, Packed
 from bitwright.observers.histogram import Histogram
 from bitwright.observers.minmax import MinMax
+from bitwright.observers.moving_average import MovingAverage
 
 Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Scales = Mapping[Site, Tensor]  # of a static kind: largest values, one or one a channel
+Observer = Histogram | MinMax | MovingAverage
 
 SMALLEST = 1e-12  # of a largest value
 STRIDE = 15  # one token in so many is counted: odd, so that it does not meet the first token of every window, or of none
@@ -122,18 +124,19 @@ def fake(x: Tensor, largest: Tensor, format: str) -> Tensor:
 def static_scales(model: LanguageModel, turns: Turns, kind: Kind, windows: Tokens) -> Scales:
     """The largest value of each input, or of each of its channels, on calibration text.
 
-    Shapes of distributions are read from one token in `STRIDE`; largest values from all.
+    Shapes of distributions are read from one token in `STRIDE`; largest values from all. Of a moving average a window is a batch.
     """
-    seen: dict[Site, Histogram | MinMax] = {}
+    seen: dict[Site, Observer] = {}
     tokens: Counter[Site] = Counter()
-    stride = 1 if kind.scales == "channel" or kind.range == "minmax" else STRIDE
+    stride = 1 if kind.scales == "channel" or kind.range in ("minmax", AVERAGE) else STRIDE
 
     def change(site: Site, x: Tensor) -> Tensor:
         if site.layer >= 0:
             rows = x.flatten(0, 1)
             counted = turns(site, rows[-tokens[site] % stride :: stride]).float().numpy()
-            observer = seen.setdefault(site, MinMax(rows.shape[1]) if kind.scales == "channel" else Histogram())
-            observer.update(counted)
+            observer = seen.setdefault(site, _observer(kind, rows.shape[1]))
+            for batch in np.split(counted, len(x)) if kind.range == AVERAGE else [counted]:
+                observer.update(batch)
             tokens[site] += len(rows)
         return x
 
@@ -142,9 +145,18 @@ def static_scales(model: LanguageModel, turns: Turns, kind: Kind, windows: Token
     return {site: _largest(observer, kind) for site, observer in seen.items()}
 
 
-def _largest(observer: Histogram | MinMax, kind: Kind) -> Tensor:
+def _observer(kind: Kind, columns: int) -> Observer:
+    if kind.scales == "channel":
+        return MinMax(columns)
+    return MovingAverage() if kind.range == AVERAGE else Histogram()
+
+
+def _largest(observer: Observer, kind: Kind) -> Tensor:
     if isinstance(observer, MinMax):
         return torch.from_numpy(np.maximum(-observer.low, observer.high))
+    if isinstance(observer, MovingAverage):
+        low, high = observer.range
+        return torch.tensor(max(-low, high), dtype=torch.float32)
 
     def round(values: npt.NDArray[np.float64], largest: float) -> npt.NDArray[np.float64]:
         return fake(torch.from_numpy(values), torch.tensor(largest, dtype=torch.float64), kind.format).numpy()

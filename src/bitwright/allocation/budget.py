@@ -82,17 +82,17 @@ class Budget:
         return self.limits() | ({} if self.max_drop is None else {"loss_added": math.log1p(self.max_drop)})
 
 
-def in_users_units(quantities: Mapping[str, float]) -> str:
-    """Sums by quantity as a user would give them: --max-size 80.2MB, --min-speed 61."""
+def in_users_units(quantities: Mapping[str, float], measured: bool = False) -> str:
+    """Sums by quantity as a user would give them: --max-size 80.2MB, --min-speed 61. Energy is estimated unless `measured`."""
     said = {
         "bytes": lambda x: f"--max-size {math.ceil(x / 1e5) / 10}MB",
         "ram": lambda x: f"--max-ram {math.ceil(x / 1e5) / 10}MB",
         "divergence": lambda x: f"--max-kl {x * 1.005:.3g}",
         "seconds": lambda x: f"--min-speed {math.floor(10 / x) / 10}",
         "prefill": lambda x: f"--min-prefill {math.floor(10 * PROMPT / x) / 10}",
-        "joules": lambda x: f"--max-energy {x * 1.005:.3g} (an estimate)",
+        "joules": lambda x: f"--max-energy {x * 1.005:.3g}{'' if measured else ' (an estimate)'}",
         "loss_added": lambda x: f"--max-drop {100 * math.expm1(min(x, ENDLESS)) * 1.005:.3g}%",
-        "task": lambda x: f"--max-drop {x * 1.005:.3g} of the task",
+        "task": lambda x: f"--max-task-drop {x * 1.005:.3g}",
     }
     return " ".join(said[quantity](value) for quantity, value in quantities.items())
 

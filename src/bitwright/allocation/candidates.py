@@ -11,6 +11,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,8 +24,9 @@ from bitwright.errors import NonFiniteError, SchemeError
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel
 from bitwright.models.row_blocks import Rows, block_name, matrix_of, named_rows
-from bitwright.quantization import quantize_matrix
+from bitwright.quantization import THREADS, quantize_matrix
 from bitwright.rounding.moments import Moments
+from bitwright.rounding.needs import is_guided
 
 Floats = npt.NDArray[np.float32]
 
@@ -177,13 +179,7 @@ def add_role(
     sample = np.concatenate([weights.rows(begin + row, begin + row + 1).dequantize() for row in rows])
     known = {candidate.choice: candidate for candidate in unit.candidates}
     allowed = [choice for choice in choices if not known or choice in known]
-    errors = {}
-    for choice in allowed:
-        try:
-            stored = quantize_matrix(choice.pattern, Dense("fp32", sample), choice, _seen(choice, moments))
-        except (SchemeError, NonFiniteError):  # a scale beyond its type
-            continue
-        errors[choice] = stored.dequantize() - sample
+    errors = {choice: error for choice, error in _rounded(sample, allowed, moments) if error is not None}
     losses = dict(zip(errors, _losses(list(errors.values()), rows, share, curvature), strict=True))
     found = []
     for choice in allowed:
@@ -195,9 +191,26 @@ def add_role(
     assert end - begin == len(curvature.rows)
 
 
+def _rounded(sample: Floats, choices: Sequence[Choice], moments: Mapping[str, Moments]) -> Iterator[tuple[Choice, Floats | None]]:
+    """Each choice with the error of the sample rounded so; None where it cannot be. A core for each choice, after the first, with
+    which what follows from the moments is found.
+    """
+
+    def error(choice: Choice) -> Floats | None:
+        try:
+            return quantize_matrix(choice.pattern, Dense("fp32", sample), choice, _seen(choice, moments)).dequantize() - sample
+        except (SchemeError, NonFiniteError):  # a scale beyond its type
+            return None
+
+    first, rest = choices[:1], choices[1:]
+    yield from zip(first, map(error, first), strict=True)
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield from zip(rest, pool.map(error, rest), strict=True)
+
+
 def _seen(choice: Choice, moments: Mapping[str, Moments]) -> Moments | None:
-    """What the choice's method is shown of the inputs; the gram where it needs something else that is not there, or nothing."""
-    return moments.get(Way.of(choice).needs, moments.get("gram"))
+    """What the choice's method is shown of the inputs: the weighed gram or the gram; the gram, too, where it needs nothing."""
+    return moments.get("guided" if is_guided(Way.of(choice).needs) else "gram", moments.get("gram"))
 
 
 def _sample(shape: tuple[int, int]) -> int:

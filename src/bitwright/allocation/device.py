@@ -28,7 +28,7 @@ from bitwright import __version__, _native
 from bitwright.allocation.stand_in import MixedStandIn, StandIn, role_shapes
 from bitwright.cache import cache_directory
 from bitwright.core import Scheme
-from bitwright.engine import CACHES, Engine
+from bitwright.engine import CACHES, Engine, Options
 from bitwright.errors import CostError
 from bitwright.machine import identity, read_figures, write_figures
 from bitwright.models.architecture import Architecture
@@ -79,15 +79,27 @@ class DeviceCosts:
         `activations` are the engine's kinds.
         Raises `SchemeError` where a group does not divide the model's rows.
         """
-        count = _native.fastest_threads() if threads is None else threads
-        path, holding_for = cache_directory() / FILE, _holding_for()
-        figures = read_figures(path, holding_for)
-        costs = cls(_line(), count, _shape(architecture, count, activations), _shares(architecture), figures)
+        costs, figures = cls._kept(architecture, threads, activations)
         missing = [scheme for scheme in schemes if not costs.knows(scheme, rotated)]
         if missing:
             figures.update(costs._measure(architecture, missing, rotated, activations, progress))
-            write_figures(path, holding_for, figures)
+            write_figures(cache_directory() / FILE, _holding_for(), figures)
         return costs
+
+    @classmethod
+    def unmeasured(
+        cls, architecture: Architecture, schemes: Sequence[Scheme], threads: int | None, rotated: bool, activations: str
+    ) -> list[Scheme]:
+        """Those that `measured` would have to measure."""
+        costs, _ = cls._kept(architecture, threads, activations)
+        return [scheme for scheme in schemes if not costs.knows(scheme, rotated)]
+
+    @classmethod
+    def _kept(cls, architecture: Architecture, threads: int | None, activations: str) -> tuple[Self, dict[str, float]]:
+        """What the cache has, and its figures, to which others can be added."""
+        count = _native.fastest_threads() if threads is None else threads
+        figures = read_figures(cache_directory() / FILE, _holding_for())
+        return cls(machine_line(), count, _shape(architecture, count, activations), _shares(architecture), figures), figures
 
     @classmethod
     def read(
@@ -139,13 +151,16 @@ class DeviceCosts:
         return max(one, self._seconds("prefill", scheme, shape, rotated) * rows / PROMPT)
 
     def other_seconds(self, architecture: Architecture, context: int, kv_cache: str = "fp16") -> float:
-        """Of one token that sees `context` tokens: all that is no matrix product. Attention grows along a line."""
+        """Of one token that sees `context` tokens: all that is no matrix product."""
+        return self.attention_seconds(architecture, context, kv_cache) + self._figure(f"{self.shape}, rest")
+
+    def attention_seconds(self, architecture: Architecture, context: int, kv_cache: str = "fp16") -> float:
+        """Of one token that sees `context` tokens, in all layers: a line between and beyond the depths that were timed."""
         shallow, deep = (self._figure(f"{self.shape}, attention of {kv_cache} {depth}") for depth in ("near", "far"))
         near, far = (self._figure(f"{self.shape}, positions {depth}") for depth in ("near", "far"))
         slope = (deep - shallow) / (far - near)
         seen = (min(context, window or context) for window in architecture.window_of_layer)
-        attention = sum(max(0.0, shallow + slope * (positions - near)) for positions in seen)
-        return attention + self._figure(f"{self.shape}, rest")
+        return sum(max(0.0, shallow + slope * (positions - near)) for positions in seen)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the figures of this shape."""
@@ -193,8 +208,8 @@ class DeviceCosts:
         beside: list[list[float]] = [[] for _ in schemes]  # what the first took just before each
         for _ in range(ROUNDS):
             for number, engine in enumerate(engines):
-                beside[number].append(sum(_decode(engines[0], SHALLOW).values()))
-                decodes[number].append(_decode(engine, SHALLOW))
+                beside[number].append(sum(stage_times(engines[0], SHALLOW).values()))
+                decodes[number].append(stage_times(engine, SHALLOW))
                 prefills[number].append(_prefill(engine))
                 told()
         prefill, best = [_least(rounds) for rounds in prefills], min(map(min, beside))
@@ -217,14 +232,15 @@ class DeviceCosts:
         figures = {f"{self.shape}, positions {name}": depth + (BURST + 1) / 2 for name, depth in (("near", near), ("far", far))}
         for kv_cache in CACHES:
             for name, depth in (("near", near), ("far", far)):
-                figures[f"{self.shape}, attention of {kv_cache} {name}"] = _decode(engine, depth, kv_cache)["attention"] / layers
+                seconds = stage_times(engine, depth, kv_cache)["attention"]
+                figures[f"{self.shape}, attention of {kv_cache} {name}"] = seconds / layers
         return figures
 
 
 def stand_in_engine(stand_in: StandIn | MixedStandIn, threads: int, activations: str) -> Engine:
     """As all stand-ins are run."""
     context = min(stand_in.architecture.context_length, DEEP + BURST)
-    return Engine.load(stand_in, threads=threads, context=context, activations=activations)  # type: ignore[arg-type]
+    return Engine(stand_in, Options(threads, context, activations))  # type: ignore[arg-type]
 
 
 def token_time(engine: Engine, depth: int) -> float:
@@ -238,8 +254,8 @@ def prompt_time(engine: Engine, tokens: int) -> float:
     return float(np.median([sum(_step(engine, lambda: engine.prefill(ids)).values()) for _ in range(PROMPTS)]))
 
 
-def _decode(engine: Engine, depth: int, kv_cache: str = "fp16") -> dict[str, float]:
-    """Seconds of one token, in all layers, by stage; `rest` is what it takes beside all stages."""
+def stage_times(engine: Engine, depth: int, kv_cache: str = "fp16") -> dict[str, float]:
+    """Seconds of one token that sees `depth` others, in all layers, by stage; `rest` is what it takes beside all stages."""
     return _middle(_bursts(engine, depth, kv_cache))
 
 
@@ -323,7 +339,8 @@ def _holding_for() -> dict[str, Any]:
     return identity() | {"engine": f"{__version__}, {Path(_native.__file__).stat().st_mtime_ns}"}
 
 
-def _line() -> str:
+def machine_line() -> str:
+    """This machine and the engine's instruction set, for people."""
     machine = identity()
     return f"{machine['host']}: {machine['cpu']}, {machine['cores']} cores, {_native.isa()}"
 

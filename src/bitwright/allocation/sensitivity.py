@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from bitwright.allocation.candidates import Candidate, Offer, Unit, add_role, choices_for
 from bitwright.allocation.curvature import Curvature, curvatures
+from bitwright.allocation.ways import Way
 from bitwright.cache import cache_directory, keep
 from bitwright.core import Choice, Scheme
 from bitwright.errors import BitwrightError
@@ -21,6 +22,7 @@ from bitwright.models.architecture import MODEL_MATRICES, TensorSlice
 from bitwright.models.base import LanguageModel
 from bitwright.models.row_blocks import block_name
 from bitwright.rounding.moments import Moments
+from bitwright.rounding.needs import is_guided
 
 Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -59,16 +61,12 @@ def sensitivities(model: LanguageModel, windows: Tokens, offer: Offer, progress:
 
     What was computed before for the same model, text and candidates is read from the cache. `progress` is told (done, in all).
     """
-    schemes, ways = (list(map(str, each)) for each in (offer.schemes, offer.ways))
-    fixed = [(pattern, str(scheme)) for pattern, scheme in offer.fixed]
-    facts = (_LAYOUT, model.fingerprint(), windows.tobytes(), schemes, ways, fixed)
-    path = cache_directory() / f"sensitivities-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
-    kept = _read(path)
-    if kept is not None:
-        return kept
+    known = known_sensitivities(model, windows, offer)
+    if known is not None:
+        return known
     units = units_of(model, in_blocks=True)
     roles = model.roles()
-    guided = any(way.needs == "guided" for way in offer.ways)
+    guided = any(is_guided(way.needs) for way in offer.ways)
     inputs: Floats | None = None
     gram: Moments | None = None
     for role, layer, curvature in curvatures(model, windows, progress=progress):
@@ -84,8 +82,20 @@ def sensitivities(model: LanguageModel, windows: Tokens, offer: Offer, progress:
                     block, part = TensorSlice(place.name, *unit.rows), curvature.of_rows(*unit.rows)
                 seen = {} if ("embedding", -1) in unit.roles else moments  # by a head that is the embedding, too, none is rounded
                 add_role(unit, model, block, choices_for(unit, offer), part, seen)
-    _keep(path, units)
+    _keep(_path(model, windows, offer), units)
     return units
+
+
+def known_sensitivities(model: LanguageModel, windows: Tokens, offer: Offer) -> list[Unit] | None:
+    """The same from the cache; None where they are not in it."""
+    return _read(_path(model, windows, offer))
+
+
+def _path(model: LanguageModel, windows: Tokens, offer: Offer) -> Path:
+    schemes, ways = (list(map(str, each)) for each in (offer.schemes, offer.ways))
+    fixed = [(pattern, str(scheme)) for pattern, scheme in offer.fixed]
+    facts = (_LAYOUT, model.fingerprint(), windows.tobytes(), schemes, ways, fixed)
+    return cache_directory() / f"sensitivities-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
 
 
 def _weighted(curvature: Curvature) -> Moments:
@@ -116,16 +126,22 @@ def _line(candidate: Candidate) -> dict[str, Any]:
         "method": choice.method,
         "fitting": choice.fitting,
         "rotate": choice.rotate,
+        "guidance": choice.guidance,
         "bits": candidate.bits,
         "divergence": candidate.divergence,
     }
+
+
+def _choice(name: str, line: dict[str, Any]) -> Choice:
+    way = Way(line["method"], line["fitting"], bool(line["rotate"]), bool(line.get("guidance")))  # which older files lack
+    return way.choice(name, Scheme.parse(line["scheme"]))
 
 
 def _unit(entry: dict[str, Any]) -> Unit:
     roles = [(str(role), int(layer)) for role, layer in entry["roles"]]
     candidates = [
         Candidate(
-            Choice(entry["name"], Scheme.parse(line["scheme"]), line["method"], line["fitting"], rotate=bool(line["rotate"])),
+            _choice(entry["name"], line),
             int(line["bits"]),
             float(line["divergence"]),
         )

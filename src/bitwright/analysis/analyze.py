@@ -17,12 +17,15 @@ from bitwright.analysis.estimation import attribute_by_estimate
 from bitwright.analysis.evaluate import Evaluation, evaluate
 from bitwright.analysis.scored_text import read_text, windows_of
 from bitwright.analysis.seen_inputs import seen_inputs
+from bitwright.analysis.unseen import require_unseen
+from bitwright.calibration.marks import remembered, seen_share
 from bitwright.calibration.text import Watch, unwatched
 from bitwright.core import Choice, Floats, Recipe, Scheme
 from bitwright.errors import TextError
 from bitwright.formats import FORMATS
-from bitwright.models.base import Dense, LanguageModel
+from bitwright.models.base import LanguageModel
 from bitwright.quantization import QuantizedModel, quantize, quantize_matrix
+from bitwright.runtime import setting_of
 
 CONTEXT = 256
 REPAIRS = ("int3-g64", "int4-g64", "int5-g64", "int6-g64", "int8-channel")  # the next larger is tried
@@ -59,9 +62,14 @@ def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "
     windows = [window for window in windows_of(model.tokenizer(), passage, context, examined.probed) if len(window) == context]
     if not windows:
         raise TextError(f"an analysis needs one window of {context} tokens at least; give a longer text")
+    quantized.text.watch = watch
+    share = seen_share(windows_of(model.tokenizer(), passage, context, examined.tokens), remembered(quantized))
+    if not examined.allow_seen:
+        require_unseen(share)
     quantized.calibrate(None, watch)
+    run, tokens = setting_of(recipe), examined.tokens
     with watch("measuring the whole") as progress:
-        whole = evaluate(quantized, model, passage, context, examined.tokens, "int8", progress, examined.allow_seen, kinds=True)
+        whole = evaluate(quantized, model, passage, context, tokens, run.activations, progress, True, True, kv_cache=run.kv_cache)
     attributing = attribute_by_estimate if examined.estimate else attribute
     found = attributing(model, quantized, np.stack(windows), lambda name: repaired(model, quantized, name), watch)
     with watch("looking at layers under their inputs"):
@@ -71,12 +79,14 @@ def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "
     document = analysis_document(made, quantized, found, totals, seen)
     with watch("estimating other schemes") as progress:
         document["frontier"] = frontiers.of_recipe(model, quantized, found, totals, np.stack(windows), progress)
-    roofline = rooflines.of_model(quantized, Ceilings.of_this_machine())
+    with watch("timing a token"):
+        roofline = rooflines.of_model(quantized, Ceilings.of_this_machine())
     if roofline is not None:
         document["roofline"], document["machine"] = roofline
     document["token_kinds"] = kinds_of(whole)
     name = examined.text.name if isinstance(examined.text, Path) else "a text of its own"
-    document["text"] = {"name": name, "tokens": whole.tokens, "context": context, "held_out": "calibration did not see it"}
+    apart = f"calibration saw {100 * share:.0f} % of it" if share else "calibration did not see it"
+    document["text"] = {"name": name, "tokens": whole.tokens, "context": context, "held_out": apart}
     return document | {"fixes": fixes(quantized, found, whole.kl_mean or 0.0)}
 
 
@@ -86,13 +96,20 @@ def larger(scheme: Scheme) -> Scheme | None:
     return next((Scheme.parse(name) for name in REPAIRS if FORMATS[Scheme.parse(name).format].bits > bits), None)
 
 
+def better_scheme(quantized: QuantizedModel, name: str) -> Scheme:
+    """What is tried for a tensor: the next larger scheme; fp16 where none is or fits, and for blocks of rows."""
+    lines = quantized.lines(name)
+    better = larger(lines[0].scheme) if len(lines) == 1 and lines[0].scheme.scaled else None
+    fits = better is not None and not (better.group > 0 and quantized.shape(name)[1] % better.group)
+    return better if better is not None and fits else Scheme("fp16")
+
+
 def repaired(model: LanguageModel, quantized: QuantizedModel, name: str) -> Floats:
-    """The tensor rounded to nearest in the next larger scheme; as it was, where there is none or it does not fit."""
-    stored = quantized.stored(name)
-    better = None if isinstance(stored, Dense) else larger(stored.scheme)
-    if better is None or (better.group > 0 and stored.shape[1] % better.group):
+    """The tensor rounded to nearest in its better scheme; as it was, where that is fp16."""
+    better = better_scheme(quantized, name)
+    if not better.scaled:
         return model.read(name)
-    rotated = getattr(stored, "rotation", 0) > 0
+    rotated = quantized.rotation_of(name) > 0
     return quantize_matrix(name, model.stored(name), Choice(name, better, rotate=rotated)).dequantize()
 
 
@@ -100,17 +117,14 @@ def fixes(quantized: QuantizedModel, found: Attribution, whole: float) -> list[d
     """What was tried for the worst tensors, or foretold: with estimates scaled so that their sum is the loss of the `whole`."""
     rows, scale = [], 1.0 if found.measured else whole / max(found.sum_of_parts, 1e-30)
     for repair in found.repairs:
-        stored = quantized.stored(repair.tensor)
-        if isinstance(stored, Dense):
-            continue
-        better = larger(stored.scheme)
-        if better is None or (better.group > 0 and stored.shape[1] % better.group):
-            better = Scheme("fp16")
-        extra = better.stored_bits(stored.shape) - stored.scheme.stored_bits(stored.shape)
+        if not any(line.scheme.scaled for line in quantized.lines(repair.tensor)):
+            continue  # in full precision already
+        better, (outputs, inputs) = better_scheme(quantized, repair.tensor), quantized.shape(repair.tensor)
+        extra = better.stored_bits((outputs, inputs)) - quantized.stored_bits(repair.tensor)
         rows.append(
             {
                 "tensor": repair.tensor,
-                "from_scheme": str(stored.scheme),
+                "from_scheme": quantized.scheme_of(repair.tensor),
                 "to_scheme": str(better),
                 "kl_before": scale * repair.before,
                 "kl_after": scale * repair.after,

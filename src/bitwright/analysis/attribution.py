@@ -18,6 +18,7 @@ import numpy.typing as npt
 from bitwright.allocation.curvature import curvatures
 from bitwright.allocation.sensitivity import units_of
 from bitwright.analysis.probe import Probe
+from bitwright.analysis.report.document import WORST
 from bitwright.analysis.significance import percentile_interval, resample, units_of_windows
 from bitwright.calibration.sequential import part_of
 from bitwright.calibration.text import Watch, unwatched
@@ -27,8 +28,6 @@ from bitwright.models.base import LanguageModel
 Doubles = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.int32]
 Interval = tuple[float, float]
-
-WORST = 8  # tensors for which a repair is tried
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def attribute(
             for done, share in enumerate(shares[:WORST]):
                 after = float(lossy.divergence({share.tensor: repair(share.tensor)}).mean())
                 repairs.append(Repair(share.tensor, float(whole.mean()), after))
-                progress(done + 1, WORST)
+                progress(done + 1, len(shares[:WORST]))
     correlation = rank_correlation([share.cost for share in shares], [share.estimated for share in shares])
     interval = percentile_interval(draws.means(whole))
     return Attribution(tuple(shares), float(whole.mean()), interval, tuple(cumulative), tuple(repairs), correlation)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bitwright import _native
 from bitwright.allocation.energy import RAPL, Energy, Meter, estimate
 from bitwright.analysis.ceilings import TYPES, Ceilings, machine, matrix_instruction
 from bitwright.analysis.memory import peak_rss_bytes, reset_peak
@@ -99,17 +100,19 @@ class Run:
 def bench(
     model: LanguageModel | str | Path,
     work: Work | None = None,
-    threads: Sequence[int] = (1, 2),
+    threads: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Speeds for each thread count, JSON-ready: `machine`, `ceilings`, `runs` and the sizes of the work.
+
+    The counts are one and all cores that this process may use, unless told otherwise.
 
     `progress` is told (thread counts done, in all). Raises `EngineError` for counts that make no sense and `ContextError`
     where the model's context is too short.
     """
     from bitwright.models import load
 
-    work = work or Work()
+    work, threads = work or Work(), one_and_all() if threads is None else threads
     if not threads or min(work.prompt, work.generate, work.repeats, *work.depths, *work.batches, *threads) < 1:
         raise EngineError(
             "prompt, generate, depth, batch, repeats and threads must be positive; write --prompt 512 --depth 16 --threads 1,2"
@@ -140,6 +143,11 @@ def bench(
         **asdict(work),
         "runs": [run.to_dict() for run, _, _ in measured],
     }
+
+
+def one_and_all() -> tuple[int, ...]:
+    """One thread, and as many as this process may use cores."""
+    return tuple(sorted({1, _native.available_cores()}))
 
 
 def _measure(model: LanguageModel, threads: int, work: Work, ceilings: Ceilings) -> tuple[Run, int, str]:

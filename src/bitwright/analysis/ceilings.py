@@ -1,13 +1,13 @@
 """What this machine allows, measured: how fast it reads memory, and how fast its matrix units multiply.
 
-    read bandwidth   the best pass of `threads` threads over as many bytes as the work reads, in huge pages: a working set
-                     that fits the cache is read faster, and the ceiling must know
-    matrix peak      the best pass of the machine's best int8 (or bf16) dot product on registers alone, whatever kernels the
-                     engine chose: what an engine leaves unused is its own loss. A multiply-add is two operations.
+    read bandwidth   the best pass of `threads` threads over as many bytes as the work reads, in huge pages and in the best
+                     of several ways: a working set that fits the cache is read faster, and the ceiling must know
+    matrix peak      the best pass of the best int8 (or bf16) dot product on registers alone that the instruction set in use
+                     has, the machine's best or the one that BITWRIGHT_ISA forces. A multiply-add is two operations.
 
 Measured once for each machine and kept in `ceilings.json` where evaluations are cached too; another processor, another
-count of cores or another host makes it invalid. A ceiling taken while others used the machine is too low, so one that
-is beaten is measured again, and the highest figure stays.
+count of cores or another host makes it invalid. Peaks are kept by instruction, so a forced set has its own. A ceiling taken
+while others used the machine is too low, so one that is beaten is measured again, and the highest figure stays.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Ceilings:
     def read_gb_per_s(self, working_set: int, threads: int, reached: float = 0.0) -> float:
         """GB/s that `threads` threads read from `working_set` bytes. `reached` is what was seen, in the same unit."""
         size = max(1, min(round(working_set / MEBIBYTE), LARGEST_WORKING_SET // MEBIBYTE))
-        name = f"GB/s read from {size} MiB by {threads} threads"
+        name = f"GB/s read at best from {size} MiB by {threads} threads"
         return self._figure(name, reached, lambda: _native.read_bandwidth(size * MEBIBYTE, threads, BANDWIDTH_SECONDS) / 1e9)
 
     def matrix_ops_per_s(self, kind: str, threads: int, reached: float = 0.0) -> float | None:
-        """Operations a second of `threads` threads on "int8" or "bf16"; None where the machine has no such instruction."""
+        """Operations a second of `threads` threads on "int8" or "bf16"; None where the set in use has no such instruction."""
         instruction = matrix_instruction(kind)
         if instruction is None:
             return None

@@ -16,8 +16,9 @@ from typing import Any
 from bitwright import __version__
 from bitwright.analysis.evaluate import Evaluation, evaluate
 from bitwright.analysis.own_process import Cost, quantize_apart
-from bitwright.analysis.scored_text import read_text, windows_of
-from bitwright.calibration.observed import require_torch
+from bitwright.analysis.scored_text import Tokens, read_text, windows_of
+from bitwright.analysis.unseen import require_unseen
+from bitwright.calibration.marks import remembered, seen_share
 from bitwright.calibration.text import Source
 from bitwright.core import Recipe
 from bitwright.errors import EngineError, NonFiniteError, RecipeError, SchemeError, TextError
@@ -67,26 +68,34 @@ class Row:
 
 @dataclass(frozen=True)
 class Ruler:
-    """What all rows are measured with: the first `tokens` tokens of a text (itself, or a file), and what methods calibrate on."""
+    """What all rows are measured with: the first `tokens` tokens of a text (itself, or a file), and what methods calibrate on.
+
+    A row whose calibration saw the text is not measured, unless `allow_seen`.
+    """
 
     text: str | Path
     tokens: int = 4096
     calibration: Source = field(default_factory=Source)
+    allow_seen: bool = False
 
     def settings(self, model: LanguageModel) -> dict[str, Any]:
         """All that figures depend on beside the combination, JSON-ready. Raises `TextError` for a text that cannot be scored."""
         self.calibration.check()
-        passage = read_text(self.text, self.tokens)
-        windows_of(model.tokenizer(), passage, self.context(model), self.tokens)
-        return {
+        self.windows(model)
+        settings = {
             "model": model.path.name,
             "fingerprint": model.fingerprint(),
-            "text": hashlib.sha256(passage.encode()).hexdigest()[:16],
+            "text": hashlib.sha256(read_text(self.text, self.tokens).encode()).hexdigest()[:16],
             "tokens": self.tokens,
             "context": self.context(model),
             "calibration": asdict(self.calibration),
             "bitwright": __version__,
         }
+        return settings | ({"allow_seen": True} if self.allow_seen else {})
+
+    def windows(self, model: LanguageModel) -> list[Tokens]:
+        """The text in the model's tokens. Raises `TextError`."""
+        return windows_of(model.tokenizer(), read_text(self.text, self.tokens), self.context(model), self.tokens)
 
     def context(self, model: LanguageModel) -> int:
         return min(CONTEXT, model.architecture.context_length)
@@ -117,14 +126,14 @@ def compare(
 def _measured(model: LanguageModel, recipe: Recipe, ruler: Ruler, begin: Callable[[str, int], None]) -> Measured:
     begin("quantizing", 0)
     quantized = quantize(model, recipe, ruler.calibration)  # refuses at once what cannot be
-    if quantized.calibrates:
-        require_torch()
-        _ = quantized.text.windows  # kept on disk now, so that no row pays for what all read
+    marks = remembered(quantized)  # its calibration text is kept on disk from now on: no row pays for what all read
+    if not ruler.allow_seen:
+        require_unseen(seen_share(ruler.windows(model), marks))
     with tempfile.TemporaryDirectory(prefix="bitwright-compare-") as directory:
         path = Path(directory) / "artifact"
         cost = quantize_apart(model.path, recipe, ruler.calibration, path)
         begin("measuring what was lost", 1)
-        return _figures(evaluate(path, model, ruler.text, ruler.context(model), ruler.tokens), cost)
+        return _figures(evaluate(path, model, ruler.text, ruler.context(model), ruler.tokens, allow_seen=True), cost)
 
 
 def _figures(found: Evaluation, cost: Cost) -> Measured:

@@ -18,12 +18,13 @@ from bitwright.allocation.ways import Way
 from bitwright.analysis import frontiers, noise_floor, plan_details, rooflines
 from bitwright.analysis.attribution import Attribution, Share
 from bitwright.analysis.ceilings import Ceilings
-from bitwright.analysis.metrics import weight_histogram
 from bitwright.analysis.plan_types import Plan
-from bitwright.analysis.seen_inputs import Seen
+from bitwright.analysis.seen_inputs import Seen, counts_on_the_grid
 from bitwright.analysis.trial import ANSWERS
-from bitwright.models.base import Dense, LanguageModel, Packed
+from bitwright.core import Recipe
+from bitwright.models.base import Dense, LanguageModel
 from bitwright.quantization import QuantizedModel
+from bitwright.runtime import activations_of, setting_of
 
 Document = dict[str, Any]
 
@@ -35,7 +36,7 @@ SAID: dict[
     "seconds": ("decoding", "tokens/s", lambda x: 1 / x),
     "prefill": ("prompts", "tokens/s", lambda x: PROMPT / x),
     "ram": ("peak memory", "bytes", lambda x: x),
-    "joules": ("energy", "J a token (estimate)", lambda x: x),
+    "joules": ("energy", "J a token", lambda x: x),
 }
 
 
@@ -63,6 +64,7 @@ def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> D
     window = plan_details.window_of(made.model)
     document |= {
         "machine": plan.device.machine if plan.device else None,
+        **_running(plan.recipe),
         "whole": _whole(plan, document["model"]["parameters"]) | (_floor(made.model, window) if plan.measured else {}),
         "shares": "estimated",
         "tensors": [
@@ -72,18 +74,20 @@ def plan_document(made: Made, plan: Plan, ceilings: Ceilings | None = None) -> D
         "fixes": plan_details.steps_up(plan),
         "histograms": plan_details.histograms(made.model, plan, window),
         "frontier": frontiers.of_plan(plan),
-        "predicted": [
-            _predicted(quantity, plan.at_pace(quantity), true)
-            for quantity, true in plan.measured.items()
-            if quantity in plan.foretold
-        ],
+        "predicted": _promises(plan),
         "swaps": [vars(step) for step in plan.steps],
         "budget": _budget(plan),
-        "energy": {"joules_per_token": plan.foretold["joules"], "how": "estimate"},
+        "energy": {"joules_per_token": (plan.foretold | plan.measured)["joules"], "how": plan.energy_source},
     }
     if plan.device is not None and ceilings is not None:
-        document["roofline"] = rooflines.of_plan(plan, plan.device, ceilings)
+        document["roofline"] = rooflines.of_plan(plan, plan.device, made.model.architecture, ceilings)
     return document
+
+
+def _running(model: QuantizedModel | Recipe) -> Document:
+    """How the engine holds activations and keeps keys and values, as the recipe says."""
+    setting = setting_of(model)
+    return {"activations": setting.activations, "kv_cache": setting.kv_cache}
 
 
 def _whole(plan: Plan, weights: int) -> Document:
@@ -122,7 +126,7 @@ def verdict_of_plan(plan: Plan) -> str:
     worst = max(spent, key=lambda kind: spent[kind])
     return (
         f"{size / 1e6:.1f} MB lose {plan.measured['divergence']:.3g} nats a token on text that the plan never saw "
-        f"(foretold {plan.foretold['divergence']:.3g}); the largest share of it is in {worst}."
+        f"(promised {plan.promised['divergence']:.3g}); the largest share of it is in {worst}."
     )
 
 
@@ -136,6 +140,7 @@ def analysis_document(
         "whole": dict(whole),
         "kinds": kinds,
         "shares": "measured" if found.measured else "estimated",
+        **_running(quantized),
         "tensors": [_examined(quantized, part, seen[part.tensor]) for part in found.shares],
         "estimate": {
             "rank_correlation": found.rank_correlation,
@@ -143,7 +148,7 @@ def analysis_document(
             "sample": [vars(each) for each in found.sample],
         },
         "cumulative": [{"block": block, "kl": kl} for block, kl in enumerate(found.cumulative[1:])],
-        "histograms": histograms(made.model, quantized, [seen[part.tensor] for part in found.shares[: plan_details.SHOWN]]),
+        "histograms": histograms([seen[part.tensor] for part in found.shares[: plan_details.SHOWN]], activations_of(quantized)),
     }
     return document | ({"additivity": _additivity(found)} if found.measured else {})
 
@@ -187,16 +192,17 @@ def verdict_of_estimate(found: Attribution) -> str:
     return f"Shares are estimated: {rank}."
 
 
-def histograms(model: LanguageModel, quantized: QuantizedModel, shown: Sequence[Seen]) -> list[Document]:
+def histograms(shown: Sequence[Seen], activations: str) -> list[Document]:
     """Weights of these tensors on the grids that they are rounded to, and what they are multiplied with on the engine's."""
-    rows: list[Document] = []
-    for seen in shown:
-        stored = quantized.stored(seen.tensor)
-        row: Document = {"name": seen.tensor, "activations": seen.counts()}
-        if isinstance(stored, Packed):
-            row["weights"] = weight_histogram(model.read(seen.tensor), stored, plan_details.WEIGHT_BINS).to_dict()
-        rows.append(row)
-    return [row for row in rows if row.get("weights") or row["activations"]]
+    rows = [
+        {
+            "name": seen.tensor,
+            "weights": seen.weights and seen.weights.to_dict(),
+            "activations": None if seen.activations is None else counts_on_the_grid(seen.activations, activations),
+        }
+        for seen in shown
+    ]
+    return [row for row in rows if row["weights"] or row["activations"]]
 
 
 def _examined(quantized: QuantizedModel, part: Share, seen: Seen) -> Document:
@@ -236,9 +242,23 @@ def _line(name: str, kind: str, layer: int, shape: Sequence[int], scheme: str, s
     }
 
 
-def _predicted(quantity: str, foretold: float, true: float) -> Document:
+def _promises(plan: Plan) -> list[Document]:
+    """What was promised of the plan against what was measured; where it is not the first that was made, that one's KL, too."""
+    rows = [
+        _predicted(quantity, plan.promised[quantity], true)
+        for quantity, true in plan.measured.items()
+        if quantity in plan.promised and quantity != "joules"  # an estimate of a part says nothing of the processor's whole
+    ]
+    if plan.tried and plan.tried[0].measured is not plan.measured:
+        first = plan.tried[0]
+        row = _predicted("divergence", first.promised["divergence"], first.measured["divergence"])
+        rows.append(row | {"quantity": f"{row['quantity']} of the first plan"})
+    return rows
+
+
+def _predicted(quantity: str, promised: float, true: float) -> Document:
     name, unit, figure = SAID[quantity]
-    return {"quantity": name, "predicted": figure(foretold), "true": figure(true), "unit": unit}
+    return {"quantity": name, "predicted": figure(promised), "true": figure(true), "unit": unit}
 
 
 def _budget(plan: Plan) -> list[Document]:
@@ -247,12 +267,14 @@ def _budget(plan: Plan) -> list[Document]:
         reached = plan.measured.get(quantity, plan.foretold[quantity])
         option = in_users_units({quantity: limit}).partition(" ")[0].removeprefix("--")
         _, unit, figure = SAID[quantity]
+        unit += f" ({plan.energy_source})" if quantity == "joules" else ""
         met = reached <= limit * (1 + 1e-9)
         rows.append({"quantity": option, "limit": figure(limit), "reached": figure(reached), "unit": unit, "met": met})
     if (share := plan.budget.max_drop) is not None:  # of perplexity; foretold as the KL is
         grown = math.expm1(plan.measured.get("loss_added", plan.foretold["divergence"]))
         rows.append({"quantity": "max-drop", "limit": share, "reached": grown, "unit": "share", "met": grown <= share})
-    allowed, drop = plan.budget.max_task_drop, plan.drop
-    if allowed is not None and drop is not None:
-        rows.append({"quantity": "task drop", "limit": allowed, "reached": drop.drop, "unit": "", "met": drop.drop <= allowed})
+    allowed = plan.budget.max_task_drop
+    if allowed is not None and plan.drop is not None:
+        drop = plan.drop.drop
+        rows.append({"quantity": "max-task-drop", "limit": allowed, "reached": drop, "unit": "", "met": drop <= allowed})
     return rows

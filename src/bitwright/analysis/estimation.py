@@ -15,8 +15,9 @@ import numpy as np
 
 from bitwright.allocation.candidates import Unit
 from bitwright.allocation.sensitivity import units_of
-from bitwright.analysis.attribution import WORST, Attribution, Judged, Repair, Share, Tokens, estimates_of, rank_correlation
+from bitwright.analysis.attribution import Attribution, Judged, Repair, Share, Tokens, estimates_of, rank_correlation
 from bitwright.analysis.probe import Probe
+from bitwright.analysis.report.document import WORST
 from bitwright.calibration.text import Watch, unwatched
 from bitwright.core import Floats
 from bitwright.models.base import LanguageModel

@@ -14,7 +14,7 @@ a time: nobody holds the logits of a window.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import tee
 from pathlib import Path
@@ -25,13 +25,13 @@ import numpy.typing as npt
 
 from bitwright.analysis import noise_floor
 from bitwright.analysis.memory import peak_rss_bytes
-from bitwright.analysis.reference_cache import HiddenCache, hidden_states
+from bitwright.analysis.reference_cache import HiddenCache, cache_key, hidden_states
 from bitwright.analysis.scored_text import Tokens, read_text, windows_of
 from bitwright.analysis.scores import Scores
 from bitwright.analysis.significance import Doubles, Resampling, percentile_interval, quantile, resample, units_of_windows
 from bitwright.analysis.token_kinds import Kind, by_kind
-from bitwright.artifact import ArtifactModel
-from bitwright.calibration.marks import from_text, seen_share
+from bitwright.analysis.unseen import require_unseen
+from bitwright.calibration.marks import remembered, seen_share
 from bitwright.errors import EngineError, NonFiniteError, TextError, TokenizerError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     passage = read_text(text, tokens)
     windows = windows_of(candidate.tokenizer(), passage, context, tokens)
     if not allow_seen:
-        _require_unseen(candidate, windows)
+        require_unseen(seen_share(windows, remembered(candidate)))
     if original is not None:
         _require_same_reading(candidate, original, windows, windows_of(original.tokenizer(), passage, context, tokens))
     if kinds and original is None:
@@ -204,7 +204,7 @@ def measure(
         judge, (states, found) = engine, tee(found)
     else:
         judge = Engine.load(reference, context=context, activations="fp32", kv_cache="fp32")
-        identity = reference_identity(reference, judge)
+        identity = reference_identity(reference, judge.isa)
         states = hidden_states(inputs, judge.hidden, reference.architecture.hidden_size, identity, HiddenCache.from_environment())
     total, done = sum(map(len, inputs)), 0
     for window, expected, hidden in zip(windows, states, found, strict=True):
@@ -229,12 +229,22 @@ def figures(scores: Scores, window_sizes: list[int], paired: bool) -> dict[str, 
     return result | _kl_figures(scores.kl, draws) | _flip_figures(scores, draws)
 
 
-def reference_identity(reference: LanguageModel, judge: Engine) -> list[str]:
+def reference_identity(reference: LanguageModel, isa: str) -> list[str]:
     """All that the reference's hidden states depend on, beside the tokens: the weights, and the program that runs them."""
     from bitwright import _native
 
     program = Path(str(_native.__file__)).stat()
-    return [reference.fingerprint(), judge.isa, "fp32", f"{program.st_size}.{program.st_mtime_ns}"]
+    return [reference.fingerprint(), isa, "fp32", f"{program.st_size}.{program.st_mtime_ns}"]
+
+
+def is_reference_kept(reference: LanguageModel, windows: Sequence[Tokens]) -> bool:
+    """Whether `measure` ran the reference on these windows before, and need not run it again."""
+    from bitwright import _native
+
+    inputs = [window[:-1] for window in windows]
+    key = cache_key(reference_identity(reference, str(_native.isa())), inputs)
+    shape = (sum(map(len, inputs)), reference.architecture.hidden_size)
+    return HiddenCache.from_environment().find(key, shape) is not None
 
 
 def _kl_figures(kl: Doubles, draws: Resampling) -> dict[str, Any]:
@@ -292,14 +302,6 @@ def _require_same_reading(model: LanguageModel, reference: LanguageModel, window
         )
     if len(windows) != len(expected) or not all(map(np.array_equal, windows, expected)):
         raise TokenizerError("the model and the reference split this text into different tokens; give the model's own reference")
-
-
-def _require_unseen(model: LanguageModel, windows: list[Tokens]) -> None:
-    """A text that calibration saw would flatter the model."""
-    marks = model.manifest.source.get("calibration_marks", "") if isinstance(model, ArtifactModel) else ""
-    share = seen_share(windows, from_text(marks))
-    if share > 0:
-        raise TextError(f"calibration saw {100 * share:.0f} % of this text; evaluate on another text, or pass --allow-seen")
 
 
 def _loaded(model: LanguageModel | str | Path) -> LanguageModel:

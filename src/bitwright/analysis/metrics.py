@@ -74,8 +74,9 @@ class Histogram(NamedTuple):
     levels: Doubles
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, as a report's document has it."""
-        return {name: array.tolist() for name, array in self._asdict().items()}
+        """JSON-ready, as a report's document has it: six digits are more than can be seen."""
+        edges, levels = ([float(f"{value:.6g}") for value in values] for values in (self.edges, self.levels))
+        return {"edges": edges, "counts": self.counts.tolist(), "levels": levels}
 
 
 def tensor_metrics(weights: Floats, quantized: Quantized, gram: npt.NDArray[Any] | None = None) -> TensorMetrics:
@@ -125,7 +126,7 @@ def weight_histogram(weights: Floats, quantized: Quantized, bins: int) -> Histog
         low, high = middle - 0.5, middle + 0.5
     edges, counts = np.linspace(low, high, bins + 1), np.zeros(bins, np.int64)
     for begin, end, block in _blocks(quantized):
-        counts += np.histogram(_on_the_grid(weights[begin:end], block), edges)[0]
+        counts += np.histogram(_on_the_grid(weights[begin:end], block), bins, (low, high))[0]
     return Histogram(edges, counts, levels)
 
 

@@ -18,6 +18,7 @@ A choice is a list of indices: of each unit's candidates, of the caches where th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -75,6 +76,12 @@ class Costs:
         if not found:
             raise min(refusals, key=lambda fault: max(fault.nearest[name] / limits[name] for name in limits))
         return min(found, key=lambda each: each[0])[1]
+
+    def untaught(self) -> Costs:
+        """The same, as if no plan had been measured; files are as long as they were found to be, which no plan is made for."""
+        found = copy(self)
+        found.weights, found.scale = [1.0] * len(self.units), dict.fromkeys(LOSSES, BEYOND_SUM)
+        return found
 
     def least(self, quantity: str) -> float:
         """The smallest sum that any choice has of what does not depend on the machine's speed."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bitwright.allocation.budget import Budget
 from bitwright.allocation.device import DeviceCosts
-from bitwright.analysis.plan_types import Settings
+from bitwright.analysis.plan_types import Settings, asks_for_speed
 from bitwright.calibration.text import Watch
 from bitwright.core import Scheme
 from bitwright.models.architecture import Architecture
 
 TIMED_AT_ONCE = 16  # schemes, whose stand-ins memory holds together
+
+
+def is_timed_here(settings: Settings, budget: Budget) -> bool:
+    """Whether this machine's speed matters to a plan."""
+    return settings.verify or asks_for_speed(budget)
 
 
 def devices(

@@ -11,7 +11,7 @@ from typing import Any
 from bitwright.allocation.budget import Budget
 from bitwright.allocation.candidates import SCHEMES, Candidate, Offer, Unit
 from bitwright.allocation.device import DeviceCosts
-from bitwright.allocation.energy import ESTIMATE
+from bitwright.allocation.energy import ESTIMATE, RAPL
 from bitwright.allocation.engine_schemes import ALL, engine_schemes
 from bitwright.allocation.sensitivity import units_of
 from bitwright.allocation.ways import Way, parse_ways
@@ -65,6 +65,11 @@ class Settings:
             schemes += engine_schemes(widths_of(model)) if _is_all(scheme) else [Scheme.parse(scheme)]
         return Offer(tuple(dict.fromkeys(schemes)), parse_ways(self.methods, self.rotate), fixed)
 
+    def weighing(self, budget: Budget) -> Settings:
+        """The same without the activations that nothing in a budget speaks for: int8 lose something, and gain speed alone."""
+        exact = tuple(kind for kind in self.activations if kind != "int8")
+        return self if asks_for_speed(budget) or not exact else replace(self, activations=exact)
+
     @property
     def all_schemes(self) -> bool:
         return any(map(_is_all, self.schemes))
@@ -72,6 +77,10 @@ class Settings:
 
 def _is_all(scheme: str) -> bool:
     return scheme.strip().lower() == ALL
+
+
+def asks_for_speed(budget: Budget) -> bool:
+    return bool({budget.wanted, *budget.limits()} & {"seconds", "prefill"})
 
 
 def widths_of(model: LanguageModel) -> set[int]:
@@ -90,11 +99,29 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A plan that was made: what was said of it before, and what was measured, by quantity, as `Plan` has them."""
+
+    name: str
+    blind: dict[str, float]
+    promised: dict[str, float]
+    foretold: dict[str, float]
+    measured: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Plan:
-    """`foretold` and `measured` by quantity: bytes, divergence, seconds, prefill, ram, joules. `measured` holds what was, with
+    """By quantity (bytes, divergence, seconds, prefill, ram, joules) what was said of the plan before it was made, three times:
+
+    `blind`      what costs alone foretell, untouched by what was measured of any plan
+    `promised`   the same, with the speeds of a stand-in of its mix of schemes, at the pace that the machine had then
+    `foretold`   what costs foretell as corrected by the plans made before, and the stand-in's speed at the pace of the costs
+
+    All three are alike but for speeds in the first plan that is made. `measured` holds what was, with
     `loss_reference` and `loss_added`, nats a token, which are the logarithms of the model's perplexity and of what the plan
     multiplies it by (foretold as the divergence), with `kl_p99`, `kl_max`, `top1_agreement` and `flips`, nats a token and shares
-    of the tokens (trial.py), and the `slowness` of the machine at that time. Joules are an estimate.
+    of the tokens (trial.py), and the `slowness` of the machine at that time, of prompts `prefill_slowness`. Joules are measured
+    where the processor counts them, and foretold by an estimate that such a count corrects. `tried` are all plans that were made.
 
     `units` and `chosen` are the candidates and which was taken; `weights` say by how much a unit's foretold loss counts,
     after `factor`, the loss a unit of foretold loss; `noise` is that of rounded `activations`; `intervals` are those of what
@@ -105,6 +132,8 @@ class Plan:
     budget: Budget
     units: tuple[Unit, ...]
     chosen: tuple[int, ...]
+    blind: dict[str, float]
+    promised: dict[str, float]
     foretold: dict[str, float]
     measured: dict[str, float]
     intervals: dict[str, tuple[float, float]]
@@ -114,6 +143,7 @@ class Plan:
     noise: float
     device: DeviceCosts | None
     steps: tuple[Step, ...] = ()
+    tried: tuple[Tried, ...] = ()
     drop: Drop | None = None
 
     def candidates(self) -> Iterator[tuple[Unit, Candidate]]:
@@ -132,9 +162,15 @@ class Plan:
         return f"{choice.scheme} {Way.of(choice)}" if self.several_ways and _has_way(unit, choice) else str(choice.scheme)
 
     def at_pace(self, quantity: str) -> float:
-        """What was foretold, times of a machine as slow as it was while they were measured."""
-        slow = self.measured.get("slowness", 1.0) if quantity in ("seconds", "prefill") else 1.0
-        return self.foretold[quantity] * slow
+        """What was promised, times of a machine as slow as it was while they were measured."""
+        if quantity == "seconds" and "slowness" in self.measured:
+            return self.foretold[quantity] * self.measured["slowness"]  # both against when costs were measured
+        return self.promised[quantity] * (self.measured.get("prefill_slowness", 1.0) if quantity == "prefill" else 1.0)
+
+    @property
+    def energy_source(self) -> str:
+        """Of the joules that are known best."""
+        return RAPL if "joules" in self.measured else ESTIMATE
 
     def factors(self) -> list[float]:
         """By how much to multiply the foretold loss of each unit's candidates."""
@@ -151,9 +187,12 @@ class Plan:
         """What the recipe file says of the plan, JSON-ready."""
         return {
             "budget": self.budget.given() | ({"objective": self.budget.objective} if self.budget.objective else {}),
+            "blind": self.blind,
+            "promised": self.promised,
             "foretold": self.foretold,
             "measured": self.measured,
-            "energy_source": ESTIMATE,
+            "tried": [vars(each) for each in self.tried],
+            "energy_source": self.energy_source,
             **{f"measured_{quantity}_interval": self._interval(quantity) for quantity in ANSWERS if quantity != "kl_max"},
             "task": vars(self.drop) if self.drop else None,
             "swaps": [vars(step) for step in self.steps],

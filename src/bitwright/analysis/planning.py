@@ -10,6 +10,11 @@ solved again with it, at most ROUNDS times. Rounded activations add a share of t
 8 bits. A task's drop has no sum: the loss that it allows is searched for, from the rule of thumb that a KL of so many nats
 costs a fifth of that in the share of right answers. A limit on perplexity is one on what is added to the loss on a text, which is
 foretold as the KL is, and measured for itself.
+
+What is said of a plan before it is made is kept three times (plan_types.py): as costs alone have it, none of them touched by
+what was measured of a plan; with speeds of the plan's own stand-in; and as corrected by the plans that were made before.
+What costs themselves need a run for, of rounded activations and narrower caches, is measured on calibration text, so that
+nothing which is held against the proof has seen its text.
 """
 
 from __future__ import annotations
@@ -33,15 +38,17 @@ from bitwright.analysis.climbing import corrections, of_a_kind, regained, worth_
 from bitwright.analysis.dense_only import require_dense
 from bitwright.analysis.evaluate import joined, measure
 from bitwright.analysis.plan_costs import LOSSES, Costs, cache_losses
-from bitwright.analysis.plan_devices import devices
-from bitwright.analysis.plan_types import Plan, Settings, Step, recipe_of
+from bitwright.analysis.plan_devices import devices, is_timed_here
+from bitwright.analysis.plan_texts import HeldOut, held_out, part_for_running, part_for_sensitivities, source_of, writer_of
+from bitwright.analysis.plan_types import Plan, Settings, Step, Tried, recipe_of
 from bitwright.analysis.scores import Scores
+from bitwright.analysis.tasks.files import FileFigure
 from bitwright.analysis.trial import DEPTH, Examination, Task, Trial, tried
-from bitwright.calibration.self_written import self_written
-from bitwright.calibration.text import Source, Watch, cut, unwatched
+from bitwright.calibration.marks import Marks, marks_of, remembered
+from bitwright.calibration.text import Source, Watch, unwatched
 from bitwright.core import Recipe, Scheme
 from bitwright.engine import Engine
-from bitwright.errors import BudgetError, TextError
+from bitwright.errors import BudgetError
 from bitwright.models.base import LanguageModel
 from bitwright.quantization import QuantizedModel, quantize
 
@@ -49,9 +56,6 @@ __all__ = ["Plan", "Settings", "find_plan", "plan"]
 
 Tokens = npt.NDArray[np.int32]
 
-PLAN_WINDOWS, PLAN_LENGTH = 16, 512  # of the calibration text, that sensitivities are found on
-ESTIMATE_WINDOWS, ESTIMATE_LENGTH = 16, 192  # the same, where nothing is made
-PROOF_WINDOWS, CLIMBING_WINDOWS, HELD_OUT_LENGTH = 16, 4, 256  # of text that nothing else sees
 ROUNDS = 4
 CLOSE = 0.02  # of a limit on what is measured: what is aimed below it, and half of what a plan may leave unused
 LOSS_OF_DROP = 5.0  # nats a token that are tried first for a drop of 1 in a task's score
@@ -60,7 +64,7 @@ BISECTION = 2.0  # by which that loss is then made larger or smaller
 MARK_BYTES = 0.3  # of a manifest's marks, a token of calibration text; a little more than calibration/marks.py makes
 ESTIMATED_CACHE_LOSSES = (0.0, 0.00066, 0.057)  # of fp16, int8, int4, on the twin of SmolLM2 (docs/planning.md)
 REASONS = 1.001  # the reasons beside choices take some room, too
-MEASURED = (*LOSSES, "seconds", "prefill", "ram")  # limits that a made plan may be found to miss
+MEASURED = (*LOSSES, "seconds", "prefill", "ram", "joules")  # limits that a made plan may be found to miss
 
 
 def plan(  # noqa: PLR0913 - the public face: every limit by its name
@@ -96,20 +100,13 @@ def find_plan(model: LanguageModel, budget: Budget, settings: Settings | None = 
     return _Planner(model, budget, settings or Settings(), watch).run()
 
 
-def source_of(settings: Settings) -> Source:
-    """Calibration text: an estimate needs no more than the sensitivities are found on."""
-    source = settings.calibration
-    if settings.verify:
-        return source
-    return replace(source, windows=min(source.windows, ESTIMATE_WINDOWS), length=min(source.length, ESTIMATE_LENGTH))
-
-
 class _Planner:
     def __init__(self, model: LanguageModel, budget: Budget, settings: Settings, watch: Watch) -> None:
-        self.model, self.budget, self.settings, self.watch = model, budget, settings, watch
+        self.model, self.budget, self.settings, self.watch = model, budget, settings.weighing(budget), watch
         self.asked = budget.asked()
         self.limits = dict(self.asked)  # of what is foretold: moved by what was measured
         self.timed: tuple[list[int], Mix] | None = None  # the last choice whose mix of schemes was
+        self.tried: list[Tried] = []
         if budget.max_task_drop is not None:
             if settings.task is None or not settings.verify:
                 raise BudgetError("a limit on a task's drop needs the task (--task FILE), and a plan that is made and measured")
@@ -119,13 +116,13 @@ class _Planner:
         settings = self.settings
         offer = settings.offer(self.model)
         self._refuse_too_small(offer)
-        windows = self._source().tokens(self.model, self._writer, self.watch)
+        windows = self._source().tokens(self.model, lambda: writer_of(self.model), self.watch)
+        self.seen = part_for_running(windows)
         with self.watch("finding what each tensor's error costs") as progress:
-            part = windows[:PLAN_WINDOWS, :PLAN_LENGTH]
-            units = sensitivities(self.model, part, offer, progress)
+            units = sensitivities(self.model, part_for_sensitivities(windows), offer, progress)
         units = [unit for unit in units if unit.candidates]
         units = undominated(units) if settings.all_schemes else units
-        self._read_texts()
+        self._read_texts(remembered(self.model) | marks_of(windows))
         measured = self._devices(stored_as(units))
         threads = next(iter(measured.values())).threads if measured else 1
         running = self._running(threads)
@@ -143,7 +140,7 @@ class _Planner:
         nearest: dict[str, float] = {}
         for attempt in range(ROUNDS):
             foretold, trial = self._tried(chosen, f"measuring plan {attempt + 1}")
-            found, beyond = self._plan(chosen, foretold, trial), self._beyond(trial)
+            found, beyond = self._kept(f"plan {attempt + 1}", self._plan(chosen, foretold, trial)), self._beyond(trial)
             nearest = beyond if attempt == 0 or sum(beyond.values()) < sum(nearest.values()) else nearest
             if not beyond and (best is None or self._better(found, trial, best)):
                 best = found, trial
@@ -157,7 +154,7 @@ class _Planner:
                 break
             chosen = again
         if best is None:
-            said = in_users_units(nearest)
+            said = in_users_units(nearest, measured=True)
             raise BudgetError(f"what was measured is beyond the limits after {attempt + 1} tries; the nearest: {said}")
         return self._climbed(*best)
 
@@ -199,19 +196,26 @@ class _Planner:
             if not swapped:
                 break
             sums, other = self._tried(chosen, f"measuring swap {step + 1}")
-            better = self._plan(chosen, sums, other)
+            better = self._kept(f"swap {step + 1}", self._plan(chosen, sums, other))
             kept = not self._beyond(other) and self._better(better, other, (found, trial))
             steps.append(Step(swapped, trial.climbing, other.climbing, kept))
             if not kept:
                 break
             found, trial = better, other
-        return replace(found, steps=tuple(steps))
+        return replace(found, steps=tuple(steps), tried=tuple(self.tried))
+
+    def _kept(self, name: str, made: Plan) -> Plan:
+        """A plan that was made, of which what was said and what was measured is remembered."""
+        self.tried.append(Tried(name, made.blind, made.promised, made.foretold, made.measured))
+        return made
 
     def _better(self, found: Plan, trial: Trial, best: tuple[Plan, Trial]) -> bool:
-        """Losses are compared on the text for it, everything else as foretold."""
+        """Losses are compared on the text for it, energy as counted where it was, everything else as foretold."""
         wanted = self.budget.wanted
         if wanted == "divergence":
             return trial.climbing < best[1].climbing
+        if wanted == "joules" and wanted in trial.measured:
+            return trial.measured[wanted] < best[1].measured[wanted]
         return found.foretold[wanted] < best[0].foretold[wanted]
 
     def _beyond(self, trial: Trial) -> dict[str, float]:
@@ -258,32 +262,19 @@ class _Planner:
     def _running(self, threads: int) -> Running:
         return Running(min(self.settings.context, self.model.architecture.context_length), threads)
 
-    def _writer(self) -> LanguageModel:
-        return quantize(self.model, Recipe.uniform("int8-channel"))
-
     def _source(self) -> Source:
         return source_of(self.settings)
 
-    def _read_texts(self) -> None:
-        """Windows that neither the plan nor calibration sees: for the proof, and for comparing plans."""
-        self.proof, self.climbing = list[Tokens](), list[Tokens]()
-        if not self.settings.verify:
-            return
-        shape = (PROOF_WINDOWS + CLIMBING_WINDOWS, min(HELD_OUT_LENGTH, self.model.architecture.context_length))
-        if self.settings.held_out is not None:
-            windows = list(cut(self.model, self.settings.held_out, shape, "the text"))
-        else:
-            with self.watch("writing text to verify on") as progress:
-                windows = list(self_written(self.model, shape, self.settings.calibration.seed + 1, self._writer, progress))
-        if len(windows) < 2:
-            raise TextError(f"a plan is proved on two windows of {shape[1]} tokens at least; give a longer text (--text)")
-        every = max(2, -(-len(windows) // CLIMBING_WINDOWS))
-        self.climbing = windows[::every]
-        self.proof = [window for number, window in enumerate(windows) if number % every]
+    def _read_texts(self, marks: Marks) -> None:
+        """Those for the proof and for comparing plans. `marks` are of what the plan and calibration see."""
+        if self.settings.verify and isinstance(self.settings.task, FileFigure):
+            self.settings.task.require_unseen(self.model, marks)
+        found = held_out(self.model, self.settings, marks, self.watch) if self.settings.verify else HeldOut()
+        self.proof, self.climbing = found.proof, found.climbing
 
     def _devices(self, stored: Mapping[bool, Sequence[Scheme]]) -> dict[str, DeviceCosts]:
         """Of each kind of activations. `stored`: turned or not -> schemes."""
-        here = self.settings.verify or bool({self.budget.wanted, *self.limits} & {"seconds", "prefill"})
+        here = is_timed_here(self.settings, self.budget)
         return devices(self.settings, self.model.architecture, stored, self.watch, here)
 
     def _task(self) -> Task | None:
@@ -300,8 +291,8 @@ class _Planner:
         noises = dict.fromkeys(self.settings.activations, 0.0)
         if self.settings.verify and "int8" in noises:
             with self.watch("measuring what rounded activations cost"):
-                eight = self._writer()
-                losses = {kind: _mean(measure(eight, self.model, self.proof, kind, None)) for kind in ("int8", "fp32")}
+                eight = writer_of(self.model)
+                losses = {kind: _mean(measure(eight, self.model, self.seen, kind, None)) for kind in ("int8", "fp32")}
             noises["int8"] = max(0.0, losses["int8"] - losses["fp32"])
         return noises
 
@@ -309,12 +300,12 @@ class _Planner:
         """What each type of KV cache adds, on the same model; without a proof, what docs/planning.md says of SmolLM2."""
         if not self.settings.verify:
             return dict(zip(TYPES, ESTIMATED_CACHE_LOSSES, strict=True))
-        eight, found = self._writer(), {}
+        eight, found = writer_of(self.model), {}
         with self.watch("measuring what narrower caches cost"):
             for kind in TYPES:
-                engine = Engine.load(eight, context=max(map(len, self.proof)), activations="int8", kv_cache=kind)
-                states = (engine.hidden(window[:-1]) for window in self.proof)
-                found[kind] = _mean(measure(eight, self.model, self.proof, states, None))
+                engine = Engine.load(eight, context=max(map(len, self.seen)), activations="int8", kv_cache=kind)
+                states = (engine.hidden(window[:-1]) for window in self.seen)
+                found[kind] = _mean(measure(eight, self.model, self.seen, states, None))
         return cache_losses(found)
 
     def _solved(self) -> list[int]:
@@ -371,19 +362,22 @@ class _Planner:
         mix = self._paced(chosen)
         foretold = self.costs.sums(chosen)
         trial = tried(self._made(chosen), self.held, mix, what, self.watch)
-        if self.settings.device is not None:  # this machine's speed says nothing of that one's
-            for quantity in ("seconds", "prefill"):
-                del trial.measured[quantity]
+        if self.settings.device is not None:  # this machine's speed and energy say nothing of that one's
+            for quantity in ("seconds", "prefill", "joules"):
+                trial.measured.pop(quantity, None)
         return foretold, trial
 
     def _plan(self, chosen: list[int], foretold: dict[str, float], trial: Trial | None) -> Plan:
-        costs = self.costs
+        costs, blind = self.costs, _without_loss_added(self.costs.untaught().sums(chosen))
+        mix = self.timed[1] if self.timed is not None and self.timed[0] == chosen else None
         return Plan(
             self._recipe(chosen),
             self.budget,
             tuple(costs.units),
             tuple(chosen[: len(costs.units)]),
-            {quantity: value for quantity, value in foretold.items() if quantity != "loss_added"},
+            blind,
+            blind if mix is None else blind | {"seconds": mix.now, "prefill": mix.prompt},
+            _without_loss_added(foretold),
             {} if trial is None else trial.measured,
             {} if trial is None else trial.intervals,
             costs.scale.get("divergence", 1.0),
@@ -393,6 +387,11 @@ class _Planner:
             costs.device(chosen),
             drop=None if trial is None else trial.drop,
         )
+
+
+def _without_loss_added(sums: dict[str, float]) -> dict[str, float]:
+    """Which is foretold as the divergence."""
+    return {quantity: value for quantity, value in sums.items() if quantity != "loss_added"}
 
 
 def _mean(scores: Iterator[Scores]) -> float:

@@ -1,12 +1,13 @@
-"""Each matrix under its real inputs: the error of its output, and those inputs on the grid that the engine rounds them to.
+"""Each matrix under its real inputs: the error of its output, and it and those inputs on the grids that they are rounded to.
 
 One forward pass of the unquantized model shows every input x (calibration/forward.py). From H = mean x x^T follows the error
-of the layer's output (metrics.py); the engine rounds x token by token, turned first where the matrix's columns are,
+of the layer's output (metrics.py); the engine rounds x, turned first where the matrix's columns are,
 
-    codes = round(x / s),  s = max |x| / 127 of the token
+    codes = round(x / s),  s = max |x| / L,  L = 127 with int8 activations and 32384 with int16 ones
 
-so x / s is what lies on the whole numbers from -127 to 127. A peak at zero with thin tails says that few levels are used:
-one large value stretches the grid for all others of its token.
+so x / s is what lies on the whole numbers from -L to L. The maximum is that of the token where columns are turned, and else,
+as for the head, that of each 32 columns of it (docs/engine.md). A peak at zero with thin tails says that few levels are used:
+one large value stretches the grid for all others that share its scale.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.analysis.metrics import TensorMetrics, tensor_metrics
+from bitwright.analysis.metrics import Histogram, TensorMetrics, tensor_metrics, weight_histogram
 from bitwright.calibration.decoder import product_dtype, transposed_product
 from bitwright.calibration.forward import Site, forward
 from bitwright.calibration.sequential import rows_of
 from bitwright.formats.hadamard import rotate
-from bitwright.models.base import LanguageModel
+from bitwright.models.base import LanguageModel, Packed
 from bitwright.observers.gram import Gram
 from bitwright.quantization import QuantizedModel
 
@@ -31,28 +32,35 @@ Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
 
-LARGEST_CODE, BINS = 127, 127
+BINS, WEIGHT_BINS = 127, 96
+LARGEST_CODES = {"int8": 127, "int16": 127 * 254 + 126}  # of the engine's activations; fp32 ones lie on no grid
+SCALE_COLUMNS = 32  # that share a scale where a token has several
+Grid = tuple[int, int]  # columns in a block of the rotation, columns that share a scale; 0 for none, and for all
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A stored tensor's figures; `activations` (BINS,) counts inputs over [-127, 127], None where nothing is multiplied."""
+    """A stored tensor's figures; `weights` on their grid, None in full precision; `activations` (BINS,) counts inputs between
+    the outermost codes, None where nothing is multiplied.
+    """
 
     tensor: str
     metrics: TensorMetrics
+    weights: Histogram | None
     activations: Counts | None
 
-    def counts(self) -> dict[str, Any] | None:
-        """As a report's document has it."""
-        if self.activations is None:
-            return None
-        return counts_on_the_grid(self.activations)
+
+def counts_on_the_grid(counts: Counts, activations: str) -> dict[str, Any]:
+    """(BINS,) counts between the outermost codes, as a report's document has them; in shares of the largest value for fp32."""
+    largest = LARGEST_CODES.get(activations)
+    edges = [float(f"{edge:.6g}") for edge in np.linspace(-(largest or 1), largest or 1, BINS + 1)]
+    grid = {} if largest is None else {"levels": [-largest, largest], "level_count": 2 * largest + 1}
+    return {"edges": edges, "counts": counts.tolist()} | grid
 
 
-def counts_on_the_grid(counts: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """(BINS,) counts between the engine's outermost codes, as a report's document has them."""
-    edges, levels = np.linspace(-LARGEST_CODE, LARGEST_CODE, BINS + 1), range(-LARGEST_CODE, LARGEST_CODE + 1)
-    return {"edges": edges.tolist(), "counts": counts.tolist(), "levels": list(levels)}
+def input_grid(rotation: int, role: str) -> Grid:
+    """How the engine rounds what the matrix of this role is multiplied with."""
+    return rotation, 0 if rotation and role != "head" else SCALE_COLUMNS
 
 
 def seen_inputs(model: LanguageModel, quantized: QuantizedModel, windows: Tokens) -> Iterator[Seen]:
@@ -60,10 +68,12 @@ def seen_inputs(model: LanguageModel, quantized: QuantizedModel, windows: Tokens
     sites: dict[Site, _Site] = {}
     roles, told = model.roles(), set[str]()
 
+    def grid(role: str, layer: int) -> Grid:
+        return input_grid(quantized.rotation_of(roles[role, layer].name), role)
+
     def change(site: Site, x: Any) -> Any:
         rows = rows_of(x)
-        turned = {_rotation(quantized, roles[role, site.layer].name) for role in site.roles}
-        sites.setdefault(site, _Site(rows.shape[1], turned)).update(rows)
+        sites.setdefault(site, _Site(rows.shape[1], {grid(role, site.layer) for role in site.roles})).update(rows)
         return x
 
     for site in forward(model, windows, change, product_dtype()):
@@ -72,36 +82,45 @@ def seen_inputs(model: LanguageModel, quantized: QuantizedModel, windows: Tokens
             place = roles[role, site.layer]
             if place.name not in told:
                 told.add(place.name)
-                metrics = _metrics(model, quantized, place.name, found.gram.gram)
-                yield Seen(place.name, metrics, found.counts[_rotation(quantized, place.name)])
+                yield _seen(model, quantized, place.name, found.gram.gram, found.counts[grid(role, site.layer)])
     for name in dict.fromkeys(place.name for place in roles.values()):
         if len(model.shape(name)) == 2 and name not in told:
-            yield Seen(name, _metrics(model, quantized, name, None), None)
+            yield _seen(model, quantized, name, None, None)
 
 
 class _Site:
-    """What is summed up of one input: its moments, and its values on the grid for every rotation that its readers have."""
+    """What is summed up of one input: its moments, and its values on every grid that its readers round it to."""
 
-    def __init__(self, columns: int, rotations: set[int]) -> None:
+    def __init__(self, columns: int, grids: set[Grid]) -> None:
         self.gram = Gram(columns, product=transposed_product)
-        self.counts = {rotation: np.zeros(BINS, np.int64) for rotation in rotations}
+        self.counts = {grid: np.zeros(BINS, np.int64) for grid in grids}
 
     def update(self, rows: Floats) -> None:
         self.gram.update(rows)
-        for rotation, counts in self.counts.items():
-            counts += on_the_grid(rotate(rows, rotation))
+        for grid, counts in self.counts.items():
+            counts += on_the_grid(rows, grid)
 
 
-def on_the_grid(rows: Floats) -> Counts:
-    """(tokens, columns) -> (BINS,) how many values lie where, each token by its own scale; tokens of zeros are left out."""
+def on_the_grid(rows: Floats, grid: Grid) -> Counts:
+    """(tokens, columns) -> (BINS,) how many values lie where between the outermost codes; what shares a scale of zero is left
+    out.
+    """
+    (rotation, sharing), columns = grid, rows.shape[1]
+    turned, whole = rotate(rows, rotation), columns - columns % (sharing or columns)
+    parts = [turned[:, :whole].reshape(-1, sharing or columns), turned[:, whole:]]
+    return np.asarray(sum(_counted(part) for part in parts if part.size))
+
+
+def _counted(rows: Floats) -> Counts:
+    """(BINS,) of what each row's largest value is the scale of."""
     largest = np.abs(rows).max(axis=1, keepdims=True)
-    alive = rows[largest[:, 0] > 0] * (LARGEST_CODE / largest[largest > 0])[:, None]
-    return np.asarray(np.histogram(alive, BINS, (-LARGEST_CODE * (1 + 1e-6), LARGEST_CODE * (1 + 1e-6)))[0], np.int64)
+    shares = rows[largest[:, 0] > 0] / largest[largest > 0][:, None]
+    return np.asarray(np.histogram(shares, BINS, (-1 - 1e-6, 1 + 1e-6))[0], np.int64)
 
 
-def _rotation(quantized: QuantizedModel, name: str) -> int:
-    return quantized.rotation_of(name)
-
-
-def _metrics(model: LanguageModel, quantized: QuantizedModel, name: str, gram: npt.NDArray[Any] | None) -> TensorMetrics:
-    return tensor_metrics(model.read(name), quantized.stored(name), gram)
+def _seen(
+    model: LanguageModel, quantized: QuantizedModel, name: str, gram: npt.NDArray[Any] | None, counts: Counts | None
+) -> Seen:
+    weights, stored = model.read(name), quantized.stored(name)
+    lying = weight_histogram(weights, stored, WEIGHT_BINS) if isinstance(stored, Packed) else None
+    return Seen(name, tensor_metrics(weights, stored, gram), lying, counts)

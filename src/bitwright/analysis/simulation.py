@@ -9,16 +9,17 @@ import numpy.typing as npt
 
 from bitwright.activations.kind import Kind
 from bitwright.analysis.scored_text import Tokens
+from bitwright.analysis.unseen import require_unseen
 from bitwright.calibration.marks import marks_of, seen_share
 from bitwright.calibration.observed import CalibrationText, require_torch
 from bitwright.calibration.text import Source
 from bitwright.core import Recipe
-from bitwright.errors import TextError
 from bitwright.models.base import LanguageModel
 from bitwright.quantization import quantize
 
 Floats = npt.NDArray[np.float32]
 
+OTHER_TEXT = "ranges would be fitted on it: take another for --calibration, or pass --allow-seen"
 FEW_WINDOWS = 16  # of calibration text: a range needs less of it than a second moment
 
 
@@ -41,7 +42,6 @@ class Simulation:
 
         text = CalibrationText(writer, self.calibration, lambda: quantize(writer, Recipe.uniform("int8-channel")))
         known = text.windows if self.kind.static else None
-        share = 0.0 if known is None or allow_seen else seen_share(windows, marks_of(known))
-        if share > 0:
-            raise TextError(f"ranges would be fitted on {100 * share:.0f} % of this text; take another for --calibration")
+        if known is not None and not allow_seen:
+            require_unseen(seen_share(windows, marks_of(known)), OTHER_TEXT)
         return hidden_states(model, [np.asarray(window[:-1], np.int32) for window in windows], self.kind, known)

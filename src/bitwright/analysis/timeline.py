@@ -2,9 +2,9 @@
 
     left = (1 - s) (time so far + (1 - s) * forecast) + sum of the forecasts of phases to come,   s the share that is done
 
-with each forecast times (seconds taken so far) / (seconds forecast for them): a machine that is slow stays so. Phases are known
-by what they are said to do; where one begins, those foreseen before it were not needed, and one that was not foreseen at all
-adds nothing to what is left.
+with each forecast times (seconds taken so far) / (seconds forecast for them): a machine that is slow stays so. A phase that is
+under way counts for so much of itself as is done of it, since steps are not all alike. Phases are known by what they are said to
+do; where one begins, those foreseen before it were not needed, and one that was not foreseen at all adds nothing to what is left.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Timeline:
         self.report(what, now - self._begin, now - self._begin + left)
 
     def _slowness(self, taken: float, share: float, own: float) -> float:
-        """Seconds taken over seconds forecast, this phase included as far as it is done."""
-        counts = taken > KNOWN * share * own > 0
+        """Seconds taken over seconds forecast, this phase included so far as it is done."""
+        counts = share * (taken > KNOWN * share * own > 0)
         expected = self._expected + counts * share * own
         spent = self._taken + counts * taken
         return spent / expected if expected > SETTLED else 1.0

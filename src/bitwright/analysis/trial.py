@@ -7,7 +7,9 @@
                 the context                          top1_agreement   share of its tokens where the likeliest next one is the same
     slowness    of this machine at that time,        flips            share where it is another
                 against when its costs               climbing         mean KL on other text, by which plans are compared
-                were measured                        task             what a task lost
+                were measured; of prompts            task             what a task lost
+                (prefill_slowness), against when the plan's stand-in was timed
+    joules      of one decoded token, where the processor counts them (allocation/energy.py)
 
 Plans are compared on one text and proved on another: the least of several measured losses is partly luck, and that luck
 would be in the proof.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ import numpy.typing as npt
 
 from bitwright.allocation.budget import PROMPT
 from bitwright.allocation.device import prompt_time, token_time
+from bitwright.allocation.energy import Meter
 from bitwright.allocation.memory import Running, true_peak
 from bitwright.allocation.mix import Mix
 from bitwright.analysis.evaluate import figures, joined, measure
@@ -45,7 +49,8 @@ ANSWERS = {"divergence": "kl_mean"} | {
     name: name for name in ("kl_p99", "kl_max", "top1_agreement", "flips", "loss_reference", "loss_added")
 }
 DEPTH = 128  # tokens of context at which speed is foretold and measured
-TIMED = 16  # times that speed is measured
+TIMED, TIMED_PROMPTS = 16, 3  # times that the speed of a token and of a prompt is measured
+METERED, METERED_TOKENS = 3, 64  # times that energy is counted, of so many tokens: counters move once a millisecond
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,13 @@ def tried(made: QuantizedModel, held: Examination, mix: Mix | None, what: str, w
     directory = tempfile.TemporaryDirectory(prefix="bitwright-plan-")
     output = Path(directory.name) / "artifact"
     made.calibrate(output, watch)
-    saved = made.save(output)
-    measured = {"bytes": float(sum(path.stat().st_size for path in output.rglob("*") if path.is_file()))}
     texts = [*held.proof, *held.climbing]
     with watch(what) as progress:
+        saved = made.save(output)
+        measured = {"bytes": float(sum(path.stat().st_size for path in output.rglob("*") if path.is_file()))}
         scores = list(measure(saved, held.model, texts, _run(saved, texts), lambda done, all: progress(done, 2 * all)))
-        measured |= _speed(saved, held, mix)
+        engine, depth = _engine(saved, held)
+        measured |= _speed(engine, depth, mix) | _energy(engine, depth, Meter.of_this_machine())
         progress(3, 4)
         measured["ram"] = float(true_peak(output, held.running))
     proof = scores[: len(held.proof)]
@@ -105,17 +111,42 @@ def _run(saved: ArtifactModel, texts: Sequence[Tokens]) -> str | Iterator[Floats
     return (engine.hidden(window[:-1]) for window in texts)
 
 
-def _speed(saved: ArtifactModel, held: Examination, mix: Mix | None) -> dict[str, float]:
-    """Seconds of a token at DEPTH and of a prompt; where its speed was foretold, how slow the machine was: the stand-in is timed
-    in turn with the model, and the median of their ratios says what the stand-in took in the model's best moment.
-    """
+def _engine(saved: ArtifactModel, held: Examination) -> tuple[Engine, int]:
+    """As the plan begins to run, and the tokens of context at which it is timed: DEPTH, or fewer where it has not so many."""
     context = min(saved.architecture.context_length, max(PROMPT, 2 * DEPTH))
     activations = resolved(saved.runtime)[0].activations if saved.runtime else "int8"
     engine = Engine.load(saved, threads=held.running.threads, context=context, activations=activations)
-    depth = min(DEPTH, context // 2)
-    seconds, ratios = [], []
-    for _ in range(TIMED):
-        seconds.append(token_time(engine, depth))
-        ratios += [] if mix is None else [seconds[-1] / mix.slowness()]
-    found = {"seconds": min(seconds), "prefill": prompt_time(engine, min(PROMPT, context))}
-    return found | ({"slowness": min(seconds) / float(np.median(ratios))} if ratios else {})
+    return engine, min(DEPTH, context // 2)
+
+
+def _speed(engine: Engine, depth: int, mix: Mix | None) -> dict[str, float]:
+    """Seconds of a token and of a prompt, the least of several; where its speed was foretold, how slow the machine was: the
+    stand-in is timed in turn with the model, and the median of their ratios says what it took in the model's best moment.
+    """
+    token, prompt = partial(token_time, engine, depth), partial(prompt_time, engine, min(PROMPT, engine.context))
+    if mix is None:
+        return {"seconds": min(token() for _ in range(TIMED)), "prefill": min(prompt() for _ in range(TIMED_PROMPTS))}
+    seconds, slowness = _beside(token, mix.slowness, TIMED)
+    prefill, prefill_slowness = _beside(prompt, mix.prompt_slowness, TIMED_PROMPTS)
+    return {"seconds": seconds, "prefill": prefill, "slowness": slowness, "prefill_slowness": prefill_slowness}
+
+
+def _beside(work: Callable[[], float], slowness: Callable[[], float], times: int) -> tuple[float, float]:
+    """The least that `work` took, and how slow the machine was then, by what is timed in turn with it."""
+    taken = [(work(), slowness()) for _ in range(times)]
+    least = min(seconds for seconds, _ in taken)
+    return least, least / float(np.median([seconds / slow for seconds, slow in taken]))
+
+
+def _energy(engine: Engine, depth: int, meter: Meter | None) -> dict[str, float]:
+    """Joules of a token by the processor's counters, the median of some readings; nothing where it has none that may be read."""
+    if meter is None:
+        return {}
+    tokens, taken = min(METERED_TOKENS, engine.context - depth), list[float]()
+    for _ in range(METERED):
+        engine.prefill(np.zeros(depth, np.int32))
+        before = meter.read()
+        for _ in range(tokens):
+            engine.decode(0)
+        taken.append(meter.joules(before, meter.read()) / tokens)
+    return {"joules": float(np.median(taken))}

@@ -26,6 +26,7 @@ from bitwright.calibration import paces
 from bitwright.calibration.paces import Walking
 from bitwright.models.architecture import LAYER_MATRICES, Architecture, active_share, experts_of, kind_of, of_expert
 from bitwright.models.base import LanguageModel
+from bitwright.rounding.needs import has_drift, is_guided
 
 BASE_BYTES = 340_000_000  # Python, torch and their working memory
 PLAIN_BYTES = 80_000_000  # Python and numpy
@@ -37,7 +38,7 @@ STEP_TOKENS, HEAD_TOKENS = 2048, 256  # of distillation and guiding, whose modul
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of tensors written; `seconds` without the writing of text, `writing_seconds` for it; peak resident bytes.
+    """Bytes of files written; `seconds` without the writing of text, `writing_seconds` for it; peak resident bytes.
 
     The start of the program and the measuring of paces are not counted.
     """
@@ -50,37 +51,46 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Work:
-    """Which matrices are rounded by their inputs: name -> method, and what is observed ("gram", "cross" or "guided")."""
+    """Which matrices are rounded by their inputs: name -> method, and what is observed, as rounding/needs.py names it."""
 
     methods: Mapping[str, str]
     needs: Mapping[str, str]
     shape: tuple[int, int]  # windows, tokens in each
     unwritten: int  # tokens
-    size_bytes: int  # of tensors; 0 where nothing is stored
+    size_bytes: int  # of files; 0 where nothing is stored
     observations: int = 0  # transforms that observe inputs
     searches: int = 0  # tries of each matrix that they make
     distill: int = 0  # passes over the windows
 
+    @property
+    def streams(self) -> int:
+        """Of activations that walk beside each other."""
+        return 2 if any(map(has_drift, self.needs.values())) else 1
 
-def forecast(model: LanguageModel, work: Work) -> Forecast:
-    """Raises nothing of its own."""
+    @property
+    def guided(self) -> bool:
+        """Whether a backward pass weighs tokens first."""
+        return any(map(is_guided, self.needs.values()))
+
+
+def forecast(model: LanguageModel, work: Work, walking: Walking | None = None) -> Forecast:
+    """`walking` is measured where it is not given. Raises nothing of its own."""
     storing = _storing_seconds(model, work) if work.size_bytes else 0.0
     if not work.methods and not work.observations and not work.distill:
         return Forecast(work.size_bytes, storing, 0.0, PLAIN_BYTES + _mapped_bytes(model) + _largest_bytes(model))
-    walking, guided = Walking.of(model), "guided" in work.needs.values()
+    walking = walking or Walking.of(model)
     body, tokens = sum(rows * n for rows, n in _layer_shapes(model)), work.shape[0] * work.shape[1]
     active = _active_weights(model)
-    streams = 2 if "cross" in work.needs.values() else 1
-    walked = (streams if work.methods else 0) + work.observations
+    walked = (work.streams if work.methods else 0) + work.observations
     seconds = walked * (_products(model, tokens, walking) + _between(model, tokens, walking)) + storing
     squares = sum(share * n * n for n, share in _inputs(model))
-    seconds += tokens * squares * (bool(work.methods) * (1 if streams == 1 else 3) + work.observations) / walking.moment
+    seconds += tokens * squares * (bool(work.methods) * (1 if work.streams == 1 else 3) + work.observations) / walking.moment
     seconds += work.searches * sum(2 * rows * n * n for rows, n in _layer_shapes(model)) / walking.product
-    seconds += (_rounding_seconds(model, work) if work.methods else 0.0) + guided * _guiding_seconds(model, work, walking)
+    seconds += (_rounding_seconds(model, work) if work.methods else 0.0) + work.guided * _guiding_seconds(model, work, walking)
     head = int(np.prod(model.shape(model.roles()["head", -1].name)))
     seconds += (8 * work.distill + 2 * bool(work.distill)) * tokens * (active + head) / walking.product
-    peak = _peak_bytes(model, work, streams) + bool(work.distill) * _distilled_bytes(model, tokens, body)
-    peak = max(peak, guided * _guiding_bytes(model, work))
+    peak = _peak_bytes(model, work) + bool(work.distill) * _distilled_bytes(model, tokens, body)
+    peak = max(peak, work.guided * _guiding_bytes(model, work))
     writing = work.unwritten * paces.text_token(active, active + head, walking.product)
     return Forecast(work.size_bytes, seconds, writing, peak)
 
@@ -107,7 +117,7 @@ def _between(model: LanguageModel, tokens: int, walking: Walking) -> float:
 
 def _rounding_seconds(model: LanguageModel, work: Work) -> float:
     costs = {method: paces.Rounding.of(method) for method in sorted(set(work.methods.values()))}
-    factored = sum(n**3 for n, _ in _inputs(model)) * paces.factoring("cross" in work.needs.values())
+    factored = sum(n**3 for n, _ in _inputs(model)) * paces.factoring(work.streams > 1)
     shapes = {name: model.shape(name) for name in work.methods}
     return factored + sum(costs[method].seconds(*shapes[name][:2]) for name, method in work.methods.items())
 
@@ -148,25 +158,25 @@ def _opening(architecture: Architecture) -> list[str]:
     return [of_expert("gate", expert) for expert in experts_of(architecture)]
 
 
-def _peak_bytes(model: LanguageModel, work: Work, streams: int) -> int:
+def _peak_bytes(model: LanguageModel, work: Work) -> int:
     architecture, tokens = model.architecture, work.shape[0] * work.shape[1]
     widest = max(architecture.intermediate_size, architecture.heads * architecture.head_dim)
     stream = tokens * (6 * architecture.hidden_size + 2 * widest)
     held = [HELD.get(method, 5) * 4 * int(np.prod(model.shape(name))) for name, method in work.methods.items()]
-    weighed = _weights_bytes(model, tokens) * ("guided" in work.needs.values())
+    weighed = _weights_bytes(model, tokens) * work.guided
     at_layer = max(3 * _largest_bytes(model), *held, 0) + 6 * 8 * widest**2
-    return BASE_BYTES + _mapped_bytes(model) + streams * stream + weighed + at_layer
+    return BASE_BYTES + _mapped_bytes(model) + work.streams * stream + weighed + at_layer
 
 
 def _guiding_bytes(model: LanguageModel, work: Work) -> int:
-    """The walk's stream, those before all blocks of one part of the windows, what a block keeps of a chunk, and the head."""
+    """The walk's streams, those before all blocks of one part of the windows, what a block keeps of a chunk, and the head."""
     from bitwright.calibration.cores import CHUNK_TOKENS
     from bitwright.calibration.guidance import windows_at_once
 
     architecture, tokens = model.architecture, work.shape[0] * work.shape[1]
     at_once = min(work.shape[0], windows_at_once(model, work.shape[1])) * work.shape[1]
     vocabulary, hidden = model.shape(model.roles()["head", -1].name)
-    streams = 4 * hidden * (tokens + at_once * (architecture.layers + 2)) + 2 * _weights_bytes(model, tokens)
+    streams = 4 * hidden * (work.streams * tokens + at_once * (architecture.layers + 2)) + 2 * _weights_bytes(model, tokens)
     block = 4 * CHUNK_TOKENS * (12 * hidden + 8 * architecture.intermediate_size)
     head = 14 * vocabulary * hidden + 24 * HEAD_TOKENS * vocabulary  # in three types, with logits
     return BASE_BYTES + _mapped_bytes(model) + streams + block + head

@@ -35,7 +35,7 @@ class Layers:
 
     def needs(self, name: str) -> str:
         found = {"" if one in self.store else self.needs_of.get(one, "") for one in self.blocks.get(name, [name])}
-        return next((need for need in ("cross", "guided", "gram") if need in found), "")
+        return next((need for need in ("guided cross", "cross", "guided", "gram") if need in found), "")
 
     def rounded(self, name: str, moments: Gram | None) -> Floats:
         if name in self.blocks:

@@ -7,15 +7,36 @@ the run alone, so a text shares its marks with all texts it overlaps with (winno
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.artifact import ArtifactModel
+
 SPAN, ONE_IN = 24, 32
 LEAST_COMMON, LEAST_SHARE = 2, 0.01  # marks in common from which a text counts as seen
+KEY = "calibration_marks"  # of a manifest's source
 
 Tokens = npt.NDArray[np.int32]
 Marks = frozenset[int]  # 32 bits each
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A model that is not saved yet, and knows the text that it is calibrated on."""
+
+    def marks(self) -> Marks: ...
+
+
+def remembered(model: object) -> Marks:
+    """Of all text that calibration of the model saw: by an artifact's manifest, or by the model itself while it is unsaved.
+
+    Raises what reading that text raises.
+    """
+    if isinstance(model, ArtifactModel):
+        return from_text(model.manifest.source.get(KEY, ""))
+    return model.marks() if isinstance(model, Remembers) else frozenset()
 
 
 def marks_of(windows: Iterable[Tokens]) -> Marks:
@@ -48,6 +69,11 @@ def seen_share(windows: Iterable[Tokens], marks: Marks) -> float:
 def to_text(marks: Marks) -> str:
     """Eight hexadecimal digits a mark, sorted."""
     return "".join(f"{mark:08x}" for mark in sorted(marks))
+
+
+def text_bytes(tokens: int) -> int:
+    """About what `to_text` gives for so many tokens of calibration text."""
+    return 8 * (tokens // ONE_IN)
 
 
 def from_text(text: str) -> Marks:

@@ -6,7 +6,6 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from bitwright.calibration.marks import marks_of, to_text
 from bitwright.calibration.text import Source, Tokens, Watch, unwatched
 from bitwright.errors import RecipeError
 from bitwright.models.base import LanguageModel
@@ -42,8 +41,7 @@ class CalibrationText:
         with self.watch("observing layers' inputs") as progress:
             yield from observe(model, windows, progress)
 
-    def seen(self) -> dict[str, str]:
-        """What a manifest says of it."""
+    def __str__(self) -> str:
+        """What a manifest says of it. Raises `TextError`."""
         count, length = self.windows.shape
-        of = f"{self.source.place}, {count} windows of {length} tokens, seed {self.source.seed}"
-        return {"calibration": of, "calibration_marks": to_text(marks_of(self.windows))}
+        return f"{self.source.place}, {count} windows of {length} tokens, seed {self.source.seed}"

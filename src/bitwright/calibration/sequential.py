@@ -36,6 +36,7 @@ from bitwright.calibration.guidance import token_weights
 from bitwright.models.architecture import LAYER_VECTORS, ROUTER, TensorSlice, kind_of
 from bitwright.models.base import LanguageModel
 from bitwright.observers.gram import Gram
+from bitwright.rounding.needs import has_drift, is_guided
 
 Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -49,7 +50,7 @@ class Rounder(Protocol):
     """Decides what each matrix becomes."""
 
     def needs(self, name: str) -> str:
-        """What must be known of this matrix's inputs: nothing "", the "gram", the "cross" moments, too, or a "guided" gram."""
+        """What must be known of this matrix's inputs, as rounding/needs.py names it."""
         ...
 
     def rounded(self, name: str, moments: Gram | None) -> Floats:
@@ -114,10 +115,9 @@ class _Walk:
         self.chunks = [slice(begin, begin + step) for begin in range(0, len(windows), step)]
         self.known: dict[str, Floats] = {}  # matrices of the stage at hand, as they became
         self.quantized = self._stream(windows, self._known)
-        drifts = any(rounder.needs(name) == "cross" for name in self._matrices())
-        self.original = self._stream(windows, self._source) if drifts else None
-        guided = any(rounder.needs(name) == "guided" for name in self._matrices())
-        self.token_weights = token_weights(model, windows) if guided else {}
+        needs = {rounder.needs(name) for name in self._matrices()}
+        self.original = self._stream(windows, self._source) if any(map(has_drift, needs)) else None
+        self.token_weights = token_weights(model, windows) if any(map(is_guided, needs)) else {}
         self.reached: dict[tuple[int, int], int] = {}
 
     def run(self, progress: Progress) -> dict[tuple[int, int], int]:
@@ -159,18 +159,19 @@ class _Walk:
     def _round_shown(self, names: Sequence[str], read: Sequence[Tensor]) -> None:
         """Have an expert's matrices rounded, which read the same input, (tokens, 1, columns) by stream; empty: too few came."""
         needs = [self.rounder.needs(name) for name in names]
-        seen = self._moments(read, "cross" in needs, None) if read and any(needs) else None
+        seen = self._moments(read, any(map(has_drift, needs)), None) if read and any(needs) else None
         self.known = {name: self.rounder.rounded(name, seen if need else None) for name, need in zip(names, needs, strict=True)}
 
     def _round(self, names: Sequence[str], place: tuple[int, int]) -> None:
         """Have these matrices rounded, which read the same input: their moments are observed once, weighed and not."""
         needs = {name: self.rounder.needs(name) for name in names}
         seen: dict[bool, Gram] = {}
-        for guided in {need == "guided" for need in needs.values() if need}:
+        for guided in {is_guided(need) for need in needs.values() if need}:
             weights = self.token_weights.get(place) if guided else None  # the head's tokens are all alike
             read = [stream.enter(self.chunks, place[1]) for stream in self._streams()]
-            seen[guided] = self._moments(read, not guided and "cross" in needs.values(), weights)
-        self.known = {name: self.rounder.rounded(name, seen.get(needs[name] == "guided")) for name in needs}
+            drift = any(has_drift(need) for need in needs.values() if is_guided(need) == guided)
+            seen[guided] = self._moments(read, drift, weights)
+        self.known = {name: self.rounder.rounded(name, seen.get(is_guided(need))) for name, need in needs.items()}
 
     def _moments(self, read: Sequence[Tensor], asymmetric: bool, weights: Floats | None) -> Gram:
         """Of what each stream reads, (windows, tokens, columns)."""

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option
-from bitwright.cli.console import Json, note, print_json, print_table, progress
+from bitwright.cli.console import AllowSeen, note, print_json, print_table, progress
+from bitwright.cli.places import check_places
 
 if TYPE_CHECKING:
     from bitwright.core import Recipe
 
 SHOWN = 12  # tensors in the table
+STDOUT = "-"
 
 
 def analyze(  # noqa: PLR0913 - one parameter an option
@@ -24,42 +26,49 @@ def analyze(  # noqa: PLR0913 - one parameter an option
     tokens: Annotated[int, Option("--tokens", least=2, help="Tokens of the text for the whole.")] = 4096,
     probed: Annotated[int, Option("--probed", least=2, help="Of these, tokens for one tensor at a time.")] = 1024,
     calibration: Annotated[str, Option("--calibration", help="self, a file, or org/name:config:split on the hub.")] = "self",
+    allow_seen: AllowSeen = False,
     estimate: Annotated[bool, Option("--estimate", help="Estimate what each tensor loses, judged on 12 of them.")] = False,
     output: Annotated[Path | None, Option("-o", "--output", help="Page to write, an .html file.")] = None,
-    json_output: Annotated[Path | None, Option("--json-output", help="The same as JSON. [beside the page]")] = None,
-    as_json: Json = False,
+    json_place: Annotated[
+        Path | None,
+        Option("--json", help="File for the data; where none is named, stdout and nothing else. [beside the page]", alone=STDOUT),
+    ] = None,
 ) -> None:
     """Measure which tensor loses what, and what would mend it.
 
     Every tensor is quantized alone and restored alone: two runs through the model for each. For large models --estimate tells
     all of them from one backward pass, and measures how well that orders a sample of them.
     """
-    from bitwright.artifact.staging import check_file, write_file
-
-    for place in (output, json_output):
-        if place is not None:
-            check_file(place)
+    printed = json_place == Path(STDOUT)
+    named = None if printed else json_place
+    data = named or (None if output is None else output.with_suffix(".json"))
+    check_places(
+        {"MODEL": model, "--recipe": recipe, "--text": text, "--calibration": calibration},
+        {"-o": output, "--json" if named else "the data of -o": data},
+        "bitwright analyze",
+    )
     from bitwright.analysis.analyze import Examined
     from bitwright.analysis.analyze import analyze as examine
     from bitwright.analysis.demonstration import demo_text
     from bitwright.analysis.documents import Made
     from bitwright.analysis.report import finite, write
+    from bitwright.artifact.staging import write_file
     from bitwright.models import load
 
     said = f"--recipe {recipe}" if recipe else f"--scheme {scheme} --method {method}"
     made = Made(load(model), f"bitwright analyze {model} {said}{' --estimate' if estimate else ''}")
-    examined = Examined(demo_text() if text is None else text, tokens, probed, estimate=estimate)
+    examined = Examined(demo_text() if text is None else text, tokens, probed, allow_seen, estimate)
     document = finite(examine(made, _recipe(recipe, scheme, method), examined, calibration, progress))
     if output is not None:
-        write(document, output, json_output or output.with_suffix(".json"))
-    elif json_output is not None:
-        write_file(json_output, json.dumps(document, indent=1) + "\n")
-    if as_json:
+        write(document, output, data)
+    elif data is not None:
+        write_file(data, json.dumps(document, indent=1) + "\n")
+    if printed:
         print_json(document)
         return
     _show(document)
-    if output is not None:
-        note(f"wrote {output}")
+    if data is not None:
+        note(f"wrote {data if output is None else f'{output} and {data}'}")
 
 
 def _recipe(recipe: Path | None, scheme: str, method: str) -> Recipe:
@@ -100,6 +109,8 @@ def _show(document: dict[str, Any]) -> None:
     if measured:
         parts = document["additivity"]
         note(f"one by one they sum to {parts['sum_of_parts']:.3g}, together they cost {parts['together']:.3g} nats a token")
+    if document["activations"] != "int8":
+        note(f"measured with {document['activations']} activations, as the recipe says")
     for fix in document["fixes"]:
         note(
             f"{fix['tensor']} as {fix['to_scheme']}: {fix['kl_before']:.4g} -> {fix['kl_after']:.4g}, "

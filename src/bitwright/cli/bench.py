@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option
-from bitwright.cli.console import Json, megabytes, print_json, print_table, progress
-from bitwright.cli.decoded import note_decoded
+from bitwright.cli.console import Json, Strict, megabytes, print_json, print_table, progress
 from bitwright.errors import EngineError
+
+THREADS_HELP = "Thread counts, with commas between (default: 1 and all cores this process may use)."
 
 
 def bench(  # noqa: PLR0913 - one parameter an option
@@ -16,19 +17,21 @@ def bench(  # noqa: PLR0913 - one parameter an option
     generate: Annotated[int, Option("--generate", help="Tokens to write one by one (decode).")] = 128,
     depth: Annotated[str, Option("--depth", help="Tokens in the context before decoding, with commas between.")] = "16",
     batch: Annotated[str, Option("--batch", help="Sequences to decode at once, with commas between.")] = "1",
-    threads: Annotated[str, Option("--threads", help="Thread counts, with commas between.")] = "1,2",
+    threads: Annotated[str | None, Option("--threads", help=THREADS_HELP)] = None,
     repeats: Annotated[int, Option("--repeats", help="Repeats, of which the median counts.")] = 3,
-    kv_cache: Annotated[str, Option("--kv-cache", help="How keys and values are kept: fp16, int8 or fp32.")] = "fp16",
+    kv_cache: Annotated[str, Option("--kv-cache", help="How keys and values are kept: fp16, int8, int4 or fp32.")] = "fp16",
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Time prefill and decode beside what the machine allows."""
     from bitwright.analysis.benchmark import Work
     from bitwright.analysis.benchmark import bench as measure
+    from bitwright.engine.fallback import tell_decoded
     from bitwright.models import load
 
     work = Work(prompt, generate, counts("depths", depth), counts("batches", batch), repeats, kv_cache)
-    thread_counts, model = counts("thread counts", threads), load(path)
-    note_decoded(model)
+    thread_counts, model = None if threads is None else counts("thread counts", threads), load(path)
+    tell_decoded(model, strict)
     with progress("timing") as report:
         result = measure(model, work, thread_counts, report)
     if as_json:

@@ -16,11 +16,12 @@ KINDS = {  # of methods -> what asks for one, and what it decides
     "rounding": "--method: which level each weight takes",
     "fitting": "--fitting: how the scale of a group is chosen",
     "transform": "--transform: the same function in numbers that are easier to round",
+    "guidance": "--guidance: which tokens count for more in what a method sees",
     "rotation": "--rotate: the default, unless weights are pruned or columns scaled",
     "distillation": "--distill 1: training after rounding",
     "pruning": "--prune: which weights become zero",
     "schedule": "from Python, in training: how much of them, and when",
-    "clustering": "from Python: where k-means starts; as schemes, kmeans4-tensor and any4-channel",
+    "clustering": "from Python: where k-means starts; as schemes, kmeans4-tensor, kmeans4-tensor-n12 and any4-channel",
     "activations": "eval --activations, or a recipe's runtime: how the engine rounds what a layer reads",
     "simulated activations": "eval --activations: what other roundings would cost; int4 and int16 likewise",
     "KV cache": "run --kv-cache: how keys and values are kept",
@@ -28,6 +29,7 @@ KINDS = {  # of methods -> what asks for one, and what it decides
 }
 
 MODULES = {
+    "guidance": {"guidance": "calibration.guidance"},
     "rotation": {"rotate": "formats.hadamard"},
     "distillation": {"distill": "calibration.distillation"},
     "observer": {
@@ -69,6 +71,7 @@ SPELLED = {
         "int8-tensor-percentile": "One static scale: one value in 10000 is clipped",
         "int8-tensor-mse": "One static scale: clipping and rounding together give the least squared error",
         "int8-tensor-entropy": "One static scale: the quantized histogram tells least apart from the histogram (KL divergence)",
+        "int8-tensor-average": "One static scale: a moving average of the windows' largest values, beyond which is clipped",
     },
     "KV cache": {
         "fp16": "Rounded to half precision; the default",

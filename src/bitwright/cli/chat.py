@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from bitwright.cli.command_line import Argument, Option
-from bitwright.cli.console import Threads, note, progress
-from bitwright.cli.run import Context, KvCache, Lookup, MinP, Overflow, Penalty, Seed, Temperature, TopK, TopP
+from bitwright.cli.console import Strict, Threads, note, progress
+from bitwright.cli.run import Context, KvCache, Lookup, MinP, Overflow, Penalty, Seed, Temperature, TopK, TopP, note_switches
 
 if TYPE_CHECKING:
     from bitwright.engine import Engine, Sampling
@@ -32,6 +32,7 @@ def chat(  # noqa: PLR0913 - one parameter an option
     overflow: Overflow = "slide",
     kv_cache: KvCache = None,
     lookup: Lookup = 0,
+    strict: Strict = False,
 ) -> None:
     """Talk with a model.
 
@@ -46,14 +47,16 @@ def chat(  # noqa: PLR0913 - one parameter an option
     tokenizer.chat([*opening, {"role": "user", "content": ""}])  # a model without a template is refused before it is loaded
     sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, (), overflow, lookup)
     with progress(f"loading {path}"):
-        engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache)
+        engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache, strict=strict)
     messages = list(opening)
     for line in typed_lines():
         if line == "/reset":
             messages = list(opening)
             continue
         messages.append({"role": "user", "content": line})
+        before = len(engine.switches)
         messages.append({"role": "assistant", "content": reply(engine, tokenizer, messages, sampling)})
+        note_switches(engine.switches[before:])
 
 
 def reply(engine: Engine, tokenizer: Tokenizer, messages: list[dict[str, str]], sampling: Sampling) -> str:

@@ -3,6 +3,7 @@
     gptq               a rounding; where none is named, nearest
     nearest+entropy    and a fitting; where none is named, mse
     fold+awq+gptq      and transforms, done in this order
+    gptq+guidance      with tokens weighed, as calibration/guidance.py does
     gptq+no-rotate     and whether columns are turned; where it is not said, as `Recipe.uniform` has it
 
 Each is the recipe that `bitwright quantize` makes of options of these names.
@@ -49,6 +50,7 @@ def options_of(parts: Sequence[str]) -> dict[str, Any]:
         "method": {name: name for name in ROUNDING},
         "fitting": {name: name for name in (*FITTING, *CALIBRATED)},
         "rotate": {"rotate": True, "no-rotate": False},
+        "guidance": {"guidance": True},
     }
     known = [name for names in (*exclusive.values(), TRANSFORMS) for name in names]
     for part in parts:

@@ -37,15 +37,15 @@ class Argument:
 
 
 class Option:
-    """A parameter that is given by one of its names; `least` bounds a number from below.
+    """A parameter that is given by one of its names; `least` bounds a number from below, `alone` is its text where none follows.
 
     A switch with a second name for off is written --loud/--no-loud.
     """
 
-    def __init__(self, *names: str, help: str, least: int | None = None) -> None:
+    def __init__(self, *names: str, help: str, least: int | None = None, alone: str | None = None) -> None:
         self.names = tuple(part for name in names for part in name.split("/"))
         self.off = tuple(name.partition("/")[2] for name in names if "/" in name)
-        self.help, self.least = help, least
+        self.help, self.least, self.alone = help, least, alone
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,7 @@ def parse(function: Callable[..., object], words: Sequence[str], command: str) -
             assert isinstance(parameter.declared, Option)
             values[parameter.name] = option not in parameter.declared.off
             continue
-        if attached is None and not rest:
-            raise UsageError(f"{parameter.shown} needs a value", command)
-        value = parameter.read(rest.pop(0) if attached is None else attached, command)
+        value = parameter.read(_following(parameter, rest, command) if attached is None else attached, command)
         values[parameter.name] = [*values.get(parameter.name, []), value] if parameter.several else value
     if len(placed) > len(places):
         raise UsageError(f"One argument too many: {placed[len(places)]}", command)
@@ -134,6 +132,17 @@ def parse(function: Callable[..., object], words: Sequence[str], command: str) -
     if missing:
         raise UsageError(f"{missing[0]} is missing", command)
     return values
+
+
+def _following(parameter: Parameter, rest: list[str], command: str) -> str:
+    """The word after an option, taken from `rest`; or what the option means alone. Raises `UsageError`."""
+    assert isinstance(parameter.declared, Option)
+    alone = parameter.declared.alone
+    if alone is not None and (not rest or (rest[0].startswith("-") and rest[0] != "-")):
+        return alone
+    if not rest:
+        raise UsageError(f"{parameter.shown} needs a value", command)
+    return rest.pop(0)
 
 
 def _split(word: str) -> tuple[str, str | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from bitwright.cli.combinations import combinations
 from bitwright.cli.command_line import Argument, Option
-from bitwright.cli.console import Json, megabytes, note, print_json, print_table, steps
+from bitwright.cli.console import AllowSeen, Json, megabytes, note, print_json, print_table, steps
 from bitwright.errors import OutputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
         str, Option("--calibration", help="self: text that the model writes; or a file; or org/name:config:split on the hub.")
     ] = "self",
     calibration_tokens: Annotated[int, Option("--calibration-tokens", least=1, help="How much of it is used.")] = 65536,
+    allow_seen: AllowSeen = False,
     output: Annotated[Path | None, Option("-o", "--output", help="Table to write: .json, .csv or .md.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +61,7 @@ def compare(  # noqa: PLR0913 - one parameter an option
     from bitwright.models import load
 
     source = load(model)
-    ruler = Ruler(demo_text() if text is None else text, tokens, Source.of(calibration, calibration_tokens))
+    ruler = Ruler(demo_text() if text is None else text, tokens, Source.of(calibration, calibration_tokens), allow_seen)
     settings = ruler.settings(source)
     rows = kept_rows(output, settings)
     if rows:

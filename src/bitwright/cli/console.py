@@ -23,6 +23,8 @@ Progress = Callable[[int, int], None]
 Steps = Callable[[str, int, int], None]
 
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Strict = Annotated[bool, Option("--strict", help="Refuse a model with matrices that the engine decodes to fp32.")]
+AllowSeen = Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")]
 Threads = Annotated[
     int | None, Option("--threads", least=1, help="Threads to compute with (default: the number that is fastest here).")
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option, UsageError
-from bitwright.cli.console import Json, megabytes, note, print_json, print_table, progress
+from bitwright.cli.console import AllowSeen, Json, megabytes, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from bitwright.analysis.tasks import Comparison
@@ -55,7 +55,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     ] = "",
     kv_cache: Annotated[str, Option("--kv-cache", help="fp32, fp16, int8 or int4.")] = "fp16",
     calibration: Annotated[str, Option("--calibration", help="Text for static ranges; see quantize.")] = "self",
-    allow_seen: Annotated[bool, Option("--allow-seen", help="Measure even on text that calibration saw.")] = False,
+    allow_seen: AllowSeen = False,
     by_kind: Annotated[bool, Option("--by-kind", help="Say on which kinds of token the loss lands.")] = False,
     task: Annotated[Path | None, Option("--task", help="What to ask, one JSON object a line.")] = None,
     as_json: Json = False,
@@ -66,13 +66,16 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     """
     from bitwright.analysis.evaluate import evaluate as measure
     from bitwright.analysis.tasks import compare_task, read_task
+    from bitwright.calibration.marks import remembered
     from bitwright.models import load
 
     if text is None and task is None:
         raise UsageError("Missing option --text (or --task)", "bitwright eval")
-    asked = None if task is None else read_task(task)
+    asked, model = None if task is None else read_task(task), load(path)
     if asked is not None:
-        asked.check(load(path))  # a fault in it is told before minutes of work
+        asked.check(model)  # a fault in it is told before minutes of work
+        if not allow_seen:
+            asked.require_unseen(model, remembered(model))
     result: dict[str, Any] = {}
     if text is not None:
         with progress("evaluating") as report:
@@ -82,7 +85,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     compared = None
     if asked is not None:
         with progress("asking") as report:
-            compared = compare_task(asked, path, reference, activations, kv_cache, report)
+            compared = compare_task(asked, path, reference, activations, kv_cache, report, allow_seen)
         result |= compared.to_dict()
     if as_json:
         print_json(result)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import get_terminal_size
 
-from bitwright.cli.command_line import Parameter, parameters
+from bitwright.cli.command_line import Option, Parameter, parameters
 
 WIDEST = 100  # columns
 PLACES = {int: " N", float: " X", Path: " PATH", str: " TEXT", bool: ""}
@@ -27,11 +27,17 @@ def of_command(command: str, function: Callable[..., object]) -> str:
     known = parameters(function)
     places = [parameter for parameter in known if not parameter.opts]
     arguments = [(place.shown, place.help) for place in places]
-    options = [(", ".join(option.opts) + PLACES[option.kind], _described(option)) for option in known if option.opts]
+    options = [(", ".join(option.opts) + _place(option), _described(option)) for option in known if option.opts]
     usage = " ".join([f"Usage: {command} [OPTIONS]", *(place.shown for place in places)])
     about = textwrap.indent(inspect.cleandoc(function.__doc__ or ""), "  ")
     options.append(("--help", "Show this message and exit."))
     return "\n".join([usage, "", about, *_table("Arguments", arguments), *_table("Options", options)]) + "\n"
+
+
+def _place(option: Parameter) -> str:
+    """What follows its name; in brackets where it may be left out."""
+    place = PLACES[option.kind]
+    return f" [{place.strip()}]" if isinstance(option.declared, Option) and option.declared.alone else place
 
 
 def _described(option: Parameter) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option, UsageError
 from bitwright.cli.console import Json, megabytes, note, print_json, print_table, timeline
+from bitwright.cli.places import check_places
 
 if TYPE_CHECKING:
     from bitwright.allocation.candidates import Offer
@@ -23,15 +24,14 @@ def plan(  # noqa: PLR0913 - one parameter an option
     output: Annotated[Path, Option("-o", "--output", help="Recipe to write, a .json file.")],
     max_size: Annotated[str | None, Option("--max-size", help="Of all files, such as 80MB.")] = None,
     max_kl: Annotated[str | None, Option("--max-kl", help="Mean KL to the model, in nats a token.")] = None,
-    max_drop: Annotated[
-        str | None, Option("--max-drop", help="Growth of perplexity, or with --task how much worse it may do; such as 0.5%.")
-    ] = None,
+    max_drop: Annotated[str | None, Option("--max-drop", help="Growth of perplexity, such as 0.5%.")] = None,
+    max_task_drop: Annotated[str | None, Option("--max-task-drop", help="How much worse --task may do, such as 0.5%.")] = None,
     task: Annotated[Path | None, Option("--task", help="What to ask, one JSON object a line; see bitwright eval.")] = None,
     min_speed: Annotated[str | None, Option("--min-speed", help="Decoded tokens a second on this machine.")] = None,
     min_prefill: Annotated[str | None, Option("--min-prefill", help="Tokens a second of a prompt on this machine.")] = None,
     max_ram: Annotated[str | None, Option("--max-ram", help="Peak memory of a run, such as 300MB.")] = None,
     context: Annotated[int, Option("--context", least=2, help="Tokens of that run; its KV cache narrows where it must.")] = 1024,
-    max_energy: Annotated[str | None, Option("--max-energy", help="Joules a token; an estimate.")] = None,
+    max_energy: Annotated[str | None, Option("--max-energy", help="Joules a token: counted, else estimated.")] = None,
     objective: Annotated[
         str, Option("--objective", help="What to make best within the limits: loss, size, speed, prefill, ram or energy.")
     ] = "",
@@ -63,17 +63,18 @@ def plan(  # noqa: PLR0913 - one parameter an option
         None if max_size is None else parse_bytes(max_size),
         None if max_ram is None else parse_bytes(max_ram),
         None if max_kl is None else parse_number(max_kl, "--max-kl"),
-        None if max_drop is None or task is not None else parse_share(max_drop),
+        None if max_drop is None else parse_share(max_drop),
         None if min_speed is None else parse_number(min_speed, "--min-speed"),
         None if min_prefill is None else parse_number(min_prefill, "--min-prefill"),
         None if max_energy is None else parse_number(max_energy, "--max-energy"),
         objective,
-        None if max_drop is None or task is None else parse_share(max_drop),
+        None if max_task_drop is None else parse_share(max_task_drop),
     )
     page_data = None if report is None else report.parent / f"{report.stem}.json"
-    _check_places(
+    check_places(
         {"MODEL": model, "--text": text, "--task": task, "--device": device, "--calibration": calibration},
         {"-o": output, "--report": report, "the data of --report": page_data},
+        "bitwright plan",
     )
     from bitwright.allocation.candidates import SCHEMES, stored_as
     from bitwright.analysis.plan_forecast import phases
@@ -106,7 +107,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
     offered = settings.offer(source)
     _note_decoded(offered, source)
     with timeline() as report_time:
-        found = find_plan(source, budget, settings, Timeline(phases(source, settings), report_time).watch)
+        found = find_plan(source, budget, settings, Timeline(phases(source, settings, budget), report_time).watch)
     if settings.all_schemes:
         left = {scheme for schemes in stored_as(found.units).values() for scheme in schemes}
         note(f"{len(left)} of {len(offered.all_schemes())} schemes are best for some tensor; the others were left out")
@@ -115,26 +116,13 @@ def plan(  # noqa: PLR0913 - one parameter an option
         from bitwright.analysis.ceilings import Ceilings
         from bitwright.analysis.documents import Made, plan_document
 
-        document = plan_document(Made(source, f"bitwright plan {model}"), found, Ceilings.of_this_machine())
+        ceilings = Ceilings.of_this_machine() if device is None else None  # another machine's roof is not known
+        document = plan_document(Made(source, f"bitwright plan {model}"), found, ceilings)
         write(document, report, page_data)
     if as_json:
         print_json({"path": str(output)} | found.to_dict() | _public(found))
         return
     _show(found, output, report)
-
-
-def _check_places(read: dict[str, object], written: dict[str, Path | None]) -> None:
-    """Raises `OutputError` unless a file can stand at each place, and `UsageError` where it would stand over another of these."""
-    from bitwright.artifact.staging import check_file
-
-    taken = {Path(str(place)).resolve(): option for option, place in read.items() if place is not None}
-    for option, place in written.items():
-        if place is None:
-            continue
-        check_file(place)
-        first = taken.setdefault(place.resolve(), option)
-        if first != option:
-            raise UsageError(f"{option} would be written over {first}, {place}; choose another place", "bitwright plan")
 
 
 def _note_decoded(offered: Offer, model: LanguageModel) -> None:
@@ -163,7 +151,7 @@ def _public(found: Plan) -> dict[str, Any]:
         "kl_mean": found.measured.get("divergence"),
         "kl_mean_interval": list(found.intervals["divergence"]) if found.intervals else None,
         **{name: found.measured.get(name) for name in ("kl_p99", "kl_max", "top1_agreement", "flips")},
-        "kl_mean_predicted": found.foretold["divergence"],
+        "kl_mean_predicted": found.promised["divergence"],
         "decode_tokens_per_s": 1 / best["seconds"] if "seconds" in best else None,
         "task_drop": None if found.drop is None else found.drop.drop,
         "peak_rss_bytes": best.get("ram"),
@@ -187,7 +175,7 @@ def _answers(measured: dict[str, float], between: tuple[float, float]) -> str:
 
 
 def _show(found: Plan, output: Path, report: Path | None) -> None:
-    from bitwright.allocation.energy import ESTIMATE, Energy
+    from bitwright.allocation.energy import Energy
     from bitwright.analysis.documents import verdict_of_plan
 
     kinds: dict[str, dict[str, int]] = {}
@@ -217,11 +205,12 @@ def _show(found: Plan, output: Path, report: Path | None) -> None:
     if "seconds" in found.measured:
         speed, memory = f"{1 / found.measured['seconds']:.0f} tokens/s", megabytes(int(found.measured["ram"]))
         note(f"measured {speed} and {memory} of memory at most")
-    if "seconds" in found.foretold:
-        speed, memory = f"{1 / found.foretold['seconds']:.0f} tokens/s", megabytes(int(found.foretold["ram"]))
+    if "seconds" in found.promised:
+        speed, memory = f"{1 / found.promised['seconds']:.0f} tokens/s", megabytes(int(found.promised["ram"]))
         now = f" ({1 / found.at_pace('seconds'):.0f} at the pace that the machine had while it was measured)"
-        changed = abs(found.measured.get("slowness", 1.0) - 1) > CHANGED
-        note(f"foretold {speed}{now if changed else ''}, {memory} of memory at most")
+        changed = abs(found.at_pace("seconds") / found.promised["seconds"] - 1) > CHANGED
+        note(f"promised before it was made: {speed}{now if changed else ''}, {memory} of memory at most")
     if found.budget.max_energy is not None or found.budget.wanted == "joules":
-        note(f"foretold {Energy(found.foretold['joules'], ESTIMATE)} a token")
+        energy = Energy((found.foretold | found.measured)["joules"], found.energy_source)
+        note(f"{'measured' if 'joules' in found.measured else 'foretold'} {energy} a token")
     note(f"wrote {output}" + (f" and {report}" if report else "") + f"; bitwright quantize MODEL --recipe {output} -o OUT")

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, megabytes, note, print_json, progress
-from bitwright.errors import FindingError, RecipeError
+from bitwright.errors import EngineError, FindingError, RecipeError
 
 if TYPE_CHECKING:
     from bitwright.calibration.forecast import Forecast
     from bitwright.core import Recipe
     from bitwright.guards import Finding
+    from bitwright.models.base import LanguageModel
 
 SHOWN_FINDINGS = 20
 DEFAULTS = {"scheme": "int4-g64", "method": "nearest", "fitting": "mse"}
@@ -32,6 +33,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
         str, Option("--calibration", help="self: text that the model writes; or a file; or org/name:config:split on the hub.")
     ] = "self",
     calibration_tokens: Annotated[int, Option("--calibration-tokens", least=1, help="How much of it is used.")] = 65536,
+    guidance: Annotated[bool, Option("--guidance", help="Weigh what the method sees by what answers depend on.")] = False,
     head: Annotated[str | None, Option("--head", help="Scheme of the output head. [int8-channel below 8 bits]")] = None,
     rotate: Annotated[bool | None, Option("--rotate/--no-rotate", help="Turn inputs by a Hadamard matrix. [yes]")] = None,
     transform: Annotated[list[str] | None, Option("--transform", help="Such as fold or awq; see bitwright methods.")] = None,
@@ -48,6 +50,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     from bitwright import quantize as quantize_model
     from bitwright.analysis.memory import peak_rss_bytes
     from bitwright.calibration.text import Source
+    from bitwright.engine.fallback import tell_decoded
     from bitwright.inspection import summary
     from bitwright.models import load
 
@@ -60,13 +63,21 @@ def quantize(  # noqa: PLR0913 - one parameter an option
         "rotate": rotate,
         "prune": prune,
         "distill": distill,
+        "guidance": guidance or None,
     }
     given["transform"] = None if transform is None else tuple(name.strip() for names in transform for name in names.split(","))
     chosen = choose_recipe(recipe, {option: value for option, value in given.items() if value is not None})
     source = load(model)
     quantized = quantize_model(source, chosen, Source.of(calibration, calibration_tokens))
-    expected = quantized.forecast() if dry_run or quantized.calibrates else None
-    if dry_run and expected is not None:
+    fallback = fallback_rows(quantized)
+    try:
+        tell_decoded(quantized, strict)
+    except EngineError as fault:
+        if as_json:
+            print_json({"findings": fallback})
+        raise FindingError(str(fault)) from fault
+    expected = quantized.forecast()
+    if dry_run:
         _say_forecast(expected, as_json)
         return
     quantized.calibrate(output, progress)
@@ -82,15 +93,28 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     figures = {key: size[key] for key in ("size_bytes", "bits_per_weight")}
     figures |= {"seconds": time.perf_counter() - begin, "peak_rss_bytes": peak_rss_bytes()}
     if as_json:
-        figures |= {"findings": [asdict(finding) for finding in quantized.findings]}
-        print_json({"path": str(output)} | figures | ({"forecast": asdict(expected)} if expected else {}))
+        findings = fallback + [asdict(finding) for finding in quantized.findings]
+        print_json({"path": str(output)} | figures | {"findings": findings, "forecast": asdict(expected)})
         return
     note(
         f"wrote {output}: {megabytes(figures['size_bytes'])}, {figures['bits_per_weight']:.3f} bits per weight, "
         f"{figures['seconds']:.1f} s, {megabytes(figures['peak_rss_bytes'])} of memory at most"
     )
-    if expected is not None:
-        note(f"forecast: {expected.seconds + expected.writing_seconds:.1f} s, {megabytes(expected.peak_rss_bytes)} of memory")
+    note(
+        f"forecast: {megabytes(expected.size_bytes)}, {expected.seconds + expected.writing_seconds:.1f} s, "
+        f"{megabytes(expected.peak_rss_bytes)} of memory at most"
+    )
+
+
+def fallback_rows(model: LanguageModel) -> list[dict[str, str]]:
+    """Findings, one for each matrix that the engine would decode to fp32."""
+    from bitwright.engine.layout import decoded
+
+    why = "no integer kernel, so the engine decodes it to fp32"
+    return [
+        {"tensor": name, "kind": "decoded", "message": f"{' + '.join(schemes)}: {why}"}
+        for name, schemes in decoded(model).items()
+    ]
 
 
 def _say_findings(found: Sequence[Finding]) -> None:
@@ -120,4 +144,4 @@ def choose_recipe(recipe: Path | None, given: Mapping[str, Any]) -> Recipe:
         return Recipe.load(recipe)
     scheme, method, fitting = (given.get(option, default) for option, default in DEFAULTS.items())
     others = given.get("head"), given.get("rotate"), given.get("prune", ""), given.get("transform", ()), given.get("distill", 0)
-    return Recipe.uniform(scheme, method, fitting, *others)
+    return Recipe.uniform(scheme, method, fitting, *others, given.get("guidance", False))

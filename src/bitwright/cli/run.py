@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from bitwright.cli.answer import Clock, read_prompt, text_of
 from bitwright.cli.command_line import Argument, Option
-from bitwright.cli.console import Json, Threads, note, print_json, progress
-from bitwright.cli.decoded import note_decoded
+from bitwright.cli.console import Json, Strict, Threads, note, print_json, progress
 from bitwright.errors import EngineError
+
+if TYPE_CHECKING:
+    from bitwright.engine import Switch
 
 Context = Annotated[int | None, Option("--context", help="Tokens that prompt and answer may take (default: the model's).")]
 Temperature = Annotated[float, Option("--temperature", help="0 always takes the likeliest token; higher is more varied.")]
@@ -43,6 +46,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     overflow: Overflow = "error",
     kv_cache: KvCache = None,
     lookup: Lookup = 0,
+    strict: Strict = False,
     raw: Annotated[bool, Option("--raw", help="Continue the prompt as it is, without the chat template.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -57,8 +61,7 @@ def run(  # noqa: PLR0913 - one parameter an option
 
     sampling = Sampling(tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, words, overflow, lookup)
     with progress(f"loading {path}"):
-        engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache)
-    note_decoded(model)
+        engine = Engine.load(model, threads=threads, context=context, kv_cache=kv_cache, strict=strict)
     tokenizer, asked = read_prompt(model, prompt, raw)  # while the weights are repacked
     clock, answer = Clock(), []
     for piece in text_of(clock.watch(engine.generate(asked, sampling)), tokenizer, words):
@@ -72,5 +75,10 @@ def run(  # noqa: PLR0913 - one parameter an option
         print_json({"text": "".join(answer)} | counts | clock.speeds(len(asked)) | switches)
     else:
         sys.stdout.write("\n")
-    for switch in engine.switches:
+    note_switches(engine.switches)
+
+
+def note_switches(switches: Sequence[Switch]) -> None:
+    """A line on stderr for each setting that the engine changed while it ran."""
+    for switch in switches:
         note(f"switched {switch}")

@@ -1,7 +1,8 @@
 """The native engine: a thin face over C++, which runs the whole token step from embedding to logits.
 
-Activations: "int8", the default, rounds them in blocks of 32, one scale a block; "int16" keeps 15 bits the same way;
-"fp32" multiplies decoded weights by floats. Weights in full precision are always multiplied by floats.
+Activations: "int8", the default, rounds them under one scale a token for rotated matrices, and under one for every 32 of
+them for others and for the head; "int16" keeps 15 bits the same way; "fp32" multiplies decoded weights by floats. Weights in
+full precision are always multiplied by floats.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from bitwright import _native
 from bitwright.engine.adaptive import Follower, Switch
+from bitwright.engine.fallback import tell_decoded
 from bitwright.engine.generation import Sampling, generate, generate_batch
 from bitwright.engine.sequence import Sequence
 from bitwright.engine.state import load_state, save_state
@@ -29,7 +31,7 @@ from bitwright.runtime import ACTIVATIONS, CACHES, RuntimeSetting, complete, res
 if TYPE_CHECKING:
     from bitwright.models.base import LanguageModel
 
-__all__ = ["ACTIVATIONS", "CACHES", "Comparison", "Engine", "Sampling", "Sequence", "Switch"]
+__all__ = ["ACTIVATIONS", "CACHES", "Comparison", "Engine", "Options", "Sampling", "Sequence", "Switch"]
 
 Floats = npt.NDArray[np.float32]
 Tokens = Items[int] | npt.NDArray[np.int32]
@@ -90,12 +92,16 @@ class Engine:
         activations: str | None = None,
         kv_cache: str | None = None,
         runtime: Items[RuntimeSetting] | None = None,
+        strict: bool = False,
     ) -> Engine:
         """Read a model's weights into memory, in the engine's layout. `model` is one, or a path that `load` takes.
 
         Activations are int8 and the cache is fp16 unless told otherwise. `runtime` settings change both as a text grows: None
         takes those of the recipe that an artifact was made by, unless activations or cache are given; () takes none. The
         weights are laid out in threads of their own after this has returned; what runs the model waits for it.
+
+        Matrices that no integer kernel takes are decoded to fp32. The logger `bitwright.engine` says so, or with `strict`
+        `EngineError` is raised; neither where activations are fp32, which asks for floats.
         """
         from bitwright.models import load
 
@@ -109,6 +115,8 @@ class Engine:
             first = resolved(settings)[0]
             activations, kv_cache = first.activations, first.kv_cache
         activations, kv_cache = "int8" if activations is None else activations, "fp16" if kv_cache is None else kv_cache
+        if activations != "fp32":
+            tell_decoded(loaded, strict)
         return cls(loaded, Options(threads, context, activations, kv_cache, settings))
 
     @property

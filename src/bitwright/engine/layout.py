@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.artifact import ArtifactModel
 from bitwright.core import Codes, Floats, Scheme
 from bitwright.formats import FORMATS
 from bitwright.formats.packing import unpack
@@ -79,9 +78,9 @@ def held_as(scheme: Scheme, columns: int) -> str:
 
 def held(model: LanguageModel, name: str) -> list[tuple[str, str]]:
     """(scheme, what `held_as` says of it) of a stored matrix, or of its blocks of rows. Nothing is decoded to find out."""
-    columns = model.shape(name)[1]
-    if isinstance(model, ArtifactModel):
-        return [(str(line.scheme), held_as(line.scheme, columns)) for line in model.lines(name)]
+    columns, lines = model.shape(name)[1], getattr(model, "lines", None)  # of an artifact, or of what will be one
+    if lines is not None:
+        return [(str(line.scheme), held_as(line.scheme, columns)) for line in lines(name)]
     scheme = model.scheme_of(name)
     return [(scheme, scheme if scheme in FORMATS else CODES if scheme in GGUF_CODES else FLOATS)]
 

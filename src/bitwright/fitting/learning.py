@@ -13,6 +13,7 @@ from bitwright.fitting.kmeans import kmeans
 from bitwright.fitting.measure import Measure
 from bitwright.fitting.piecewise import piecewise
 from bitwright.formats import FORMATS
+from bitwright.formats.codebook import normal_levels
 from bitwright.formats.table import WHOLE, Table
 
 Floats = npt.NDArray[np.float32]
@@ -26,6 +27,7 @@ LEARNERS: dict[str, Learner] = {"kmeans": kmeans, "piecewise": piecewise, "compa
 def learn_table(groups: Floats, scale: Floats, measure: Measure) -> Floats | None:
     """(tables, 2^bits) ascending, rounded as they are stored and with 0 among them; None for a format whose levels are given.
 
+    Of a scheme with a number of levels, the last one is there as often as is missing.
     Learners see weights and levels over the format's largest level: most of them lie between -1 and 1.
     """
     format, scheme = FORMATS[measure.scheme.format], measure.scheme
@@ -38,8 +40,14 @@ def learn_table(groups: Floats, scale: Floats, measure: Measure) -> Floats | Non
         step = -(-groups.size // ENOUGH)
         x, weights = (array.reshape(-1)[:: step + (step % 2 == 0)][None, :] for array in (x, weights))
     x, weights = x.reshape(tables, -1), weights.reshape(tables, -1)
-    start = np.repeat(format.table.astype(np.float64) / format.largest, tables, axis=0)
+    start = np.repeat(_start(format, scheme.levels), tables, axis=0)
     learned = LEARNERS[format.learner](Cells.of(x, weights), start) * format.largest
+    learned = np.pad(learned, ((0, 0), (0, (1 << format.bits) - learned.shape[1])), mode="edge")
     if format.whole:
         return np.clip(np.rint(learned), -WHOLE, WHOLE).astype(np.float32)
     return learned.astype(np.float16).astype(np.float32)
+
+
+def _start(format: Table, levels: int) -> Doubles:
+    """(1, levels) from -1 to 1, from which learning starts; 0 for the format's own."""
+    return np.array([normal_levels(levels)]) if levels else format.table.astype(np.float64) / format.largest

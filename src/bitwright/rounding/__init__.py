@@ -16,6 +16,7 @@ from bitwright.rounding.gptq import gptq
 from bitwright.rounding.guided import guided
 from bitwright.rounding.moments import Moments
 from bitwright.rounding.nearest import nearest
+from bitwright.rounding.needs import with_guidance
 from bitwright.rounding.refine import refine
 from bitwright.rounding.scale_search import gptq_scales
 from bitwright.rounding.signround import signround
@@ -38,7 +39,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A method that looks at a layer's inputs: their "gram", "cross" moments, too, or a "guided" gram. See observers/gram.py."""
+    """A method that looks at a layer's inputs: their "gram", "cross" moments, too, or a "guided" gram. See needs.py."""
 
     round: Callable[[Floats, Scheme, Fit, Moments], QTensor]
     needs: str = "gram"
@@ -60,3 +61,9 @@ ROUNDING: dict[str, Plain | Calibrated] = {
     "adaround": Calibrated(adaround, even_steps=True),
     "signround": Calibrated(signround, even_steps=True),
 }
+
+
+def needs_of(method: str, guidance: bool = False) -> str:
+    """What a row of `ROUNDING` must know of a layer's inputs, as needs.py names it."""
+    needs = ROUNDING[method].needs
+    return with_guidance(needs) if guidance else needs

@@ -2,7 +2,7 @@
 
 The moments are H = mean of s_t x_t x_t^T, s_t the squared gradient of the model's log-probabilities by the layer's output at
 token t (calibration/guidance.py): errors are then kept small where they would reach the end, after GuidedQuant, Kim et al.
-2025, arXiv:2505.07004. What is done with H is refine.py's.
+2025, arXiv:2505.07004. What is done with H is refine.py's; a choice's `guidance` has it done by other methods.
 """
 
 from __future__ import annotations

@@ -120,8 +120,9 @@ def relearned(weights: Floats, grids: Grids, codes: Codes, gram: Floats) -> Grid
     for t, zero in enumerate(np.abs(table).argmin(axis=1)):
         free = np.arange(table.shape[1]) != zero
         levels[t, free] = np.linalg.solve(normal[t][np.ix_(free, free)], wanted[t, free])
-    new = np.clip(np.rint(levels), -WHOLE, WHOLE)
-    sound = (np.diff(new, axis=1) > 0).all(axis=1, keepdims=True)
+    count, new = grids.scheme.levels or table.shape[1], np.clip(np.rint(levels), -WHOLE, WHOLE)
+    new[:, count:] = new[:, count - 1 : count]  # places that no code names
+    sound = (np.diff(new[:, :count], axis=1) > 0).all(axis=1, keepdims=True)
     return grids.with_table(np.where(sound, new, table).astype(np.float32))
 
 

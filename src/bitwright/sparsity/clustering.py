@@ -8,7 +8,8 @@ The centroids are found by k-means (fitting/kmeans.py) from one of three starts:
               Arthur & Vassilvitskii 2007
 
 Han et al. 2016 (Deep Compression, arXiv:1510.00149) compare the first two and random ones. To keep what pruning made zero, the
-centroid nearest to zero is put there and stays. As a scheme, N = 2^b over a scale: kmeans4-tensor (formats/codebook.py).
+centroid nearest to zero is put there and stays. As a scheme, over a scale, N is from 3 to 16: kmeans4-tensor, kmeans3-tensor-n6
+(formats/codebook.py).
 """
 
 from __future__ import annotations

@@ -69,6 +69,11 @@ class TransformedModel:
             values[rows] = edit.change(values[rows])
         return Dense("fp32", values)
 
+    def unedited(self, name: str) -> Packed | Dense:
+        """The tensor before these and all earlier edits, which are not looked for."""
+        name = self._original(name)
+        return self.source.unedited(name) if isinstance(self.source, TransformedModel) else self.source.stored(name)
+
     def read(self, name: str) -> Floats:
         return self.stored(name).dequantize()
 

@@ -44,6 +44,8 @@ def example(blocks: int = 30, seed: int = 0) -> Json:
         "machine": "Example CPU, 2 cores, AVX-512 VNNI",
         "made_by": "bitwright analyze example-135m --recipe recipe.json -o report.html",
         "bitwright": "0.1.0",
+        "activations": "int16",
+        "kv_cache": "fp16",
         "warnings": ["The text has 8 windows only: intervals are wide."],
         "text": {
             "name": "example.txt",

@@ -11,9 +11,12 @@ import pytest
 pytest.importorskip("torch", exc_type=ImportError)
 pytest.importorskip("plotly", exc_type=ImportError)
 
-from bitwright.analysis.report.document import Document, parse
+from bitwright.analysis.report.document import WORST, Document, parse
 from bitwright.analysis.report.page import tiles
 from bitwright.analysis.report.sections import sections
+from bitwright.analysis.report.sentences import costliest
+from bitwright.analysis.report.tables import fixes
+from bitwright.analysis.rooflines import ATTENTION
 
 TILES = ("size", "KL, mean", "KL, worst 1 %", "same next token", "perplexity", "loss added")
 VOCABULARY = "model.embed_tokens.weight"
@@ -57,17 +60,30 @@ def test_limits_of_a_plan(plan: Document) -> None:
 
 
 def test_fixes_of_a_plan_are_foretold(plan: Document) -> None:
-    """Each is the step up that its reason names."""
+    """Each is the step up that its reason names, for as many tensors as are shown."""
     tensors = {tensor.name: tensor for tensor in plan.tensors}
     foretold = next(one.predicted for one in plan.predicted if one.quantity == "KL")
-    assert len(plan.fixes) == 8
+    shown = {tensor.name for tensor in costliest(plan)[:WORST]}
+    assert {fix.tensor for fix in plan.fixes} == {name for name in shown if tensors[name].scheme != "int8-channel"}
     for fix in plan.fixes:
         tensor = tensors[fix.tensor]
         assert not fix.measured and fix.from_scheme == tensor.scheme and fix.to_scheme in (tensor.reason or "")
         assert 0 < foretold - fix.kl_after <= (tensor.kl_estimated or 0) * (1 + 1e-9) and fix.kl_before == foretold
         assert fix.extra_bytes > 0
     (worst,) = (section for section in sections(plan) if section.anchor == "worst")
-    assert "is foretold, none was tried" in worst.opening
+    assert "is foretold, none was tried (bitwright analyze --recipe tries them)" in worst.opening
+    assert {"KL after, foretold", "change, foretold"} <= {column.title for column in fixes(plan).columns}
+
+
+def test_fixes_of_an_analysis_are_measured_for_all_tensors_that_are_shown(analysis: Document) -> None:
+    assert [fix.tensor for fix in analysis.fixes] == [tensor.name for tensor in costliest(analysis)[:WORST]]
+    assert len(analysis.fixes) == WORST and all(fix.measured for fix in analysis.fixes)
+    tensors = {tensor.name: tensor for tensor in analysis.tensors}
+    for fix in analysis.fixes:
+        assert fix.from_scheme == tensors[fix.tensor].scheme and fix.extra_bytes > 0
+    (vocabulary,) = (fix for fix in analysis.fixes if fix.tensor == VOCABULARY)  # in blocks of rows: no scheme is the next
+    assert vocabulary.to_scheme == "fp16" and vocabulary.kl_after < vocabulary.kl_before
+    assert {"KL after", "change"} <= {column.title for column in fixes(analysis).columns}
 
 
 def test_histograms_of_a_plan(plan: Document) -> None:
@@ -78,7 +94,16 @@ def test_histograms_of_a_plan(plan: Document) -> None:
         assert weights is not None and sum(weights.counts) == min(128, tensor.shape[0]) * tensor.shape[1]
         assert len(weights.levels or ()) == {"int3-g32": 8, "int4-g32": 16, "int8-channel": 256}[tensor.scheme]
         assert activations is not None and sum(activations.counts) == 128 * tensor.shape[1]  # a window's inputs
-        assert activations.levels is not None and activations.levels[0] == -127 and len(activations.levels) == 255
+        assert (activations.levels, activations.level_count) == ((-127, 127), 255)
+
+
+def test_all_tensors_of_an_analysis_have_histograms(analysis: Document) -> None:
+    tensors = {tensor.name: tensor for tensor in analysis.tensors}
+    assert {histogram.name for histogram in analysis.histograms} == set(tensors)
+    for histogram in analysis.histograms:
+        assert histogram.activations is not None and sum(histogram.activations.counts) == 128 * tensors[histogram.name].shape[1]
+        if " + " not in tensors[histogram.name].scheme:  # of rows stored in several ways
+            assert histogram.weights is not None and sum(histogram.weights.counts) == math.prod(tensors[histogram.name].shape)
 
 
 def test_the_loss_of_the_model_and_what_is_added_are_told_apart(analysis: Document) -> None:
@@ -109,15 +134,18 @@ def test_the_frontier_of_a_recipe(analysis: Document) -> None:
 
 
 def test_where_time_goes(plan: Document, analysis: Document) -> None:
-    """Blocks of rows of a vocabulary are timed as their share of it, whatever schemes they have."""
+    """Blocks of rows of a vocabulary are timed as their share of it; an analysis times what is multiplied together."""
     assert {tensor.name for tensor in plan.tensors if ":" in tensor.name} == {f"{VOCABULARY}:0-64", f"{VOCABULARY}:64-320"}
     (vocabulary,) = (tensor for tensor in analysis.tensors if tensor.name == VOCABULARY)
     assert " + " in vocabulary.scheme
+    together = {"q+k+v": ("q", "k", "v"), "gate+up": ("gate", "up"), "head": ("embedding+head",)}
     for document in (plan, analysis):
         assert document.roofline is not None and document.machine
         points = {point.name: point for point in document.roofline.points}
         assert sum(point.seconds_share or 0 for point in points.values()) < 1
-        for tensor_kind, point in points.items():
-            tensors = [tensor for tensor in document.tensors if tensor_kind in (tensor.kind, *tensor.kind.split("+"))]
+        attention = points.pop(ATTENTION)
+        assert (attention.bytes or 0) > 0 and attention.operations_per_s > 0
+        for part, point in points.items():
+            tensors = [tensor for tensor in document.tensors if tensor.kind in together.get(part, (part,))]
             assert point.bytes == pytest.approx(sum(tensor.bits * math.prod(tensor.shape) for tensor in tensors) / 8, abs=1)
             assert point.operations_per_byte == pytest.approx(2 * sum(math.prod(t.shape) for t in tensors) / (point.bytes or 1))

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from analysis.report.example import example, hostile
 from bitwright.analysis.report import figures, heat
 from bitwright.analysis.report.chart import envelope
-from bitwright.analysis.report.document import Counts, Document, parse
+from bitwright.analysis.report.document import Counts, Document, Histogram, parse
 from bitwright.analysis.report.histograms import histogram
 from bitwright.analysis.report.page import data
 from bitwright.analysis.report.sections import sections
+from bitwright.analysis.report.tables import described
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,17 @@ def test_points_that_are_not_above_zero_stay_off_a_logarithmic_axis() -> None:
     points = [{"label": "fp16", "size_bytes": 9, "kl": 0.0, "uniform": True}, {"label": "int8", "size_bytes": 5, "kl": 0.1}]
     drawn = figures.frontier(parse({"kind": "plan", "verdict": "", "model": {"name": "m"}, "frontier": points}))
     assert all(y > 0 for trace in drawn["data"] for y in trace["y"])
+
+
+def test_a_grid_too_fine_for_lines_is_a_strip_over_its_range() -> None:
+    """Its two ends are enough, and nothing is taken to be clipped."""
+    counts = Counts((-32384.0, 0.0, 32384.0), (3.0, 1.0), (-32384.0, 32384.0), 64769)
+    drawn = histogram(counts, "activation")
+    assert (drawn["data"][1]["x"], drawn["layout"]["shapes"]) == ([-32384.0, 32384.0], [])
+    few = histogram(Counts((-1.0, 0.0, 1.0), (3.0, 1.0), (-1.0, 1.0)), "weight")
+    assert few["data"][1]["x"] == [-1.0, -1.0, None, 1.0, 1.0, None]
+    said = described(Histogram("w", None, counts))
+    assert said == "Activations: −32,384 to 32,384, 64,769 levels from −32,384 to 32,384."
 
 
 def test_schemes_that_lie_together_share_a_label() -> None:

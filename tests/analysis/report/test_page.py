@@ -70,6 +70,12 @@ def test_the_verdict_comes_first() -> None:
 
 
 @pytest.mark.usefixtures("light")
+def test_its_foot_says_how_the_model_ran() -> None:
+    body = html.unescape(render(example(2)))
+    assert "<dt>activations</dt><dd>int16</dd>" in body and "<dt>KV cache</dt><dd>fp16</dd>" in body
+
+
+@pytest.mark.usefixtures("light")
 def test_nothing_is_fetched() -> None:
     page = render(example(2))
     assert re.findall(r'(?:src|href)="([^"#][^"]*)"', page) == ["data:,"]

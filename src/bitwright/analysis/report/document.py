@@ -16,6 +16,7 @@ from bitwright.errors import ReportError
 KINDS = ("analysis", "plan")
 SHARES = ("measured", "estimated")
 OUTSIDE = -1  # the `layer` of what lies in no block: embedding and head
+WORST = 12  # tensors that a page names as the costliest, each with what would mend it
 
 Interval = tuple[float, float]
 
@@ -169,11 +170,15 @@ def mean_kl(kinds: Sequence[TokenKind]) -> float:
 
 @dataclass(frozen=True)
 class Counts:
-    """A histogram and the grid's levels in the same unit; `edges` has one entry more than `counts`."""
+    """A histogram and the grid's levels in the same unit; `edges` has one entry more than `counts`.
+
+    Of a grid of `level_count` even levels, `levels` may be the outermost two alone.
+    """
 
     edges: tuple[float, ...]
     counts: tuple[float, ...]
     levels: tuple[float, ...] | None = None
+    level_count: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.edges) != len(self.counts) + 1:
@@ -267,6 +272,8 @@ class Document:
     warnings: tuple[str, ...] = ()
     shares: str = "measured"
     text: Text | None = None
+    activations: str | None = None  # and the cache of keys and values, as the engine had them
+    kv_cache: str | None = None
     whole: Whole | None = None
     tensors: tuple[Tensor, ...] = ()
     kinds: tuple[TensorKind, ...] = ()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bitwright.analysis.report.chart import Figure, axis, compact, envelope, figure, legend, literal, logarithmic
 from bitwright.analysis.report.document import (
+    WORST,
     Cumulative,
     Document,
     Judged,
@@ -19,8 +20,6 @@ from bitwright.analysis.report.document import (
     mean_kl,
 )
 from bitwright.analysis.report.quantities import number, percent, scaled, size, with_unit
-
-WORST = 12  # tensors that the bar chart shows
 
 
 def frontier(document: Document) -> Figure:

@@ -25,7 +25,7 @@ def histogram(counts: Counts, title: str) -> Figure:
     top = max(heights, default=1.0) or 1.0
     traces, shapes = [bars], list[Figure]()
     if counts.levels:
-        traces.append(_levels([compact(level) for level in counts.levels], top))
+        traces.append(_levels([compact(level) for level in counts.levels], counts.level_count or len(counts.levels), top))
         shapes = _clipped(edges, counts.levels)
     layout = {
         "xaxis": axis(title, {"nticks": 6, "range": _range(counts)}),
@@ -45,10 +45,10 @@ def _bins(edges: list[float]) -> Figure:
     return {"x": [left + width / 2 for left, width in zip(edges, widths, strict=False)], "width": widths}
 
 
-def _levels(levels: list[float], top: float) -> Figure:
-    """A line each, or one strip where they lie too close to be told apart."""
+def _levels(levels: list[float], count: int, top: float) -> Figure:
+    """A line each, or one strip over their range where they are too many to be told apart."""
     trace: Figure = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
-    if len(levels) > FEW:
+    if count > FEW:
         ends = {"x": [min(levels), max(levels)], "y": [0.02 * top, 0.02 * top]}
         return trace | ends | {"line": {"color": "var(--warm)", "width": 5}}
     points = {"x": [x for level in levels for x in (level, level, None)], "y": [0, 1.06 * top, None] * len(levels)}

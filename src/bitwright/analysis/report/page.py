@@ -148,6 +148,8 @@ def facts(document: Document) -> list[tuple[str, str]]:
         ("text", text.name if text else ""),
         ("tokens", "" if text is None or text.tokens is None else f"{whole(text.tokens)} in windows of {whole(text.context)}"),
         ("held out", (text.held_out or "") if text else ""),
+        ("activations", document.activations or ""),
+        ("KV cache", document.kv_cache or ""),
         ("machine", document.machine or ""),
         ("made by", document.made_by or ""),
         ("Bitwright", document.bitwright or ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bitwright.analysis.report import figures, heat, sentences, tables
-from bitwright.analysis.report.document import Document
+from bitwright.analysis.report.document import WORST, Document
 from bitwright.analysis.report.parts import Browser, Chart, Map, Note, Part, Section
 
 ROW = 30  # pixels that one bar of a chart takes
@@ -50,7 +50,7 @@ def _map(document: Document) -> Section | None:
 
 
 def _worst(document: Document) -> Section | None:
-    ranked = sentences.costliest(document)[: figures.WORST]
+    ranked = sentences.costliest(document)[:WORST]
     if not ranked and not document.fixes:
         return None
     parts: list[Part] = []

@@ -80,7 +80,8 @@ def worst(document: Document) -> str:
         return f"These tensors cost most when they alone are quantized{by}: they are the first to give more bits."
     best = max(document.fixes, key=lambda fix: fix.kl_before - fix.kl_after)
     won = f"{change(best.kl_before, best.kl_after)} KL for {scaled(best.extra_bytes, 'B')} more"
-    tried = "was tried and measured" if all(fix.measured for fix in document.fixes) else "is foretold, none was tried"
+    untried = "is foretold, none was tried" + (" (bitwright analyze --recipe tries them)" if document.kind == "plan" else "")
+    tried = "was tried and measured" if all(fix.measured for fix in document.fixes) else untried
     return f"These tensors cost most{by}. Each fix below {tried}; {best.to_scheme} for {best.tensor} does most: {won}."
 
 
@@ -106,9 +107,12 @@ def tokens(document: Document) -> str:
 
 def predicted(document: Document) -> str:
     misses = [(abs(one.true / one.predicted - 1), one.quantity) for one in document.predicted if one.predicted]
-    opening = "What was promised before the work, against what was measured after it: a dot on the line is a promise kept."
     if not misses:
-        return opening
+        return "What was estimated, against what was measured: a dot on the line is an estimate that holds."
+    opening = (
+        "What was promised, untouched by what was measured of any plan, against what was measured: a dot on the line is a "
+        "promise kept. Speeds are promised by a stand-in of the plan, at the pace that the machine had then."
+    )
     miss, quantity = max(misses)
     return f"{opening} The largest miss is {percent(miss)}, in {quantity}."
 

@@ -45,13 +45,14 @@ def budget(document: Document) -> Table:
 
 
 def fixes(document: Document) -> Table:
+    tried = all(fix.measured for fix in document.fixes)
     columns = (
         Column("tensor"),
         Column("from", minor=True),
         Column("to"),
         Column("KL before", True, True),
-        Column("KL after", True, True),
-        Column("change", True),
+        Column("KL after" if tried else "KL after, foretold", True, True),
+        Column("change" if tried else "change, foretold", True),
         Column("bytes", True),
     )
     rows = [
@@ -66,7 +67,6 @@ def fixes(document: Document) -> Table:
         )
         for fix in sorted(document.fixes, key=lambda fix: fix.kl_after - fix.kl_before)
     ]
-    tried = all(fix.measured for fix in document.fixes)
     caption = "Fixes that were tried" if tried else "Fixes to try, with the KL of the whole model that is foretold"
     return Table(f"{caption}, the one that wins most first", columns, tuple(rows))
 
@@ -234,7 +234,8 @@ def _described(counts: Counts) -> str:
     span = f"{number(counts.edges[0])} to {number(counts.edges[-1])}"
     if not counts.levels:
         return f"{span}, no fixed grid"
-    return f"{span}, {len(counts.levels)} levels from {number(min(counts.levels))} to {number(max(counts.levels))}"
+    ends = f"from {number(min(counts.levels))} to {number(max(counts.levels))}"
+    return f"{span}, {whole(counts.level_count or len(counts.levels))} levels {ends}"
 
 
 def _share(tensor: Tensor, total: float) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bitwright.analysis.tasks.answers import Answering, Answers
 from bitwright.analysis.tasks.comparison import Comparison, compare_task
 from bitwright.analysis.tasks.figures import Figure, Statistic, auc, top1_accuracy, word_error_rate
-from bitwright.analysis.tasks.files import FileTask, file_task, read_task
+from bitwright.analysis.tasks.files import FileFigure, FileTask, file_task, read_task
 from bitwright.analysis.tasks.multiple_choice import multiple_choice
 from bitwright.analysis.tasks.paired import Drop, mcnemar, paired, paired_drop, task_drop
 from bitwright.analysis.tasks.questions import Question
@@ -16,6 +16,7 @@ __all__ = [
     "Comparison",
     "Drop",
     "Figure",
+    "FileFigure",
     "FileTask",
     "Question",
     "Statistic",

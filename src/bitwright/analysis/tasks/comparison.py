@@ -10,6 +10,7 @@ from bitwright.analysis.tasks.answers import Answering, Answers, Progress
 from bitwright.analysis.tasks.figures import Statistic
 from bitwright.analysis.tasks.files import FileTask
 from bitwright.analysis.tasks.paired import loaded, mcnemar, paired
+from bitwright.calibration.marks import remembered
 from bitwright.models.base import LanguageModel
 
 
@@ -43,14 +44,17 @@ def compare_task(  # noqa: PLR0913 - one argument an option of `bitwright eval`
     activations: str = "",
     kv_cache: str = "fp16",
     progress: Progress | None = None,
+    allow_seen: bool = False,
 ) -> Comparison:
     """Both models on a task, one after the other; the reference with 32-bit activations and KV cache.
 
-    Raises `TaskError` before either is asked.
+    Raises `TaskError` before either is asked, and `TextError` where `model` was calibrated on the task (unless `allow_seen`).
     """
     models = [loaded(each) for each in (model, reference) if each is not None]
     for each in models:
         task.check(each)
+    if not allow_seen:
+        task.require_unseen(models[0], remembered(models[0]))
 
     def told(before: int) -> Progress:
         return lambda done, total: progress(before * total + done, len(models) * total) if progress is not None else None

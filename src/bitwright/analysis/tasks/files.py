@@ -16,27 +16,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bitwright.analysis.tasks.answers import Answering, Answers
 from bitwright.analysis.tasks.figures import Statistic
 from bitwright.analysis.tasks.labels import classes_of, classification, discrimination, pairs_of
-from bitwright.analysis.tasks.likelihoods import all_in_tokens
+from bitwright.analysis.tasks.likelihoods import right_in_tokens
 from bitwright.analysis.tasks.lines import Line, read_lines
 from bitwright.analysis.tasks.multiple_choice import multiple_choice
 from bitwright.analysis.tasks.questions import questions_of
-from bitwright.analysis.tasks.writing import prompts_in_tokens, prompts_of, transcription
+from bitwright.analysis.tasks.writing import prompts_of, references_in_tokens, transcription
+from bitwright.analysis.unseen import ELSEWHERE, require_unseen
+from bitwright.calibration.marks import Marks, remembered, seen_share
 from bitwright.errors import TaskError
 from bitwright.models.base import LanguageModel
+
+OTHER_TASK = "ask another task, or calibrate on another text (--calibration)"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """`keys`, each by any of its spellings; `read` gives the items of a file's lines, `in_tokens` refuses those that a model
-    cannot be asked, `answers` asks.
+    """`keys`, each by any of its spellings; `read` gives the items of a file's lines, `in_tokens` those with their right answers
+    and refuses what a model cannot be asked, `answers` asks.
     """
 
     keys: tuple[tuple[str, ...], ...]
     read: Callable[[Sequence[Line]], Sequence[Any]]
-    in_tokens: Callable[[LanguageModel, Sequence[Any]], Sequence[Any]]
+    in_tokens: Callable[[LanguageModel, Sequence[Any]], list[list[int]]]
     answers: Callable[[Answering, Sequence[Any]], Answers]
 
     def fit(self, fields: dict[str, Any]) -> tuple[int, int]:
@@ -54,10 +60,10 @@ PAIR = (*LABEL, ("positive",), ("negative",))
 WRITING = (("prompt",), ("reference",))
 
 KINDS = {
-    "multiple choice": Kind(CHOICES, questions_of, all_in_tokens, multiple_choice),
-    "classification": Kind(LABEL, classes_of, all_in_tokens, classification),
-    "discrimination": Kind(PAIR, pairs_of, all_in_tokens, discrimination),
-    "writing": Kind(WRITING, prompts_of, prompts_in_tokens, transcription),
+    "multiple choice": Kind(CHOICES, questions_of, right_in_tokens, multiple_choice),
+    "classification": Kind(LABEL, classes_of, right_in_tokens, classification),
+    "discrimination": Kind(PAIR, pairs_of, right_in_tokens, discrimination),
+    "writing": Kind(WRITING, prompts_of, references_in_tokens, transcription),
 }
 
 
@@ -71,6 +77,10 @@ class FileTask:
     def check(self, model: LanguageModel) -> None:
         """Raises `TaskError` for a line that the model cannot be asked, before it is asked any."""
         KINDS[self.kind].in_tokens(model, self.items)
+
+    def require_unseen(self, model: LanguageModel, marks: Marks, cure: str = ELSEWHERE) -> None:
+        """Raises `TextError` where calibration of the model, whose `marks` these are, saw the items with their right answers."""
+        require_unseen(seen_share(map(np.array, KINDS[self.kind].in_tokens(model, self.items)), marks), cure)
 
     def answers(self, answering: Answering) -> Answers:
         return KINDS[self.kind].answers(answering, self.items)
@@ -100,19 +110,36 @@ def kind_of(line: Line) -> str:
     return best[0]
 
 
-def file_task(path: str | Path, reference: LanguageModel) -> Callable[[LanguageModel], Statistic]:
-    """`evaluate(model)` for plans and `task_drop`: a file's figure, of models as they run, `reference` in 32 bits.
+@dataclass(frozen=True)
+class FileFigure:
+    """`evaluate(model)` for plans and `task_drop`: a file's figure, of models as they run, in 32 bits of the one of fingerprint
+    `original`. Raises `TextError` for another one that calibrated on the file, unless `allow_seen`.
+    """
+
+    task: FileTask
+    original: str
+    allow_seen: bool = False
+
+    def __call__(self, model: LanguageModel) -> Statistic:
+        if model.fingerprint() == self.original:
+            return self.task.answers(Answering(model, "fp32", "fp32")).first
+        self.require_unseen(model, remembered(model))
+        return self.task.answers(Answering(model)).first
+
+    def require_unseen(self, model: LanguageModel, marks: Marks) -> None:
+        """Raises `TextError` where calibration of the model saw the file, as its `marks` tell."""
+        if not self.allow_seen:
+            self.task.require_unseen(model, marks, OTHER_TASK)
+
+
+def file_task(path: str | Path, reference: LanguageModel, allow_seen: bool = False) -> FileFigure:
+    """The figure of a file, `reference` being asked in 32 bits.
 
     Raises `TaskError` at once for a file that cannot be read, or asked of `reference`.
     """
-    task, original = read_task(path), reference.fingerprint()
+    task = read_task(path)
     task.check(reference)
-
-    def evaluate(model: LanguageModel) -> Statistic:
-        in_full = model.fingerprint() == original
-        return task.answers(Answering(model, "fp32", "fp32") if in_full else Answering(model)).first
-
-    return evaluate
+    return FileFigure(task, reference.fingerprint(), allow_seen)
 
 
 def _all_keys() -> str:

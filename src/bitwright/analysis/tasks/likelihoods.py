@@ -57,6 +57,11 @@ def all_in_tokens(model: LanguageModel, questions: Sequence[Question]) -> list[A
     return [in_tokens(question, tokenizer, limit) for question in questions]
 
 
+def right_in_tokens(model: LanguageModel, questions: Sequence[Question]) -> list[list[int]]:
+    """Each question with its right answer. Raises what `in_tokens` raises."""
+    return [one.context + one.choices[one.answer] for one in all_in_tokens(model, questions)]
+
+
 def in_tokens(question: Question, tokenizer: Tokenizer, limit: int) -> Asked:
     """Raises `TaskError` where a choice has no tokens of its own, or where context and choice are more than `limit` tokens."""
     opening = opening_of(tokenizer)

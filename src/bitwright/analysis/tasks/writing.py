@@ -61,6 +61,12 @@ def prompts_in_tokens(model: LanguageModel, prompts: Sequence[Prompt]) -> list[l
     return [_in_tokens(prompt, tokenizer, limit) for prompt in prompts]
 
 
+def references_in_tokens(model: LanguageModel, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Each prompt with its reference after it. Raises what `prompts_in_tokens` raises."""
+    references = [model.tokenizer().encode(f" {prompt.reference}", add_special=False) for prompt in prompts]
+    return [asked + written for asked, written in zip(prompts_in_tokens(model, prompts), references, strict=True)]
+
+
 def answer_of(engine: Engine, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
     """What the model writes after the tokens of a prompt, up to its first newline. Raises `NonFiniteError`."""
     stream, text = tokenizer.stream(), ""
