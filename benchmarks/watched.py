@@ -51,6 +51,8 @@ class Watched:
 
     def phases(self) -> dict[str, float]:
         """Seconds by what was being done, from its first line to that of the next."""
+        if not self.told:
+            return {}
         begins = [(at, what) for number, (at, what, _) in enumerate(self.told) if not number or self.told[number - 1][1] != what]
         found: dict[str, float] = {}
         for (at, what), end in zip(begins, [*(at for at, _ in begins[1:]), self.seconds], strict=True):

@@ -28,7 +28,7 @@ from bitwright.quantization import quantize
 Tokens = npt.NDArray[np.int32]
 
 PLAN_WINDOWS, PLAN_LENGTH = 16, 512  # of the calibration text, that sensitivities are found on
-ESTIMATE_WINDOWS, ESTIMATE_LENGTH = 16, 192  # the same, where nothing is made
+ESTIMATE_WINDOWS, ESTIMATE_LENGTH = 16, 160  # the same, where nothing is made
 PROOF_WINDOWS, CLIMBING_WINDOWS, HELD_OUT_LENGTH = 16, 4, 256  # of text that nothing else sees
 
 

@@ -19,7 +19,7 @@ from bitwright.formats.table import WHOLE, Table
 Floats = npt.NDArray[np.float32]
 Learner = Callable[[Cells, Doubles], Doubles]  # values and (tables, levels) to start from -> (tables, levels)
 
-ENOUGH = 1 << 18  # values to learn one table from; of more, every so many is taken
+ENOUGH = 1 << 15  # values to learn one table from: 2000 a level; of more, every so many is taken
 
 LEARNERS: dict[str, Learner] = {"kmeans": kmeans, "piecewise": piecewise, "compander": compander}
 
