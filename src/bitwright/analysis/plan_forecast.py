@@ -41,17 +41,18 @@ NEEDS = ("", "gram", "cross", "guided", "guided cross")  # of methods, in the or
 # Of forward passes over the phase's own tokens, with moments
 SENSITIVITY_PASSES = 9.0
 REFERENCE_PASSES, RUN_PASSES = 2.6, 1.2  # of the engine, in fp32 and as plans run
-RESTORED_PASSES = 2.3  # of one tensor, from the block that it stands in
+RESTORED_PASSES = 2.6  # of one tensor, from the block that it stands in
 # Of what rounding the whole model takes, without forward passes
-A_CANDIDATE = 0.33
-MIXED = 2.5  # a plan, of which some has tables of levels
+A_CANDIDATE = 0.25
+MIXED = 3.7  # a plan, of which some has tables of levels
 # Of all schemes, those that are best for some tensor and so are measured: `plan --schemes all` says how many
 LEFT = 0.8
 # Seconds
 A_WRITER = 4.0  # a model at 8 bits
-A_SCHEME = 2.0  # of the device, with one kind of activations
-A_MIX = 8.5  # a stand-in of the plan, and those beside it
-A_TRIAL = 18.0  # storing, loading, speed, memory
+A_CHOICE = 3.0  # the program, after sensitivities
+A_SCHEME = 2.8  # of the device, with one kind of activations
+A_MIX = 10.0  # a stand-in of the plan, and those beside it
+A_TRIAL = 24.0  # storing, loading, speed, memory
 
 
 def phases(model: LanguageModel, settings: Settings, budget: Budget) -> Phases:
@@ -95,7 +96,8 @@ class _Pace:
         rounding = max(0.0, sampled.seconds - forward * (source.windows * source.length if way.needs else 0))
         candidates = A_CANDIDATE * len(offer.all_schemes()) * rounding * _in_ways(model, offer, way)
         mixed = rounding * MIXED + made.seconds - rounding
-        return cls(forward, alone.writing_seconds, made.writing_seconds, SENSITIVITY_PASSES * alone.seconds + candidates, mixed)
+        sensing = SENSITIVITY_PASSES * alone.seconds + candidates + A_CHOICE
+        return cls(forward, alone.writing_seconds, made.writing_seconds, sensing, mixed)
 
 
 def _proving(model: LanguageModel, settings: Settings, budget: Budget, known: Known, pace: _Pace) -> Phases:
