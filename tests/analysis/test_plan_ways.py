@@ -175,7 +175,8 @@ def test_a_forecast_follows_the_number_of_candidates(
     def seconds(**changed: Any) -> tuple[float, float]:
         """Of candidates, and of the device."""
         told = dict(phases(model, replace(settings, **changed), Budget(max_kl=0.2)))
-        return told["finding what each tensor's error costs"] - SENSITIVITY_PASSES * walk - A_CHOICE, told["measuring this device"]
+        sensing = told["finding what each tensor's error costs"] - SENSITIVITY_PASSES * walk - A_CHOICE
+        return sensing, told["measuring this device"]
 
     one = 8 * A_CANDIDATE
     assert seconds(methods=("gptq",)) == pytest.approx((3 * one, 3 * A_SCHEME))
