@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contenders import Entry
-from worker import Worker
+from worker import Worker, bitwright_worker
 
 PROMPT, AFTER, STEPS = 512, 16, 128  # tokens read at once; tokens before those decoded, and how many are
 CEILING_SECONDS = 0.15  # of measuring each ceiling
@@ -80,8 +81,21 @@ class Contender:
         }
 
 
-def measure_in_turns(contenders: list[Contender], machine: Worker, tokens: Sequence[int], threads: int, rounds: int) -> None:
-    """Prompts of `tokens`. The first round warms up and is thrown away."""
+def contest(
+    entries: Sequence[tuple[Entry, Path]], tokens: Sequence[int], threads: int, rounds: int, isa: str = ""
+) -> list[Contender]:
+    """All entries with the models that they load, on prompts of `tokens`; `isa` is forced for the machine's ceilings."""
+    with ExitStack() as stack:
+        machine = stack.enter_context(bitwright_worker(isa))
+        contenders = [Contender(entry, model, stack.enter_context(entry.start())) for entry, model in entries]
+        for contender in contenders:
+            contender.load(threads)
+        _measure_in_turns(contenders, machine, tokens, threads, rounds)
+    return contenders
+
+
+def _measure_in_turns(contenders: list[Contender], machine: Worker, tokens: Sequence[int], threads: int, rounds: int) -> None:
+    """The first round warms up and is thrown away."""
     for turn in range(rounds + 1):
         first = turn % len(contenders)
         for contender in contenders[first:] + contenders[:first]:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +20,11 @@ import numpy as np
 from bitwright.analysis.work import prompt_operations
 from bitwright.models import load
 from contenders import FORCED, GROUPS, OURS
-from contest import PROMPT, Contender, measure_in_turns
+from contest import PROMPT, Contender, contest
 from engines_report import report
 from llama_cpp_build import best
 from material import twin
-from results import circumstances, command_line
-from worker import bitwright_worker
-
-
-def contest(group: str, threads: int, rounds: int, directory: Path) -> list[Contender]:
-    """All of a group at one thread count."""
-    tokens = [int(token) for token in np.random.default_rng(0).integers(100, 49000, PROMPT)]
-    with ExitStack() as stack:
-        machine = stack.enter_context(bitwright_worker(FORCED[group]))
-        contenders = []
-        for entry in GROUPS[group]:
-            model = entry.model(directory)
-            contenders.append(Contender(entry, model, stack.enter_context(entry.start())))
-            contenders[-1].load(threads)
-        measure_in_turns(contenders, machine, tokens, threads, rounds)
-    return contenders
+from results import circumstances, command_line, median_ratio
 
 
 def row_of(contender: Contender, group: str, threads: int, operations: float) -> dict[str, Any]:
@@ -63,14 +46,10 @@ def ratios(contenders: list[Contender]) -> list[dict[str, Any]]:
     found = []
     for ours in (one for one in contenders if one.entry.engine == OURS):
         for theirs in (one for one in contenders if one.entry.engine != OURS and one.entry.bits == ours.entry.bits):
-            speeds = {"prefill": _ratio(ours.prefill, theirs.prefill), "decode": _ratio(ours.decode, theirs.decode)}
+            speeds = {"prefill": median_ratio(ours.prefill, theirs.prefill), "decode": median_ratio(ours.decode, theirs.decode)}
             names = {"ours": ours.entry.kind, "engine": theirs.entry.engine, "theirs": theirs.entry.kind}
             found.append(names | {"bits": ours.entry.bits} | speeds)
     return found
-
-
-def _ratio(ours: list[float], theirs: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def main() -> None:
@@ -80,6 +59,7 @@ def main() -> None:
     parser.add_argument("--groups", default="best,avx2", help=f"of {', '.join(GROUPS)}")
     options = parser.parse_args()
 
+    tokens = [int(token) for token in np.random.default_rng(0).integers(100, 49000, PROMPT)]
     loads = [round(os.getloadavg()[0], 2)]
     operations = prompt_operations(load(twin()).architecture, PROMPT) / PROMPT
     data: dict[str, Any] = {"circumstances": circumstances(), "command": command_line(), "runs": [], "ratios": []}
@@ -87,7 +67,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         for group in options.groups.split(","):
             for threads in map(int, options.threads.split(",")):
-                found = contest(group, threads, options.rounds, Path(directory))
+                models = [(entry, entry.model(Path(directory))) for entry in GROUPS[group]]
+                found = contest(models, tokens, threads, options.rounds, FORCED[group])
                 data["runs"] += [row_of(one, group, threads, operations) for one in found]
                 data["ratios"] += [{"group": group, "threads": threads} | each for each in ratios(found)]
                 loads.append(round(os.getloadavg()[0], 2))

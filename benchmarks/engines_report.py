@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from contenders import LLAMA, OURS, WITHOUT_AMX
-from results import table, verdict, write
+from results import percent, table, verdict, write
 
 Data = dict[str, Any]
 
@@ -110,16 +110,12 @@ def _speed_row(run: Data) -> tuple[str | float | int, ...]:
         run["kind"],
         run["threads"],
         run["prefill_tokens_per_s"],
-        _percent(run.get("prefill_fraction_of_peak")),
+        percent(run.get("prefill_fraction_of_peak")),
         run["decode_tokens_per_s"],
-        _percent(run.get("decode_fraction_of_bandwidth")),
+        percent(run.get("decode_fraction_of_bandwidth")),
         run["file_bytes"] / 1e6,
         run["peak_rss_bytes"] / 1e6,
     )
-
-
-def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.0f} %"
 
 
 def _ceilings(data: Data) -> str:

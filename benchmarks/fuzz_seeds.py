@@ -19,7 +19,7 @@ from bitwright.models.base import Dense, Packed
 from bitwright.models.families import read_architecture, role_shape
 from bitwright.models.families.table import FAMILIES
 from bitwright.models.tokenizer import Tokenizer
-from bitwright.quantization import packed_from
+from bitwright.quantization.matrix import packed_from
 from bitwright.rounding import ROUNDING
 
 HIDDEN, LAYERS = 64, 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,16 @@ def circumstances() -> dict[str, Any]:
 def command_line() -> str:
     """What was run, options and all, for a reader to run again."""
     return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+
+def percent(fraction: float | None) -> str:
+    """Whole ones; nothing for what was not measured."""
+    return "" if fraction is None else f"{100 * fraction:.0f} %"
+
+
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Of figures that were measured in turns, one of each a round: the median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def table(header: Sequence[str], rows: Sequence[Row]) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import numpy as np
 from bitwright.analysis.work import prompt_operations, weights_multiplied
 from bitwright.models import load
 from contenders import OURS, Entry
-from contest import AFTER, PROMPT, Contender, measure_in_turns
+from contest import AFTER, PROMPT, contest
 from material import twin
 from results import circumstances, command_line
 from scaling_report import report
@@ -63,15 +62,9 @@ Row = dict[str, Any]
 
 def sizes(models: dict[str, Path], scheme: str, threads: int, rounds: int) -> list[Row]:
     """Prefill and decode of each, as shares of what the machine allows."""
-    contenders = []
-    with ExitStack() as stack:
-        machine = stack.enter_context(bitwright_worker())
-        for path in models.values():
-            worker = stack.enter_context(bitwright_worker())
-            contenders.append(Contender(Entry(OURS, scheme, BITS[scheme], bitwright_worker), path, worker))
-            contenders[-1].load(threads)
-        tokens = [int(token) for token in np.random.default_rng(0).integers(100, 8000, PROMPT)]
-        measure_in_turns(contenders, machine, tokens, threads, rounds)
+    entry = Entry(OURS, scheme, BITS[scheme], bitwright_worker)
+    tokens = [int(token) for token in np.random.default_rng(0).integers(100, 8000, PROMPT)]
+    contenders = contest([(entry, path) for path in models.values()], tokens, threads, rounds)
     rows = []
     for (model, path), contender in zip(models.items(), contenders, strict=True):
         shares = contender.shares(prompt_operations(load(path).architecture, PROMPT) / PROMPT)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 from engines_report import BANDWIDTH_BAR, PEAK_BAR
-from results import table, verdict, write
+from results import median_ratio, percent, table, verdict, write
 
 Data = dict[str, Any]
 
@@ -26,14 +25,14 @@ def report(data: Data) -> None:
     sizes = [
         (
             *(row["model"], row["scheme"], row["threads"]),
-            *(row["prefill_tokens_per_s"], _percent(row["prefill_fraction_of_peak"])),
-            *(row["decode_tokens_per_s"], _percent(row["decode_fraction_of_bandwidth"])),
+            *(row["prefill_tokens_per_s"], percent(row["prefill_fraction_of_peak"])),
+            *(row["decode_tokens_per_s"], percent(row["decode_fraction_of_bandwidth"])),
             *(row["read_gb_per_s"], row["int8_operations_per_s"] / 1e12),
         )
         for row in data["sizes"]
     ]
     heads = [
-        (*(row["model"], row["scheme"], row["rows"], row["threads"]), *(_percent(row[name]) for name in HEAD_SHARES))
+        (*(row["model"], row["scheme"], row["rows"], row["threads"]), *(percent(row[name]) for name in HEAD_SHARES))
         for row in data["heads"]
     ]
     depths = [(_who(row), row["kv_cache"], *_speeds(row, data["depths"], "depth")) for row in data["depths"]]
@@ -53,7 +52,7 @@ def over(row: Data, rows: list[Data], what: str) -> float:
     """Its speed over that of the smallest `what` among rows that are otherwise like it: the median of the rounds' ratios."""
     alike = [other for other in rows if all(other[key] == row[key] for key in ("scheme", "isa", "threads", "kv_cache"))]
     first = min(alike, key=lambda other: int(other[what]))
-    return float(statistics.median(a / b for a, b in zip(row["rounds"], first["rounds"], strict=True)))
+    return median_ratio(row["rounds"], first["rounds"])
 
 
 def verdicts(data: Data) -> list[str]:
@@ -87,7 +86,3 @@ def _on(row: Data) -> str:
 def _who(row: Data) -> str:
     isa = row.get("isa")
     return f"{row['scheme']} ({isa})" if isa else str(row["scheme"])
-
-
-def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.0f} %"

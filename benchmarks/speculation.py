@@ -20,7 +20,7 @@ from bitwright.cli.answer import prompt_tokens
 from bitwright.engine import Engine, Sampling
 from bitwright.models import load
 from material import TEXT, artifact_of_twin
-from results import circumstances, command_line, table, verdict, write
+from results import circumstances, command_line, median_ratio, table, verdict, write
 from worker import bitwright_worker
 
 SCHEME = "int8-channel"
@@ -63,7 +63,7 @@ def row(engine: Engine, name: str, prompt: list[int], lookup: int, rounds: int) 
             if tokens != written:
                 raise SystemExit(f"{name}: the answer with {guesses} guesses differs from the one without")
     plain, guessed = speeds.values()
-    ratio = statistics.median(b / a for a, b in zip(plain, guessed, strict=True))
+    ratio = median_ratio(guessed, plain)
     figures = {"plain": statistics.median(plain), "lookup": statistics.median(guessed), "ratio": ratio}
     return {"prompt": name, "prompt_tokens": len(prompt), "written": len(written)} | figures
 

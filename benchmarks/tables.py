@@ -2,29 +2,27 @@
 
     python benchmarks/tables.py [--rounds 7] [--threads 1,2]
 
-Each contest is a uniform scheme and others of as many bits, in one process, by turns: a prompt of 512 tokens and 64 decoded ones;
-medians of speeds, and medians over the rounds of each round's ratio to the uniform one. What a token costs depends on shapes and
-bits and not on values, so weights are rounded to nearest. The bar is of every format with at most 16 levels; where one is not
-looked up but held as bytes or decoded to fp32, its row says so.
+Each uniform scheme has a contest with others of as many bits (contest.py); weights are rounded to nearest, since what a token
+costs depends on shapes and bits and not on values. The bar is of every format with at most 16 levels; where one is not looked
+up but held as bytes or decoded to fp32, its row says so.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import bitwright
 from bitwright.core import Scheme
-from bitwright.engine import Engine
 from bitwright.engine.layout import held_as
-from material import twin
-from results import circumstances, command_line, table, verdict, write
+from bitwright.formats import FORMATS
+from contenders import OURS, Entry
+from contest import PROMPT, Contender, contest
+from results import circumstances, command_line, median_ratio, table, verdict, write
+from worker import bitwright_worker
 
 CONTESTS = {
     "int4-g64": ("kmeans4-g64", "any4-g64", "nf4-g64", "apot4-g64", "pwl4-g64", "neural4-g64", "local4-g64"),
@@ -33,44 +31,19 @@ CONTESTS = {
     "int3-g64": ("kmeans3-g64", "any3-g64", "pot3-g64"),
     "int2-g64": ("kmeans2-g64", "any2-g64", "nf2-g64"),
 }
-PROMPT, DECODED = 512, 64
 WIDTH = 576  # columns of most of the twin's matrices
 BAR = 0.8  # of the uniform scheme's speed: within 25 % of its time
-Speeds = tuple[float, float]
 
 
-def artifact(scheme: str, directory: Path) -> Path:
-    path = directory / scheme
-    bitwright.quantize(bitwright.load(twin()), bitwright.Recipe.uniform(scheme)).save(path)
-    return path
+def bits_of(scheme: str) -> int:
+    return FORMATS[Scheme.parse(scheme).format].bits
 
 
-def speeds(engine: Engine) -> Speeds:
-    """(prompt, decoded) tokens a second."""
-    prompt = (np.arange(PROMPT, dtype=np.int32) * 7) % engine.vocab_size
-    begin = time.perf_counter()
-    engine.prefill(prompt)
-    middle = time.perf_counter()
-    for token in range(DECODED):
-        engine.decode(token)
-    return PROMPT / (middle - begin), DECODED / (time.perf_counter() - middle)
-
-
-def contest(uniform: str, paths: dict[str, Path], threads: int, rounds: int) -> list[dict[str, Any]]:
-    """A row for each scheme, the uniform one first."""
-    engines = {scheme: Engine.load(path, threads=threads, context=PROMPT + DECODED) for scheme, path in paths.items()}
-    for engine in engines.values():
-        speeds(engine)
-    timed = [{scheme: speeds(engine) for scheme, engine in engines.items()} for _ in range(rounds)]
-    rows = []
-    for scheme in paths:
-        row: dict[str, Any] = {"scheme": scheme, "uniform": uniform, "threads": threads}
-        row["held"] = held_as(Scheme.parse(scheme), WIDTH)
-        for place, what in enumerate(("prefill", "decode")):
-            row[f"{what}_tokens_per_s"] = statistics.median(each[scheme][place] for each in timed)
-            row[what] = statistics.median(each[scheme][place] / each[uniform][place] for each in timed)
-        rows.append(row)
-    return rows
+def row_of(one: Contender, uniform: Contender, threads: int) -> dict[str, Any]:
+    ratios = {what: median_ratio(getattr(one, what), getattr(uniform, what)) for what in ("prefill", "decode")}
+    scheme = one.entry.kind
+    who = {"scheme": scheme, "held": held_as(Scheme.parse(scheme), WIDTH), "uniform": uniform.entry.kind}
+    return who | one.figures(threads) | ratios
 
 
 def main() -> None:
@@ -79,12 +52,15 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2", help="thread counts, separated by commas")
     options = parser.parse_args()
 
+    tokens = [int(token) for token in np.random.default_rng(0).integers(100, 49000, PROMPT)]
     data: dict[str, Any] = {"circumstances": circumstances(), "command": command_line(), "rows": []}
     for uniform, others in CONTESTS.items():
         with tempfile.TemporaryDirectory() as directory:
-            paths = {scheme: artifact(scheme, Path(directory)) for scheme in (uniform, *others)}
+            entries = [Entry(OURS, scheme, bits_of(scheme), bitwright_worker) for scheme in (uniform, *others)]
+            models = [(entry, entry.model(Path(directory))) for entry in entries]
             for threads in map(int, options.threads.split(",")):
-                data["rows"] += contest(uniform, paths, threads, options.rounds)
+                found = contest(models, tokens, threads, options.rounds)
+                data["rows"] += [row_of(one, found[0], threads) for one in found]
     report(data)
 
 

@@ -39,3 +39,9 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return made[case]
 
     return directory
+
+
+@pytest.fixture
+def text_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache of this run's own, where text that models write is kept from test to test."""
+    monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path_factory.getbasetemp() / "text-cache"))

@@ -27,6 +27,8 @@ from bitwright.rounding import ROUNDING
 from bitwright.rounding.moments import Moments
 from cli.helpers import tensors, write_model
 
+pytestmark = pytest.mark.usefixtures("text_cache")
+
 SOURCE = Source("self", windows=10, length=32)
 RECIPE = Recipe.uniform("int4-g32", method="gptq")
 OTHERS = [
@@ -34,11 +36,6 @@ OTHERS = [
     Recipe.uniform("int4-g32-srow5", method="gptq", fitting="hessian"),
     Recipe.uniform("any3-g32", method="refine", rotate=False),
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path_factory.getbasetemp() / "calibration-cache"))
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def test_gptq_is_that_of_the_tokens_routed_to_an_expert(
     import torch
 
     from bitwright.observers.gram import Gram
-    from bitwright.quantization import quantize_matrix
+    from bitwright.quantization.matrix import quantize_matrix
     from bitwright.rounding.moments import Moments
 
     monkeypatch.setattr(sequential, "product_dtype", lambda: torch.float32)

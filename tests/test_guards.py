@@ -16,7 +16,7 @@ from bitwright.errors import FindingError
 from bitwright.formats import FORMATS
 from bitwright.guards import Guard
 from bitwright.models.base import Dense, Packed
-from bitwright.quantization import packed_from, quantize_matrix
+from bitwright.quantization.matrix import packed_from, quantize_matrix
 from handmade import make_handmade, weights
 
 Q, GATE, EMBEDDING = "model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.gate_proj.weight", "model.embed_tokens.weight"

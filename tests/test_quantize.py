@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import bitwright
-from bitwright import quantization
 from bitwright.artifact import ArtifactModel, SafetensorsWriter
 from bitwright.artifact.safetensors_file import SafetensorsFile
 from bitwright.core import Choice, Recipe, Scheme
@@ -25,7 +24,8 @@ from bitwright.formats import FORMATS
 from bitwright.formats.hadamard import rotate
 from bitwright.inspection import summary
 from bitwright.models.base import Dense, LanguageModel, Packed
-from bitwright.quantization import packed_from, quantize_matrix
+from bitwright.quantization import matrix
+from bitwright.quantization.matrix import packed_from, quantize_matrix
 from bitwright.rounding import ROUNDING
 from handmade import HIDDEN, make_handmade, weights
 
@@ -60,9 +60,9 @@ def test_a_tensor_becomes_what_fitting_and_rounding_make_of_it(model: LanguageMo
     scheme, fitting = Scheme.parse(spelling), "minmax"
     expected = ROUNDING["nearest"](model.read(Q), scheme, FITTING[fitting])
     quantized = bitwright.quantize(model, Recipe.uniform(scheme, fitting=fitting, rotate=False))
-    for block_bytes in (quantization.BLOCK_BYTES, 2 * HIDDEN * 4):
+    for block_bytes in (matrix.BLOCK_BYTES, 2 * HIDDEN * 4):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(quantization, "BLOCK_BYTES", block_bytes)
+            patch.setattr(matrix, "BLOCK_BYTES", block_bytes)
             stored = quantized.stored(Q)
         np.testing.assert_array_equal(stored.dequantize(), expected.dequantize())
         assert stored.shape == model.shape(Q)
@@ -277,17 +277,17 @@ def peak_of(work: Any) -> int:
 
 
 def test_one_huge_matrix_takes_blocks_and_its_packed_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantization, "BLOCK_BYTES", 2**20)
+    monkeypatch.setattr(matrix, "BLOCK_BYTES", 2**20)
     tensor = Generated(tmp_path / "x", (16384, 1024)).tensor  # 64 MiB as float32, 8 MiB packed
     peak = peak_of(lambda: quantize_matrix("x", tensor, Choice("*", Scheme.parse("int4-g64"), fitting="minmax")))
-    assert peak < 2 * 8.25 * 2**20 + quantization.THREADS * 8 * 2**20
+    assert peak < 2 * 8.25 * 2**20 + matrix.THREADS * 8 * 2**20
 
 
 def test_saving_takes_memory_for_the_largest_tensor_alone(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is alive between two tensors does not grow with the tensors that went before."""
-    monkeypatch.setattr(quantization, "BLOCK_BYTES", 2**16)
+    monkeypatch.setattr(matrix, "BLOCK_BYTES", 2**16)
     quantized = bitwright.quantize(model, Recipe.uniform("int8-channel", fitting="minmax"))
     live: list[int] = []
     tracemalloc.start()

@@ -51,4 +51,5 @@ inline float distance(const std::vector<float>& a, const std::vector<float>& b) 
 std::vector<Case> kernel_cases();
 std::vector<Case> attention_cases();
 std::vector<Case> matrix_attention_cases();
+std::vector<Case> machine_cases();
 std::vector<Case> runtime_cases();

@@ -11,7 +11,7 @@ int main(int count, char** arguments) {
                        [&](const std::string& part) { return one.name.find(part) != std::string::npos; });
   };
   int passed = 0, failed = 0;
-  for (const auto& cases : {kernel_cases(), attention_cases(), matrix_attention_cases(), runtime_cases()})
+  for (const auto& cases : {kernel_cases(), attention_cases(), matrix_attention_cases(), machine_cases(), runtime_cases()})
     for (const Case& one : cases) {
       if (left_out(one)) continue;
       failures = 0;

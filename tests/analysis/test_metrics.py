@@ -15,7 +15,7 @@ from bitwright.core import Choice, QParams, QTensor, Scheme
 from bitwright.formats import FORMATS
 from bitwright.formats.hadamard import rotate_reference
 from bitwright.models.base import Dense, Packed, WithMinimum
-from bitwright.quantization import quantize_matrix
+from bitwright.quantization.matrix import quantize_matrix
 from laws.strategies import every_scheme
 
 Floats = npt.NDArray[np.float32]

@@ -31,17 +31,14 @@ Floats = npt.NDArray[np.float32]
 Read = Callable[[str], Floats]
 
 WINDOWS = np.random.default_rng(8).integers(0, 200, (3, 20)).astype(np.int32)
+pytestmark = pytest.mark.usefixtures("text_cache")
+
 SOURCE = Source("self", windows=10, length=32)
 CALIBRATING = [name for name, method in ROUNDING.items() if method.needs]
 SCHEME = Scheme.parse("int3-g32")
 PLACES = [(layer, stage) for layer in (0, 1) for stage in range(4)]
 FIRST = {role: f"model.layers.0.self_attn.{role}_proj.weight" for role in "qkv"}
 QUERY, KEY, VALUE = (f"model.layers.1.self_attn.{role}_proj.weight" for role in "qkv")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path_factory.getbasetemp() / "calibration-cache"))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from bitwright.formats import FORMATS, NAMED
 from bitwright.formats.table import Table
 from bitwright.models.base import Dense, Packed, WithMinimum
 from bitwright.models.gguf_types import TENSOR_TYPES, TensorType, decode
-from bitwright.quantization import quantize_matrix
+from bitwright.quantization.matrix import quantize_matrix
 from engine.held import held_weights
 from handmade import make_handmade
 

@@ -14,7 +14,7 @@ from bitwright.core import Scheme
 from bitwright.fitting import FITTING
 from bitwright.formats.packing import pack, pack_reference, row_bytes, unpack, unpack_reference
 from bitwright.formats.scales import SHARED
-from bitwright.quantization import packed_from
+from bitwright.quantization.matrix import packed_from
 from bitwright.rounding import ROUNDING
 from laws.strategies import every_scheme, matrices
 

@@ -13,7 +13,7 @@ from bitwright.fitting import FITTING
 from bitwright.formats import FORMATS
 from bitwright.formats.packing import pack
 from bitwright.formats.scales import SHARED, STORED_DTYPE
-from bitwright.quantization import packed_from
+from bitwright.quantization.matrix import packed_from
 from bitwright.rounding import ROUNDING
 from laws.strategies import COLUMNS, every_scheme
 

@@ -18,7 +18,7 @@ from bitwright.formats import FORMATS
 from bitwright.formats.codebook import normal_levels
 from bitwright.guards import ends
 from bitwright.models.base import Packed
-from bitwright.quantization import packed_from
+from bitwright.quantization.matrix import packed_from
 from bitwright.rounding import ROUNDING
 from bitwright.rounding.moments import Moments
 from bitwright.sparsity.pruning import Pattern, mask, strip

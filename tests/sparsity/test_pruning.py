@@ -17,7 +17,7 @@ from bitwright.core import Choice, Recipe, Scheme
 from bitwright.errors import NonFiniteError, RecipeError
 from bitwright.formats import FORMATS, NAMED
 from bitwright.models.base import Dense, LanguageModel
-from bitwright.quantization import quantize_matrix
+from bitwright.quantization.matrix import quantize_matrix
 from bitwright.rounding import ROUNDING
 from bitwright.sparsity.pruning import Constant, Pattern, Polynomial, mask, mask_reference, strip
 from handmade import make_handmade

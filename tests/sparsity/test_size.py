@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bitwright.core import Choice, Scheme
 from bitwright.formats import FORMATS
 from bitwright.models.base import Dense, Packed
-from bitwright.quantization import quantize_matrix
+from bitwright.quantization.matrix import quantize_matrix
 from bitwright.sparsity import size
 from bitwright.sparsity.size import COUNT_BITS, LONGEST_RUN, coded_size, ideal_bits, runs_of_zeros
 

@@ -23,13 +23,10 @@ from bitwright.models import load
 from bitwright.models.base import LanguageModel
 from bitwright.transforms import TRANSFORMS
 
+pytestmark = pytest.mark.usefixtures("text_cache")
+
 SOURCE = Source("self", windows=6, length=32)
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.layers.1.input_layernorm.weight"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setenv("BITWRIGHT_CACHE", str(tmp_path_factory.getbasetemp() / "transform-cache"))
 
 
 @pytest.fixture

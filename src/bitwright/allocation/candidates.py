@@ -24,7 +24,7 @@ from bitwright.errors import NonFiniteError, SchemeError
 from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import Dense, LanguageModel
 from bitwright.models.row_blocks import Rows, block_name, matrix_of, named_rows
-from bitwright.quantization import THREADS, quantize_matrix
+from bitwright.quantization.matrix import THREADS, quantize_matrix
 from bitwright.rounding.moments import Moments
 from bitwright.rounding.needs import is_guided
 

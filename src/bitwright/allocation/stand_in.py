@@ -18,7 +18,7 @@ from bitwright.core import Choice, Floats, Scheme
 from bitwright.models.architecture import LAYER_MATRICES, MODEL_MATRICES, Architecture, TensorSlice
 from bitwright.models.base import PARTS, Dense, LanguageModel, Packed
 from bitwright.models.row_blocks import Stacked, block_names, rows_in
-from bitwright.quantization import quantize_matrix
+from bitwright.quantization.matrix import quantize_matrix
 
 SAMPLE_ROWS = 16  # that are quantized: a panel of the engine's
 LARGEST_WEIGHTS = 200_000_000  # of a stand-in with fewer layers than the model: far beyond every cache

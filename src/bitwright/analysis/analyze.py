@@ -24,7 +24,8 @@ from bitwright.core import Choice, Floats, Recipe, Scheme
 from bitwright.errors import TextError
 from bitwright.formats import FORMATS
 from bitwright.models.base import LanguageModel
-from bitwright.quantization import QuantizedModel, quantize, quantize_matrix
+from bitwright.quantization import QuantizedModel, quantize
+from bitwright.quantization.matrix import quantize_matrix
 from bitwright.runtime import setting_of
 
 CONTEXT = 256
@@ -63,9 +64,9 @@ def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "
     if not windows:
         raise TextError(f"an analysis needs one window of {context} tokens at least; give a longer text")
     quantized.text.watch = watch
-    share = seen_share(windows_of(model.tokenizer(), passage, context, examined.tokens), remembered(quantized))
+    read, marks = windows_of(model.tokenizer(), passage, context, examined.tokens), remembered(quantized)
     if not examined.allow_seen:
-        require_unseen(share)
+        require_unseen(read, marks)
     quantized.calibrate(None, watch)
     run, tokens = setting_of(recipe), examined.tokens
     with watch("measuring the whole") as progress:
@@ -85,6 +86,7 @@ def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "
         document["roofline"], document["machine"] = roofline
     document["token_kinds"] = kinds_of(whole)
     name = examined.text.name if isinstance(examined.text, Path) else "a text of its own"
+    share = seen_share(read, marks)
     apart = f"calibration saw {100 * share:.0f} % of it" if share else "calibration did not see it"
     document["text"] = {"name": name, "tokens": whole.tokens, "context": context, "held_out": apart}
     return document | {"fixes": fixes(quantized, found, whole.kl_mean or 0.0)}

@@ -18,7 +18,7 @@ from bitwright.analysis.evaluate import Evaluation, evaluate
 from bitwright.analysis.own_process import Cost, quantize_apart
 from bitwright.analysis.scored_text import Tokens, read_text, windows_of
 from bitwright.analysis.unseen import require_unseen
-from bitwright.calibration.marks import remembered, seen_share
+from bitwright.calibration.marks import remembered
 from bitwright.calibration.text import Source
 from bitwright.core import Recipe
 from bitwright.errors import EngineError, NonFiniteError, RecipeError, SchemeError, TextError
@@ -128,7 +128,7 @@ def _measured(model: LanguageModel, recipe: Recipe, ruler: Ruler, begin: Callabl
     quantized = quantize(model, recipe, ruler.calibration)  # refuses at once what cannot be
     marks = remembered(quantized)  # its calibration text is kept on disk from now on: no row pays for what all read
     if not ruler.allow_seen:
-        require_unseen(seen_share(ruler.windows(model), marks))
+        require_unseen(ruler.windows(model), marks)
     with tempfile.TemporaryDirectory(prefix="bitwright-compare-") as directory:
         path = Path(directory) / "artifact"
         cost = quantize_apart(model.path, recipe, ruler.calibration, path)

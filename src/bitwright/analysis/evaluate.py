@@ -31,7 +31,7 @@ from bitwright.analysis.scores import Scores
 from bitwright.analysis.significance import Doubles, Resampling, percentile_interval, quantile, resample, units_of_windows
 from bitwright.analysis.token_kinds import Kind, by_kind
 from bitwright.analysis.unseen import require_unseen
-from bitwright.calibration.marks import remembered, seen_share
+from bitwright.calibration.marks import remembered
 from bitwright.errors import EngineError, NonFiniteError, TextError, TokenizerError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def evaluate(  # noqa: PLR0913 - the public face: every option by its name
     passage = read_text(text, tokens)
     windows = windows_of(candidate.tokenizer(), passage, context, tokens)
     if not allow_seen:
-        require_unseen(seen_share(windows, remembered(candidate)))
+        require_unseen(windows, remembered(candidate))
     if original is not None:
         _require_same_reading(candidate, original, windows, windows_of(original.tokenizer(), passage, context, tokens))
     if kinds and original is None:

@@ -27,7 +27,7 @@ from bitwright.calibration.forward import Site, forward
 from bitwright.calibration.sequential import rows_of
 from bitwright.errors import TokenizerError
 from bitwright.models.base import Dense, LanguageModel, Packed
-from bitwright.quantization import quantize_matrix, rotation_of
+from bitwright.quantization.matrix import quantize_matrix, rotation_of
 
 WINDOW = 256  # tokens of the text
 SHOWN = 320  # tensors whose histograms are drawn, the costliest: they take 3 MB of a page, and most models have fewer

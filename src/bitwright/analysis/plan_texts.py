@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from bitwright.analysis.plan_types import Settings
 from bitwright.analysis.unseen import require_unseen
-from bitwright.calibration.marks import Marks, seen_share
+from bitwright.calibration.marks import Marks
 from bitwright.calibration.self_written import missing_tokens, self_written
 from bitwright.calibration.text import Source, Watch, cut, unwatched
 from bitwright.core import Recipe
@@ -77,7 +77,7 @@ def held_out(model: LanguageModel, settings: Settings, marks: Marks, watch: Watc
     """
     if settings.held_out is not None:
         found = _cut(model, settings.held_out)
-        require_unseen(seen_share([*found.proof, *found.climbing], marks), "verify on another one (--text)")
+        require_unseen([*found.proof, *found.climbing], marks, "verify on another one (--text)")
         return found
     with watch("writing text to verify on") as progress:
         shape, seed = _shape(model), settings.calibration.seed + 1

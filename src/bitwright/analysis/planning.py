@@ -45,7 +45,7 @@ from bitwright.analysis.scores import Scores
 from bitwright.analysis.tasks.files import FileFigure
 from bitwright.analysis.trial import DEPTH, Examination, Task, Trial, tried
 from bitwright.calibration.marks import Marks, marks_of, remembered
-from bitwright.calibration.text import Source, Watch, unwatched
+from bitwright.calibration.text import Watch, unwatched
 from bitwright.core import Recipe, Scheme
 from bitwright.engine import Engine
 from bitwright.errors import BudgetError
@@ -116,7 +116,7 @@ class _Planner:
         settings = self.settings
         offer = settings.offer(self.model)
         self._refuse_too_small(offer)
-        windows = self._source().tokens(self.model, lambda: writer_of(self.model), self.watch)
+        windows = source_of(self.settings).tokens(self.model, lambda: writer_of(self.model), self.watch)
         self.seen = part_for_running(windows)
         with self.watch("finding what each tensor's error costs") as progress:
             units = sensitivities(self.model, part_for_sensitivities(windows), offer, progress)
@@ -262,9 +262,6 @@ class _Planner:
     def _running(self, threads: int) -> Running:
         return Running(min(self.settings.context, self.model.architecture.context_length), threads)
 
-    def _source(self) -> Source:
-        return source_of(self.settings)
-
     def _read_texts(self, marks: Marks) -> None:
         """Those for the proof and for comparing plans. `marks` are of what the plan and calibration see."""
         if self.settings.verify and isinstance(self.settings.task, FileFigure):
@@ -346,11 +343,11 @@ class _Planner:
 
     def _unread_marks(self) -> float:
         """Bytes of the manifest for calibration text that `quantize` will read and an estimate has not, or somewhat more."""
-        source, read = self.settings.calibration, self._source()
+        source, read = self.settings.calibration, source_of(self.settings)
         return MARK_BYTES * (source.windows * source.length - read.windows * read.length)
 
     def _made(self, chosen: Sequence[int]) -> QuantizedModel:
-        return quantize(self.model, self._recipe(chosen), self._source())
+        return quantize(self.model, self._recipe(chosen), source_of(self.settings))
 
     def _recipe(self, chosen: Sequence[int]) -> Recipe:
         least = self.budget.wanted == "ram"  # then the caches' switches, too, keep to what the plan is foretold to take

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bitwright.activations.kind import Kind
 from bitwright.analysis.scored_text import Tokens
 from bitwright.analysis.unseen import require_unseen
-from bitwright.calibration.marks import marks_of, seen_share
+from bitwright.calibration.marks import marks_of
 from bitwright.calibration.observed import CalibrationText, require_torch
 from bitwright.calibration.text import Source
 from bitwright.core import Recipe
@@ -43,5 +43,5 @@ class Simulation:
         text = CalibrationText(writer, self.calibration, lambda: quantize(writer, Recipe.uniform("int8-channel")))
         known = text.windows if self.kind.static else None
         if known is not None and not allow_seen:
-            require_unseen(seen_share(windows, marks_of(known)), OTHER_TEXT)
+            require_unseen(windows, marks_of(known), OTHER_TEXT)
         return hidden_states(model, [np.asarray(window[:-1], np.int32) for window in windows], self.kind, known)

@@ -6,12 +6,21 @@ How a text is known again, and what a model remembers, is in calibration/marks.p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.calibration.marks import Marks, seen_share
 from bitwright.errors import TextError
+
+Tokens = npt.NDArray[np.int32]
 
 ELSEWHERE = "evaluate on another text, or pass --allow-seen"
 
 
-def require_unseen(share: float, cure: str = ELSEWHERE) -> None:
-    """`share` of the text is known from calibration, as `seen_share` finds it. Raises `TextError` unless that is 0."""
+def require_unseen(windows: Iterable[Tokens], marks: Marks, cure: str = ELSEWHERE) -> None:
+    """`marks` are those of what calibration saw. Raises `TextError` where some of the windows (tokens,) are known from it."""
+    share = seen_share(windows, marks)
     if share > 0:
         raise TextError(f"calibration saw {100 * share:.0f} % of this text; {cure}")

@@ -25,7 +25,7 @@ from bitwright.rounding.moments import Moments
 
 Floats = npt.NDArray[np.float32]
 
-THREADS = min(8, len(os.sched_getaffinity(0)))  # that share a matrix's rows in rounding without moments: quantization.py
+THREADS = min(8, len(os.sched_getaffinity(0)))  # that share a matrix's rows in rounding without moments: quantization/matrix.py
 TOKENS = 2048
 VOCABULARY = 4096  # rows of a head at most
 ROWS, COLUMNS = 64, (256, 768)  # of the matrices that are rounded

@@ -71,8 +71,9 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
 
     if text is None and task is None:
         raise UsageError("Missing option --text (or --task)", "bitwright eval")
-    asked, model = None if task is None else read_task(task), load(path)
+    asked = None if task is None else read_task(task)
     if asked is not None:
+        model = load(path)
         asked.check(model)  # a fault in it is told before minutes of work
         if not allow_seen:
             asked.require_unseen(model, remembered(model))

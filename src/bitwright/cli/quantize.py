@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from bitwright.cli.command_line import Argument, Option
 from bitwright.cli.console import Json, megabytes, note, print_json, progress
-from bitwright.errors import EngineError, FindingError, RecipeError
+from bitwright.errors import FindingError, RecipeError
 
 if TYPE_CHECKING:
     from bitwright.calibration.forecast import Forecast
     from bitwright.core import Recipe
     from bitwright.guards import Finding
-    from bitwright.models.base import LanguageModel
 
 SHOWN_FINDINGS = 20
 DEFAULTS = {"scheme": "int4-g64", "method": "nearest", "fitting": "mse"}
@@ -50,7 +49,8 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     from bitwright import quantize as quantize_model
     from bitwright.analysis.memory import peak_rss_bytes
     from bitwright.calibration.text import Source
-    from bitwright.engine.fallback import tell_decoded
+    from bitwright.engine.fallback import refusal_of, tell_decoded
+    from bitwright.engine.layout import decoded
     from bitwright.inspection import summary
     from bitwright.models import load
 
@@ -69,13 +69,12 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     chosen = choose_recipe(recipe, {option: value for option, value in given.items() if value is not None})
     source = load(model)
     quantized = quantize_model(source, chosen, Source.of(calibration, calibration_tokens))
-    fallback = fallback_rows(quantized)
-    try:
-        tell_decoded(quantized, strict)
-    except EngineError as fault:
+    fallback = decoded(quantized)
+    if fallback and strict:
         if as_json:
-            print_json({"findings": fallback})
-        raise FindingError(str(fault)) from fault
+            print_json({"findings": fallback_rows(fallback)})
+        raise FindingError(refusal_of(fallback))
+    tell_decoded(quantized, strict=False)
     expected = quantized.forecast()
     if dry_run:
         _say_forecast(expected, as_json)
@@ -93,7 +92,7 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     figures = {key: size[key] for key in ("size_bytes", "bits_per_weight")}
     figures |= {"seconds": time.perf_counter() - begin, "peak_rss_bytes": peak_rss_bytes()}
     if as_json:
-        findings = fallback + [asdict(finding) for finding in quantized.findings]
+        findings = fallback_rows(fallback) + [asdict(finding) for finding in quantized.findings]
         print_json({"path": str(output)} | figures | {"findings": findings, "forecast": asdict(expected)})
         return
     note(
@@ -106,15 +105,10 @@ def quantize(  # noqa: PLR0913 - one parameter an option
     )
 
 
-def fallback_rows(model: LanguageModel) -> list[dict[str, str]]:
-    """Findings, one for each matrix that the engine would decode to fp32."""
-    from bitwright.engine.layout import decoded
-
+def fallback_rows(found: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """Findings, one for each matrix that the engine would decode to fp32: name -> schemes that make it do so."""
     why = "no integer kernel, so the engine decodes it to fp32"
-    return [
-        {"tensor": name, "kind": "decoded", "message": f"{' + '.join(schemes)}: {why}"}
-        for name, schemes in decoded(model).items()
-    ]
+    return [{"tensor": name, "kind": "decoded", "message": f"{' + '.join(schemes)}: {why}"} for name, schemes in found.items()]
 
 
 def _say_findings(found: Sequence[Finding]) -> None:

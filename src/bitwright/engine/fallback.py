@@ -18,13 +18,17 @@ def tell_decoded(model: LanguageModel, strict: bool) -> None:
     """One line for what of the model is decoded; none where that is nothing. With `strict`, raises `EngineError` instead."""
     found = decoded(model)
     if found and strict:
-        raise EngineError(f"{said_of(found)}, or leave out strict")
+        raise EngineError(refusal_of(found))
     if found:
-        _warn(said_of(found))
+        _warn(_said_of(found))
 
 
-def said_of(found: Mapping[str, Sequence[str]]) -> str:
+def refusal_of(found: Mapping[str, Sequence[str]]) -> str:
     """`found`: name -> schemes that no integer kernel takes."""
+    return f"{_said_of(found)}, or leave out strict"
+
+
+def _said_of(found: Mapping[str, Sequence[str]]) -> str:
     schemes = ", ".join(dict.fromkeys(scheme for each in found.values() for scheme in each))
     matrices = "1 matrix" if len(found) == 1 else f"{len(found)} matrices"
     cure = "quantize to what `bitwright formats` holds as codes, look-up or bytes, in groups of a multiple of 32 columns"

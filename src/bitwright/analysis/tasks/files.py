@@ -27,7 +27,7 @@ from bitwright.analysis.tasks.multiple_choice import multiple_choice
 from bitwright.analysis.tasks.questions import questions_of
 from bitwright.analysis.tasks.writing import prompts_of, references_in_tokens, transcription
 from bitwright.analysis.unseen import ELSEWHERE, require_unseen
-from bitwright.calibration.marks import Marks, remembered, seen_share
+from bitwright.calibration.marks import Marks, remembered
 from bitwright.errors import TaskError
 from bitwright.models.base import LanguageModel
 
@@ -80,7 +80,7 @@ class FileTask:
 
     def require_unseen(self, model: LanguageModel, marks: Marks, cure: str = ELSEWHERE) -> None:
         """Raises `TextError` where calibration of the model, whose `marks` these are, saw the items with their right answers."""
-        require_unseen(seen_share(map(np.array, KINDS[self.kind].in_tokens(model, self.items)), marks), cure)
+        require_unseen(map(np.array, KINDS[self.kind].in_tokens(model, self.items)), marks, cure)
 
     def answers(self, answering: Answering) -> Answers:
         return KINDS[self.kind].answers(answering, self.items)

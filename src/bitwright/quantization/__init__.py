@@ -6,24 +6,19 @@
 
 Methods that look at a layer's inputs get them from calibration/sequential.py, which walks through the model once.
 
-Everything that can be refused is refused before the first weight is read. Rows are taken in blocks, since few schemes
-look across rows: threads share the blocks, and memory stays near one tensor.
-(The module is not called `quantize`, or importing it would hide the function `bitwright.quantize`.)
+Everything that can be refused is refused before the first weight is read. What is done to one matrix is in matrix.py.
+(The room is not called `quantize`, or importing it would hide the function `bitwright.quantize`.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from bitwright import __version__
 from bitwright.artifact import ArtifactModel, Manifest, StoredTensor, open_artifact, write_artifact
@@ -34,30 +29,23 @@ from bitwright.calibration.observed import CalibrationText, require_torch
 from bitwright.calibration.self_written import missing_tokens
 from bitwright.calibration.store import Store
 from bitwright.calibration.text import Source, Tokens, Watch, unwatched
-from bitwright.core import Choice, Floats, QTensor, Recipe
+from bitwright.core import Choice, Floats, Recipe
 from bitwright.errors import (
     BitwrightError,
     FindingError,
     MissingTensorError,
-    NonFiniteError,
-    SchemeError,
     TokenizerError,
 )
-from bitwright.fitting import CALIBRATED, FITTING, Fit
-from bitwright.formats import FORMATS
 from bitwright.formats.checks import require_finite
-from bitwright.formats.hadamard import rotate, rotation_block
-from bitwright.formats.packing import pack
-from bitwright.formats.scales import store_multiples, store_scale
 from bitwright.guards import Finding, Guard, relative_error
 from bitwright.models.architecture import ROUTER, TensorSlice, expert_of, of_expert
 from bitwright.models.base import Dense, LanguageModel, Packed
 from bitwright.models.row_blocks import Stacked, block_names, matrix_of, named_rows
+from bitwright.quantization.matrix import blocks_of_rows, quantize_matrix, rotation_of
 from bitwright.refusals import blocks_in, check_fit, check_recipe
-from bitwright.rounding import ROUNDING, needs_of
+from bitwright.rounding import needs_of
 from bitwright.rounding.moments import Moments
 from bitwright.runtime import RuntimeSetting
-from bitwright.sparsity.pruning import Pattern, mask, strip
 from bitwright.transforms import TRANSFORMS
 from bitwright.transforms.model import TransformedModel
 from bitwright.transforms.recipe import Rounding, for_recipe
@@ -66,9 +54,6 @@ if TYPE_CHECKING:
     from bitwright.calibration.forecast import Forecast
     from bitwright.calibration.paces import Walking
     from bitwright.models.tokenizer import Tokenizer
-
-BLOCK_BYTES = 2**22  # of float32 weights that one thread works on at once: what a core's cache holds
-THREADS = min(8, len(os.sched_getaffinity(0)))
 
 
 def quantize(model: LanguageModel, recipe: Recipe, calibration: str | Source = "self") -> QuantizedModel:
@@ -163,7 +148,7 @@ class QuantizedModel:
             if moments is not None:
                 self._output_errors[name] = relative_error(tensor, made, moments.gram)
             return made
-        for begin, end in _blocks(tensor.shape):
+        for begin, end in blocks_of_rows(tensor.shape):
             require_finite(tensor.rows(begin, end).dequantize(), name)
         return tensor
 
@@ -394,88 +379,3 @@ class QuantizedModel:
         if name in self._choices or not isinstance(self.source, TransformedModel):
             return self._line(name)
         return StoredTensor.of(self.source.unedited(name))
-
-
-def quantize_matrix(name: str, tensor: Packed | Dense, choice: Choice, moments: Moments | None = None) -> Packed | Dense:
-    """(rows, columns) -> the same weights as `choice` stores them. Methods that need `moments` round to nearest without.
-
-    Raises `NonFiniteError` and `SchemeError` naming the tensor.
-    """
-    scheme, shape, rotation = choice.scheme, (tensor.shape[0], tensor.shape[1]), rotation_of(choice, tensor.shape)
-    tensor = pruned(name, tensor, choice.prune) if choice.prune else tensor
-    moments = None if moments is None else moments.rotated(rotation)
-    fit = fitting_for(choice, moments)
-    method = ROUNDING[choice.method if moments is not None or not ROUNDING[choice.method].needs else "nearest"]
-
-    def work(block: tuple[int, int]) -> Packed | Dense:
-        weights = require_finite(tensor.rows(*block).dequantize(), name)
-        try:
-            quantized = method(rotate(weights, rotation), scheme, fit, moments)
-            return packed_from(replace(quantized, rotation=rotation)) if scheme.scaled else dense_from(quantized)
-        except (SchemeError, NonFiniteError) as fault:  # a scale beyond fp16, a weight beyond the new precision
-            raise type(fault)(f"{name}: {fault}") from fault
-
-    if scheme.whole or moments is not None:  # methods with moments have threads of their own
-        return work((0, shape[0]))
-    with ThreadPoolExecutor(THREADS) as threads:
-        return _joined(list(threads.map(work, _blocks(shape))))
-
-
-def pruned(name: str, tensor: Packed | Dense, spelling: str) -> Dense:
-    """(rows, columns) with the weights that the pattern drops at zero, in float32. Raises `NonFiniteError` naming the tensor."""
-    weights = require_finite(tensor.dequantize(), name)
-    return Dense("fp32", strip(weights, mask(weights, Pattern.parse(spelling))))
-
-
-def fitting_for(choice: Choice, moments: Moments | None) -> Fit:
-    """The choice's fitting, made for a layer where it looks at the layer's inputs; mse where nothing is known of them."""
-    if choice.fitting not in CALIBRATED:
-        return FITTING[choice.fitting]
-    return FITTING["mse"] if moments is None else CALIBRATED[choice.fitting](moments.gram.diagonal().astype(np.float32))
-
-
-def rotation_of(choice: Choice, shape: Sequence[int]) -> int:
-    """Columns in a block of the Hadamard rotation that `choice` gives a matrix of this shape; 0 for none."""
-    return rotation_block(shape[-1]) if choice.rotate and choice.scheme.scaled else 0
-
-
-def packed_from(quantized: QTensor) -> Packed:
-    """Codes packed to bytes, scales and zero points as they are stored."""
-    scheme, params, (row_count, columns) = quantized.scheme, quantized.params, quantized.shape
-    grid = FORMATS[scheme.format]
-    assert params is not None
-    return Packed(
-        scheme,
-        (row_count, columns),
-        pack(quantized.codes, grid.bits),
-        store_scale(params.scale if params.row_scale is None else params.row_scale, scheme.scale),
-        None if params.zero_point is None else grid.encode(params.zero_point).astype(np.uint8),
-        None
-        if params.row_scale is None
-        else store_multiples(params.scale.reshape(row_count, -1), params.row_scale, scheme.scale),
-        None if params.table is None else params.table.astype(np.int8 if grid.level_bits == 8 else np.float16),
-        quantized.rotation,
-    )
-
-
-def dense_from(quantized: QTensor) -> Dense:
-    """Codes of a full-precision format as the numbers they are."""
-    dtype = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}[quantized.scheme.format]
-    return Dense(quantized.scheme.format, quantized.codes.view(dtype))
-
-
-def _joined(parts: Sequence[Packed | Dense]) -> Packed | Dense:
-    """The blocks of one tensor, one below the other."""
-    if len(parts) == 1:
-        return parts[0]
-    dense = [part for part in parts if isinstance(part, Dense)]
-    if dense:
-        return Dense(dense[0].dtype, np.concatenate([part.values for part in dense]))
-    return Packed.joined([part for part in parts if isinstance(part, Packed)])
-
-
-def _blocks(shape: Sequence[int]) -> list[tuple[int, int]]:
-    """[begin, end) of blocks of whole rows, of about BLOCK_BYTES as float32."""
-    row_bytes = 4 * int(np.prod(shape[1:], dtype=np.int64))
-    step = max(1, BLOCK_BYTES // row_bytes)
-    return [(begin, min(begin + step, shape[0])) for begin in range(0, shape[0], step)]
