@@ -322,3 +322,14 @@ def test_the_public_names_load_when_used() -> None:
 def test_the_version_is_the_package_s() -> None:
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
     assert project["project"]["version"] == bitwright.__version__
+
+
+def test_what_is_held_is_quantized_once(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantized = bitwright.quantize(model, Recipe.uniform("int4-g32"))
+    before = {name: quantized.read(name) for name in (Q, EMBEDDING)}
+    quantized.hold()
+    monkeypatch.setattr("bitwright.quantization.quantize_matrix", lambda *_: pytest.fail("quantized again"))
+    assert all(np.array_equal(quantized.read(name), values) for name, values in before.items())
+    assert np.array_equal(quantized.save(tmp_path / "out").read(Q), before[Q])
+    with pytest.raises(BaseException, match="quantized again"):  # nothing is held any more
+        quantized.read(Q)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ import tiny
 from bitwright.allocation.candidates import Unit
 from bitwright.analysis.attribution import Attribution, attribute
 from bitwright.analysis.estimation import SAMPLED, attribute_by_estimate, spread
+from bitwright.analysis.frontiers import of_recipe
 from bitwright.calibration.decoder import Decoder
 from bitwright.core import Recipe
 from bitwright.models import load
 from bitwright.models.base import LanguageModel
+from bitwright.quantization import QuantizedModel
 
 WINDOWS = np.random.default_rng(5).integers(0, tiny.VOCABULARY, (2, 20)).astype(np.int32)
 SAME_ORDER = 0.9  # the least rank correlation
@@ -33,13 +35,21 @@ def by_definition(a: Sequence[float], b: Sequence[float]) -> float:
     return 1 - 6 * sum((x - y) ** 2 for x, y in zip(*ranks, strict=True)) / (n * (n * n - 1))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Of its own, where what other schemes would cost is left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BITWRIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def model(tiny_directory: Callable[[str], Path]) -> LanguageModel:
     return load(tiny_directory("gemma2"))
 
 
 @pytest.fixture(scope="module")
-def quantized(model: LanguageModel) -> LanguageModel:
+def quantized(model: LanguageModel) -> QuantizedModel:
     return bitwright.quantize(model, Recipe.uniform("int3-g32", head="int3-g32"))
 
 
@@ -57,12 +67,12 @@ def counted(run: Callable[[], Attribution]) -> tuple[Attribution, int]:
 
 
 @pytest.fixture(scope="module")
-def measured(model: LanguageModel, quantized: LanguageModel) -> tuple[Attribution, int]:
+def measured(model: LanguageModel, quantized: QuantizedModel) -> tuple[Attribution, int]:
     return counted(lambda: attribute(model, quantized, WINDOWS, model.read))
 
 
 @pytest.fixture(scope="module")
-def estimated(model: LanguageModel, quantized: LanguageModel) -> tuple[Attribution, int]:
+def estimated(model: LanguageModel, quantized: QuantizedModel) -> tuple[Attribution, int]:
     return counted(lambda: attribute_by_estimate(model, quantized, WINDOWS, model.read))
 
 
@@ -131,3 +141,32 @@ def test_the_sample_is_spread_over_kinds_and_depths() -> None:
 def test_of_few_tensors_all_are_the_sample() -> None:
     few = units(2, ("q", "v"))
     assert sorted(unit.name for unit in spread(few, 2)) == sorted(unit.name for unit in few)
+
+
+@pytest.mark.parametrize("case", ["gemma2", "phi3"])
+def test_repairs_are_foretold_of_the_costliest_alone(
+    tiny_directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Of tensors in several parts, too: what is kept of the others while going through the model is dropped."""
+    monkeypatch.setattr("bitwright.analysis.estimation.WORST", 3)
+    model, asked = load(tiny_directory(case)), list[str]()
+    quantized = bitwright.quantize(model, Recipe.uniform("int3-g32", head="int3-g32"))
+
+    def repair(name: str) -> Any:
+        asked.append(name)
+        return (model.read(name) + quantized.read(name)) / 2  # half the error, a quarter of the loss
+
+    found = attribute_by_estimate(model, quantized, WINDOWS, repair)
+    assert asked == [share.tensor for share in found.shares[:3]]
+    for each, share in zip(found.repairs, found.shares, strict=False):
+        assert each.before - each.after == pytest.approx(0.75 * share.estimated, rel=1e-4)
+
+
+def test_one_pass_serves_the_other_schemes_too(
+    model: LanguageModel, quantized: QuantizedModel, estimated: tuple[Attribution, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the frontier asks for is in the cache then; where it was before, the shares are the same."""
+    again = attribute_by_estimate(model, quantized, WINDOWS, model.read)
+    assert again.shares == estimated[0].shares and again.repairs == estimated[0].repairs
+    monkeypatch.setattr("bitwright.allocation.sensitivity.sensed", lambda *_: pytest.fail("another pass"))
+    assert of_recipe(model, quantized, again, {"kl_mean": 0.1, "size_bytes": 10**5}, WINDOWS)

@@ -24,7 +24,7 @@ from bitwright.allocation.ways import Way
 from bitwright.analysis import plan_forecast
 from bitwright.analysis.documents import Made, plan_document
 from bitwright.analysis.frontiers import foretold
-from bitwright.analysis.plan_forecast import A_CANDIDATE, A_CHOICE, A_SCHEME, LEFT, SENSITIVITY_PASSES, phases
+from bitwright.analysis.plan_forecast import A_CANDIDATE, A_SCHEME, LEFT, SENSITIVITY_PASSES, phases
 from bitwright.analysis.planning import Plan, Settings, find_plan
 from bitwright.analysis.report.document import parse
 from bitwright.calibration.forecast import Forecast
@@ -175,7 +175,7 @@ def test_a_forecast_follows_the_number_of_candidates(
     def seconds(**changed: Any) -> tuple[float, float]:
         """Of candidates, and of the device."""
         told = dict(phases(model, replace(settings, **changed), Budget(max_kl=0.2)))
-        sensing = told["finding what each tensor's error costs"] - SENSITIVITY_PASSES * walk - A_CHOICE
+        sensing = told["finding what each tensor's error costs"] - SENSITIVITY_PASSES * walk
         return sensing, told["measuring this device"]
 
     one = 8 * A_CANDIDATE

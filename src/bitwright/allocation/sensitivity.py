@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,17 @@ def sensitivities(model: LanguageModel, windows: Tokens, offer: Offer, progress:
     if known is not None:
         return known
     units = units_of(model, in_blocks=True)
+    for _ in sensed(model, windows, offer, units, progress):
+        pass
+    return units
+
+
+def sensed(
+    model: LanguageModel, windows: Tokens, offer: Offer, units: Sequence[Unit], progress: Progress | None = None
+) -> Iterator[tuple[TensorSlice, Curvature]]:
+    """Gives `units` their candidates, whatever the cache has, and keeps these there. Meanwhile it tells what each is judged by:
+    the part of a matrix that plays one role, with its curvature.
+    """
     roles = model.roles()
     guided = any(is_guided(way.needs) for way in offer.ways)
     inputs: Floats | None = None
@@ -82,8 +93,8 @@ def sensitivities(model: LanguageModel, windows: Tokens, offer: Offer, progress:
                     block, part = TensorSlice(place.name, *unit.rows), curvature.of_rows(*unit.rows)
                 seen = {} if ("embedding", -1) in unit.roles else moments  # by a head that is the embedding, too, none is rounded
                 add_role(unit, model, block, choices_for(unit, offer), part, seen)
+        yield place, curvature
     _keep(_path(model, windows, offer), units)
-    return units
 
 
 def known_sensitivities(model: LanguageModel, windows: Tokens, offer: Offer) -> list[Unit] | None:

@@ -29,6 +29,7 @@ from bitwright.quantization.matrix import quantize_matrix
 from bitwright.runtime import setting_of
 
 CONTEXT = 256
+TOKENS, ESTIMATE_TOKENS = (4096, 1024), (2048, 512)  # for the whole, and of these for one tensor at a time
 REPAIRS = ("int3-g64", "int4-g64", "int5-g64", "int6-g64", "int8-channel")  # the next larger is tried
 WITH_INTERVALS = (
     *("kl_mean", "kl_p99", "top1_agreement", "flips", "perplexity", "perplexity_reference"),
@@ -39,16 +40,22 @@ WHOLE = ("size_bytes", "bits_per_weight", "kl_max", *WITH_INTERVALS, *(f"{name}_
 
 @dataclass(frozen=True)
 class Examined:
-    """`tokens` of `text` (itself, or a file) for the whole, of which `probed` for one tensor at a time.
+    """`tokens` of `text` (itself, or a file) for the whole, of which `probed` for one tensor at a time; by default TOKENS.
 
-    With `estimate` what each tensor costs is estimated from one backward pass, and measured of a few only (estimation.py).
+    With `estimate` what each tensor costs is estimated from one backward pass, and measured of a few only (estimation.py), by
+    default on ESTIMATE_TOKENS.
     """
 
     text: str | Path
-    tokens: int = 4096
-    probed: int = 1024
+    tokens: int | None = None
+    probed: int | None = None
     allow_seen: bool = False
     estimate: bool = False
+
+    def counts(self) -> tuple[int, int]:
+        """Tokens for the whole, and for one tensor at a time."""
+        usual = ESTIMATE_TOKENS if self.estimate else TOKENS
+        return self.tokens or usual[0], self.probed or usual[1]
 
 
 def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "self", watch: Watch = unwatched) -> Document:
@@ -59,16 +66,19 @@ def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "
     require_dense(model, "analyses")
     quantized = quantize(model, recipe, calibration)
     context = min(CONTEXT, model.architecture.context_length)
-    passage = read_text(examined.text, examined.tokens)
-    windows = [window for window in windows_of(model.tokenizer(), passage, context, examined.probed) if len(window) == context]
+    tokens, probed = examined.counts()
+    passage = read_text(examined.text, tokens)
+    windows = [window for window in windows_of(model.tokenizer(), passage, context, probed) if len(window) == context]
     if not windows:
         raise TextError(f"an analysis needs one window of {context} tokens at least; give a longer text")
     quantized.text.watch = watch
-    read, marks = windows_of(model.tokenizer(), passage, context, examined.tokens), remembered(quantized)
+    read, marks = windows_of(model.tokenizer(), passage, context, tokens), remembered(quantized)
     if not examined.allow_seen:
         require_unseen(read, marks)
     quantized.calibrate(None, watch)
-    run, tokens = setting_of(recipe), examined.tokens
+    with watch("quantizing"):
+        quantized.hold()
+    run = setting_of(recipe)
     with watch("measuring the whole") as progress:
         whole = evaluate(quantized, model, passage, context, tokens, run.activations, progress, True, True, kv_cache=run.kv_cache)
     attributing = attribute_by_estimate if examined.estimate else attribute

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.allocation.curvature import curvatures
+from bitwright.allocation.curvature import Curvature, curvatures
 from bitwright.allocation.sensitivity import units_of
 from bitwright.analysis.probe import Probe
 from bitwright.analysis.report.document import WORST
@@ -23,6 +23,7 @@ from bitwright.analysis.significance import percentile_interval, resample, units
 from bitwright.calibration.sequential import part_of
 from bitwright.calibration.text import Watch, unwatched
 from bitwright.core import Floats
+from bitwright.models.architecture import TensorSlice
 from bitwright.models.base import LanguageModel
 
 Doubles = npt.NDArray[np.float64]
@@ -150,25 +151,17 @@ def estimated(
     model: LanguageModel, quantized: LanguageModel, windows: Tokens, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, float]:
     """The loss of each tensor's error by curvature, in nats a token, without measuring any of them."""
-    return estimates_of(model, [quantized.read], windows, progress)[0]
-
-
-def estimates_of(
-    model: LanguageModel,
-    readers: Sequence[Callable[[str], Floats]],
-    windows: Tokens,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, float]]:
-    """The same for several ways to store the model, of which each reads tensors by name; all from one backward pass."""
-    roles = model.roles()
-    found = [dict.fromkeys((unit.name for unit in units_of(model)), 0.0) for _ in readers]
+    losses, roles = dict.fromkeys((unit.name for unit in units_of(model)), 0.0), model.roles()
     for role, layer, curvature in curvatures(model, windows, progress=progress):
         place = roles[role, layer]
-        original = part_of(model.read(place.name), place)
-        for read, losses in zip(readers, found, strict=True):
-            costs = curvature.divergence(part_of(read(place.name), place) - original)
-            losses[place.name] += float(np.mean([cost.sum(dtype=np.float64) for cost in costs]))
-    return found
+        losses[place.name] += estimate_of(model, quantized.read(place.name), place, curvature)
+    return losses
+
+
+def estimate_of(model: LanguageModel, stored: Floats, place: TensorSlice, curvature: Curvature) -> float:
+    """The same of the part of a tensor that plays one role, were the tensor `stored` so."""
+    costs = curvature.divergence(part_of(stored, place) - part_of(model.read(place.name), place))
+    return float(np.mean([cost.sum(dtype=np.float64) for cost in costs]))
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:

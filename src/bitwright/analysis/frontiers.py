@@ -9,7 +9,7 @@ the curve and the measured point beside it are of one scale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,14 +56,19 @@ def of_recipe(
     estimated = sum(share.estimated for share in found.shares)
     if estimated <= 0 or whole["kl_mean"] <= 0:
         return []
-    named = [line.scheme for share in found.shares for line in quantized.lines(share.tensor)]
-    schemes = [scheme for scheme in dict.fromkeys((*map(Scheme.parse, SCHEMES), *named)) if scheme.scaled]
-    units = [unit for unit in sensitivities(model, windows, Offer(tuple(schemes)), progress) if unit.candidates]
+    offer = offer_beside(quantized, [share.tensor for share in found.shares])
+    units = [unit for unit in sensitivities(model, windows, offer, progress) if unit.candidates]
     matrices = dict.fromkeys(unit.matrix for unit in units)
     constant = whole["size_bytes"] - sum(quantized.stored_bits(name) for name in matrices) / 8
     factors = [whole["kl_mean"] / estimated] * len(units)
     others = foretold(units, factors, {"bytes": constant, "divergence": 0.0})
     return [*others, chosen_point("this recipe", whole["size_bytes"], whole["kl_mean"], True)]
+
+
+def offer_beside(quantized: QuantizedModel, names: Iterable[str]) -> Offer:
+    """SCHEMES, and those of the recipe, in which the tensors of these names are stored."""
+    named = sorted({str(line.scheme) for name in names for line in quantized.lines(name)})
+    return Offer(tuple(scheme for scheme in map(Scheme.parse, dict.fromkeys((*SCHEMES, *named))) if scheme.scaled))
 
 
 def foretold(units: Sequence[Unit], factors: Sequence[float], fixed: Fixed) -> list[Point]:

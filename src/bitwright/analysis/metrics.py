@@ -117,16 +117,20 @@ def weight_histogram(weights: Floats, quantized: Quantized, bins: int) -> Histog
     """
     levels = _shown_levels(quantized)
     low, high = (float(levels[0]), float(levels[-1])) if levels.size else (math.inf, -math.inf)
-    for begin, end, block in _blocks(quantized):
-        values = _on_the_grid(weights[begin:end], block)
+
+    def parts() -> Iterator[Doubles]:
+        return (_on_the_grid(weights[begin:end], block) for begin, end, block in _blocks(quantized))
+
+    held = list(parts()) if weights.size <= BLOCK_WEIGHTS else None  # gone through twice
+    for values in held or parts():
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
     if not low < high:  # all alike, or nothing left
         middle = low if math.isfinite(low) else 0.0
         low, high = middle - 0.5, middle + 0.5
     edges, counts = np.linspace(low, high, bins + 1), np.zeros(bins, np.int64)
-    for begin, end, block in _blocks(quantized):
-        counts += np.histogram(_on_the_grid(weights[begin:end], block), bins, (low, high))[0]
+    for values in held or parts():
+        counts += np.histogram(values, bins, (low, high))[0]
     return Histogram(edges, counts, levels)
 
 

@@ -43,16 +43,16 @@ SENSITIVITY_PASSES = 9.0
 REFERENCE_PASSES, RUN_PASSES = 2.6, 1.2  # of the engine, in fp32 and as plans run
 RESTORED_PASSES = 2.6  # of one tensor, from the block that it stands in
 # Of what rounding the whole model takes, without forward passes
-A_CANDIDATE = 0.25
+A_CANDIDATE = 0.22
 MIXED = 3.7  # a plan, of which some has tables of levels
 # Of all schemes, those that are best for some tensor and so are measured: `plan --schemes all` says how many
 LEFT = 0.8
 # Seconds
 A_WRITER = 4.0  # a model at 8 bits
-A_CHOICE = 3.0  # the program, after sensitivities
 A_SCHEME = 2.8  # of the device, with one kind of activations
 A_MIX = 10.0  # a stand-in of the plan, and those beside it
 A_TRIAL = 24.0  # storing, loading, speed, memory
+CHOICE = "choosing schemes", 3.0  # by the program; nobody is told when that begins, and the phase after it ends it
 
 
 def phases(model: LanguageModel, settings: Settings, budget: Budget) -> Phases:
@@ -69,7 +69,7 @@ def phases(model: LanguageModel, settings: Settings, budget: Budget) -> Phases:
     if is_timed_here(settings, budget):
         left = LEFT if settings.all_schemes and known.units is None else 1.0
         found += [("measuring this device", A_SCHEME * left * known.unmeasured)]
-    return found + (_proving(model, settings, budget, known, pace) if settings.verify else [])
+    return found + (_proving(model, settings, budget, known, pace) if settings.verify else [CHOICE])
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ class _Pace:
         rounding = max(0.0, sampled.seconds - forward * (source.windows * source.length if way.needs else 0))
         candidates = A_CANDIDATE * len(offer.all_schemes()) * rounding * _in_ways(model, offer, way)
         mixed = rounding * MIXED + made.seconds - rounding
-        sensing = SENSITIVITY_PASSES * alone.seconds + candidates + A_CHOICE
-        return cls(forward, alone.writing_seconds, made.writing_seconds, sensing, mixed)
+        return cls(forward, alone.writing_seconds, made.writing_seconds, SENSITIVITY_PASSES * alone.seconds + candidates, mixed)
 
 
 def _proving(model: LanguageModel, settings: Settings, budget: Budget, known: Known, pace: _Pace) -> Phases:
@@ -120,7 +119,7 @@ def _proving(model: LanguageModel, settings: Settings, budget: Budget, known: Kn
             name, measuring = "measuring plan 1", trial + (not known.proof) * REFERENCE_PASSES * pace.forward * (proof + climbing)
         else:
             found += [("looking for swaps", RESTORED_PASSES * pace.forward * climbing * (MOST_TENSORS + 2 * kinds))]
-        found += [("timing the mix of schemes", A_MIX), ("rounding layer by layer", pace.rounding), (name, measuring)]
+        found += [CHOICE, ("timing the mix of schemes", A_MIX), ("rounding layer by layer", pace.rounding), (name, measuring)]
     return found
 
 

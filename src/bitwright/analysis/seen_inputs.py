@@ -12,8 +12,11 @@ one large value stretches the grid for all others that share its scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from bitwright.formats.hadamard import rotate
 from bitwright.models.base import LanguageModel, Packed
 from bitwright.observers.gram import Gram
 from bitwright.quantization import QuantizedModel
+from bitwright.quantization.matrix import THREADS
 
 Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -64,7 +68,21 @@ def input_grid(rotation: int, role: str) -> Grid:
 
 
 def seen_inputs(model: LanguageModel, quantized: QuantizedModel, windows: Tokens) -> Iterator[Seen]:
-    """Every matrix of the model once, in the order of computation; what is only looked up last. `windows` (windows, tokens)."""
+    """Every matrix of the model once, in the order of computation; what is only looked up last. `windows` (windows, tokens).
+
+    Cores take matrices while the model goes on; as many as wait for them hold their inputs' moments.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting = deque[Future[Seen]]()
+        for work in _seen_each(model, quantized, windows):
+            waiting.append(pool.submit(work))
+            while len(waiting) > 2 * THREADS:
+                yield waiting.popleft().result()
+        yield from (each.result() for each in waiting)
+
+
+def _seen_each(model: LanguageModel, quantized: QuantizedModel, windows: Tokens) -> Iterator[Callable[[], Seen]]:
+    """What finds each, when its inputs have been seen."""
     sites: dict[Site, _Site] = {}
     roles, told = model.roles(), set[str]()
 
@@ -78,14 +96,15 @@ def seen_inputs(model: LanguageModel, quantized: QuantizedModel, windows: Tokens
 
     for site in forward(model, windows, change, product_dtype()):
         found = sites.pop(site)
+        gram = found.gram.gram
         for role in site.roles:
             place = roles[role, site.layer]
             if place.name not in told:
                 told.add(place.name)
-                yield _seen(model, quantized, place.name, found.gram.gram, found.counts[grid(role, site.layer)])
+                yield partial(_seen, model, quantized, place.name, gram, found.counts[grid(role, site.layer)])
     for name in dict.fromkeys(place.name for place in roles.values()):
         if len(model.shape(name)) == 2 and name not in told:
-            yield _seen(model, quantized, name, None, None)
+            yield partial(_seen, model, quantized, name, None, None)
 
 
 class _Site:

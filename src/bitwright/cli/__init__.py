@@ -17,6 +17,7 @@ from bitwright.errors import BitwrightError, FindingError
 
 FINDINGS, BAD_INPUT = 1, 2
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal, as shells count
+SPINNING = "12"  # 2^12 cycles that numpy's threads wait for more work on a core that others want, not the 2^26 of OpenBLAS
 
 
 class Terminated(BaseException):
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         signal.signal(signal.SIGTERM, _terminate)
+        os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", SPINNING)
     try:
         dispatch(given)
         sys.stdout.flush()

@@ -23,8 +23,12 @@ def analyze(  # noqa: PLR0913 - one parameter an option
     method: Annotated[str, Option("--method", help="How codes are chosen; see bitwright methods.")] = "nearest",
     recipe: Annotated[Path | None, Option("--recipe", help="A recipe instead, such as `bitwright plan` writes.")] = None,
     text: Annotated[Path | None, Option("--text", help="UTF-8 text to measure on. [one that comes along]")] = None,
-    tokens: Annotated[int, Option("--tokens", least=2, help="Tokens of the text for the whole.")] = 4096,
-    probed: Annotated[int, Option("--probed", least=2, help="Of these, tokens for one tensor at a time.")] = 1024,
+    tokens: Annotated[
+        int | None, Option("--tokens", least=2, help="Tokens of the text for the whole. [4096, or 2048 with --estimate]")
+    ] = None,
+    probed: Annotated[
+        int | None, Option("--probed", least=2, help="Of these, tokens for one tensor at a time. [1024, or 512 with --estimate]")
+    ] = None,
     calibration: Annotated[str, Option("--calibration", help="self, a file, or org/name:config:split on the hub.")] = "self",
     allow_seen: AllowSeen = False,
     estimate: Annotated[bool, Option("--estimate", help="Estimate what each tensor loses, judged on 12 of them.")] = False,

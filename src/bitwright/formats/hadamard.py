@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 LARGEST_BLOCK = 64
+CACHED = 1 << 17  # numbers that are worked on at once
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,18 +32,25 @@ def is_rotation(block: int, columns: int) -> bool:
 def rotate(weights: Floats, block: int) -> Floats:
     """(rows, columns) times H; the same again gives the weights back. Block 0 leaves them as they are.
 
-    Each pass puts sums of neighbours into the left half of the block and differences into the right: (H_2 x I) times a
-    perfect shuffle, which after k passes is back where it began.
+    Passes of H = H_2 x .. x H_2 one after the other: sums and differences of what lies 1, 2, 4, .. apart in the block. As many
+    blocks as a cache holds are worked on with their first elements side by side, then their second ones, and so on.
     """
     if block == 0:
         return weights
-    x, half = weights.reshape(-1, block).astype(np.float32, copy=False), block // 2
-    for _ in range(block.bit_length() - 1):
-        y = np.empty_like(x)
-        np.add(x[:, ::2], x[:, 1::2], out=y[:, :half])
-        np.subtract(x[:, ::2], x[:, 1::2], out=y[:, half:])
-        x = y
-    return (x * np.float32(block**-0.5)).reshape(weights.shape)
+    blocks = weights.reshape(-1, block)
+    turned, scale = np.empty(blocks.shape, np.float32), np.float32(block**-0.5)
+    room = np.empty((2, min(CACHED, blocks.size)), np.float32)
+    for begin in range(0, len(blocks), CACHED // block):
+        part = blocks[begin : begin + CACHED // block]
+        x, y = (each[: part.size].reshape(block, len(part)) for each in room)
+        x[...] = part.T
+        for apart in (1 << step for step in range(block.bit_length() - 1)):
+            pairs, found = (each.reshape(-1, 2, apart * len(part)) for each in (x, y))
+            np.add(pairs[:, 0], pairs[:, 1], out=found[:, 0])
+            np.subtract(pairs[:, 0], pairs[:, 1], out=found[:, 1])
+            x, y = y, x
+        np.multiply(x.T, scale, out=turned[begin : begin + len(part)])
+    return turned.reshape(weights.shape)
 
 
 def rotate_reference(weights: npt.NDArray[np.floating[Any]], block: int) -> npt.NDArray[np.float64]:

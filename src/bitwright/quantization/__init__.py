@@ -115,6 +115,7 @@ class QuantizedModel:
         self._lines: dict[str, StoredTensor] = {}
         self._needs = self._needed_inputs()
         self._calibrated: Store | None = None  # matrices rounded by their inputs
+        self._held: dict[str, Packed | Dense] = {}
         self._output_errors: dict[str, float] = {}  # of these, relative, as far as they were rounded by this object
         self._reached: dict[tuple[int, int], int] = {}  # (layer, expert) -> calibration tokens routed to it
 
@@ -125,9 +126,11 @@ class QuantizedModel:
         return _shape(self.source, name)
 
     def stored(self, name: str) -> Packed | Dense:
-        """Quantized now; a block of rows, too. Raises `NonFiniteError` or `SchemeError` (a scale beyond its type), both naming
-        the tensor.
+        """Quantized now, unless it is held; a block of rows, too. Raises `NonFiniteError` or `SchemeError` (a scale beyond its
+        type), both naming the tensor.
         """
+        if name in self._held:
+            return self._held[name]
         if name in self._blocks:
             return Stacked([self.stored(block) for block in self._blocks[name]])
         if matrix_of(name) not in self.source.names():
@@ -155,6 +158,10 @@ class QuantizedModel:
     def _unquantized(self, name: str) -> Packed | Dense:
         tensor, block = self.source.stored(matrix_of(name)), named_rows(name)
         return tensor if block is None else tensor.rows(*block[1])
+
+    def hold(self) -> None:
+        """Quantize all matrices and keep them in memory until `save`, for those who read them again and again."""
+        self._held = {name: self.stored(name) for name in self.names() if len(self.shape(name)) == 2}  # noqa: PLR2004
 
     def read(self, name: str) -> Floats:
         return self.stored(name).dequantize()
@@ -352,7 +359,8 @@ class QuantizedModel:
         return Manifest(self.config(), lines, __version__, self.recipe.to_dict(), source)
 
     def _forget(self) -> None:
-        """What was rounded by its inputs."""
+        """What was rounded by its inputs, and what is held."""
+        self._held = {}
         if self._calibrated is not None:
             self._calibrated.clear()
             self._calibrated = None
