@@ -210,26 +210,34 @@ inline void multiply_panel(SpreadPanel w, bool by_row, const QuantizedRows& x, O
   }
 }
 
+// Calls visit(0), visit(1) .. with numbers that the compiler knows: what lies in arrays by them stays in registers.
+template <int kCount, class Visit>
+[[gnu::always_inline]] inline void each(const Visit& visit) {
+  [&]<int... k>(std::integer_sequence<int, k...>) __attribute__((always_inline)) {
+    (visit(std::integral_constant<int, k>()), ...);
+  }(std::make_integer_sequence<int, kCount>());
+}
+
 // sums[t] + sum of level * a over one block whose levels are still codes, for rows `stride` apart.
 template <class Isa, class Codes, int kTokens>
 [[gnu::always_inline]] inline void add_block(const uint8_t* block, const Tables<Isa, Codes::kTable>& tables, const int32_t* codes,
                                              size_t stride, typename Isa::I* sums) {
   constexpr bool kStraight = Isa::kLongSums || !Codes::kSmall;  // no need to finish at every block
+  fetch_block<Codes::kBits>(block);
   typename Isa::I now[kTokens];
   const int32_t* at[kTokens];
-#pragma GCC unroll 8
-  for (int t = 0; t < kTokens; t++) {
+  each<kTokens>([&](auto t) __attribute__((always_inline)) {
     now[t] = kStraight ? sums[t] : Isa::broadcast(0);
     at[t] = codes + t * stride;
     asm("" : "+r"(at[t]));  // a register a row: g++ 12 else keeps one for each row and step, on the stack
-  }
-  for_steps<Isa, Codes>(block, tables, [&]<int kStep>(typename Isa::B levels) __attribute__((always_inline)) {
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; t++) now[t] = Isa::template dot<Codes::kSmall>(now[t], levels, at[t][kStep]);
   });
-#pragma GCC unroll 8
-  for (int t = 0; t < kTokens; t++)
+  for_steps<Isa, Codes>(block, tables, [&]<int kStep>(typename Isa::B levels) __attribute__((always_inline)) {
+    each<kTokens>(
+        [&](auto t) __attribute__((always_inline)) { now[t] = Isa::template dot<Codes::kSmall>(now[t], levels, at[t][kStep]); });
+  });
+  each<kTokens>([&](auto t) __attribute__((always_inline)) {
     sums[t] = kStraight ? now[t] : Isa::add_int(sums[t], Isa::template finish<Codes::kSmall>(now[t]));
+  });
 }
 
 // Where the sums of few rows begin, [row][group], or [row][block] where every block has an activation scale: at what the middle
@@ -252,26 +260,24 @@ inline void few_by_block(const SpreadPanel& w, const Tables<Isa, Codes::kTable>&
   const uint8_t* block = w.levels;
   begins += at;
   typename Isa::F acc[kTokens];
-  for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f);
+  each<kTokens>([&](auto t) __attribute__((always_inline)) { acc[t] = Isa::set1(0.0f); });
   for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
     auto scale = Isa::load(w.scales + (w.multiples == nullptr ? g * kPanelRows : 0));
     if (w.multiples != nullptr) scale = Isa::mul(scale, Isa::to_float(Isa::load_int8_lanes(w.multiples + g * kPanelRows)));
     const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
     for (int b = first; b < last; b++, block += code_bytes(Codes::kBits), codes += kSteps) {
       typename Isa::I sums[kTokens];
-#pragma GCC unroll 8
-      for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(begins[t * blocks + b]);
+      each<kTokens>([&](auto t) __attribute__((always_inline)) { sums[t] = Isa::broadcast(begins[t * blocks + b]); });
       add_block<Isa, Codes, kTokens>(block, tables, codes, blocks * kSteps, sums);
-#pragma GCC unroll 8
-      for (int t = 0; t < kTokens; t++) {
+      each<kTokens>([&](auto t) __attribute__((always_inline)) {
         const auto exact = begun_sum<Isa>(w, g, sums[t], [&] { return negated_sums[t * blocks + b]; });
         acc[t] = Isa::fma(exact, Isa::mul(scale, Isa::set1(scales[t * blocks + b])), acc[t]);
-      }
+      });
     }
   }
-#pragma GCC unroll 8
-  for (int t = 0; t < kTokens; t++)
+  each<kTokens>([&](auto t) __attribute__((always_inline)) {
     if (first_row + t < x.rows) write_lanes<Isa>(out.values + (first_row + t) * out.stride, acc[t], w.rows, out.accumulate);
+  });
 }
 
 // ... and here where a row has one.
@@ -285,34 +291,31 @@ inline void few_whole(const SpreadPanel& w, const Tables<Isa, Codes::kTable>& ta
   begins += static_cast<size_t>(first_row) * groups;
   typename Isa::F acc[kTokens];
   typename Isa::I totals[kTokens];
-  for (int t = 0; t < kTokens; t++) acc[t] = Isa::set1(0.0f), totals[t] = Isa::broadcast(0);
+  each<kTokens>([&](auto t) __attribute__((always_inline)) { acc[t] = Isa::set1(0.0f), totals[t] = Isa::broadcast(0); });
   for (int first = 0, g = 0; first < w.blocks; first += w.blocks_per_group, g++) {
     const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
     typename Isa::I sums[kTokens];
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; t++) sums[t] = Isa::broadcast(begins[t * groups + g]);
+    each<kTokens>([&](auto t) __attribute__((always_inline)) { sums[t] = Isa::broadcast(begins[t * groups + g]); });
     for (int b = first; b < last; b++, block += code_bytes(Codes::kBits), codes += kSteps)
       add_block<Isa, Codes, kTokens>(block, tables, codes, blocks * kSteps, sums);
     if (w.multiples != nullptr) {
       const auto multiple = Isa::load_int8_lanes(w.multiples + g * kPanelRows);
-#pragma GCC unroll 8
-      for (int t = 0; t < kTokens; t++) totals[t] = Isa::add_int(totals[t], Isa::mul_int(sums[t], multiple));
+      each<kTokens>([&](auto t)
+                        __attribute__((always_inline)) { totals[t] = Isa::add_int(totals[t], Isa::mul_int(sums[t], multiple)); });
       continue;
     }
     const auto scale = Isa::load(w.scales + g * kPanelRows);
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; t++) {
+    each<kTokens>([&](auto t) __attribute__((always_inline)) {
       const auto negated = [&] { return sum_of_blocks(negated_sums + t * blocks, w, first, last); };
       acc[t] = Isa::fma(begun_sum<Isa>(w, g, sums[t], negated), scale, acc[t]);
-    }
+    });
   }
-#pragma GCC unroll 8
-  for (int t = 0; t < kTokens; t++) {
-    if (first_row + t >= x.rows) continue;
+  each<kTokens>([&](auto t) __attribute__((always_inline)) {
+    if (first_row + t >= x.rows) return;
     if (w.multiples != nullptr) acc[t] = Isa::mul(Isa::to_float(totals[t]), Isa::load(w.scales));
     write_lanes<Isa>(out.values + (first_row + t) * out.stride, Isa::mul(acc[t], Isa::set1(x.scales[first_row + t])), w.rows,
                      out.accumulate);
-  }
+  });
 }
 
 template <class Isa, class Codes>

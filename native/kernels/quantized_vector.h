@@ -93,6 +93,7 @@ inline typename Isa::F grouped_row(const QuantizedPanels& w, const QuantizedRows
     const auto scale = groups.scale(g);
     const int last = first + w.blocks_per_group < w.blocks ? first + w.blocks_per_group : w.blocks;
     for (int b = first; b < last; b++, block += code_bytes(Storage::kBits)) {
+      fetch_block<Storage::kBits>(block);
       const auto sum = block_dot<Isa, Storage>(block, tables, x.codes + b * kSteps);
       acc = Isa::fma(groups.exact(sum, x.negated_sums[b], g), Isa::mul(scale, Isa::set1(x.scales[b])), acc);
     }
@@ -113,6 +114,7 @@ inline typename Isa::F whole_row(const QuantizedPanels& w, const QuantizedRows& 
     auto sum = Isa::broadcast(0);
     int32_t negated_sum = 0;
     for (int b = first; b < last; b++, block += code_bytes(Storage::kBits)) {
+      fetch_block<Storage::kBits>(block);
       sum = Isa::add_int(sum, block_dot<Isa, Storage>(block, tables, x.codes + b * kSteps));
       negated_sum += x.negated_sums[b];
     }

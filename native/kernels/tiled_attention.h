@@ -138,22 +138,22 @@ void softmax_rows(const float* scores, int columns, bitwright::SoftmaxRow* rows,
 
 // The first `columns` of a panel in half precision as pairs of bf16, up to a whole number of steps.
 template <class Isa>
-inline void turn_panel(const uint16_t* panel, int columns, uint16_t* out) {
+inline void turn_panel(const uint16_t* panel, int columns, uint16_t* out, Ahead& ahead) {
   const int padded = matrix_steps(columns) * kMatrixStep, whole = columns / 2 * 2;
   int k = 0;
-  for (; k < whole; k += 2, panel += kPair, out += kPair)
+  for (; k < whole; k += 2, panel += kPair, out += kPair) {
+    ahead.step();
     Isa::store_bf16_pairs(out, Isa::load_fp16(panel), Isa::load_fp16(panel + kPanelRows));
+  }
   if (k < columns) Isa::store_bf16_pairs(out, Isa::load_fp16(panel), Isa::set1(0.0f)), k += 2, out += kPair;
   if (k < padded) std::memset(out, 0, static_cast<size_t>(padded - k) * kPanelRows * sizeof(uint16_t));
 }
 
 template <class Isa>
 void turn_panels(const bitwright::HalfPanels& w, uint16_t* out) {
-  Ahead ahead(w.ahead.begin, w.ahead.bytes, w.count);
-  for (int p = 0; p < w.count; p++, out += matrix_steps(w.columns) * kStepEntries) {
-    ahead.step();
-    turn_panel<Isa>(w.values + p * w.stride, w.columns, out);
-  }
+  Ahead ahead(w.ahead, w.count * (w.columns / 2) + 1);
+  for (int p = 0; p < w.count; p++, out += matrix_steps(w.columns) * kStepEntries)
+    turn_panel<Isa>(w.values + p * w.stride, w.columns, out, ahead);
 }
 
 // Two tiles of rows times two panels, or one of either.

@@ -122,17 +122,25 @@ struct EmulatedTiles {
 // What is read next, asked for from memory a few lines at a time while the unit is at work.
 class Ahead {
  public:
-  Ahead(const uint8_t* begin, size_t bytes, int visits)
-      : next_(begin), end_(begin + bytes), stride_((bytes / static_cast<size_t>(visits) / kLine + 1) * kLine) {}
+  Ahead(bitwright::MemoryStrips strips, int visits)
+      : strips_(strips),
+        next_(strips.begin),
+        lines_(strips.count * (strips.bytes / kLine + 1) / static_cast<size_t>(visits) + 1) {}
   void step() {
-    const uint8_t* to = next_ + stride_ < end_ ? next_ + stride_ : end_;
-    for (; next_ < to; next_ += kLine) __builtin_prefetch(next_, 0, 2);
+    for (size_t i = 0; i < lines_; i++, next_ += kLine) {
+      if (next_ >= strips_.begin + strips_.bytes) {
+        if (strips_.count <= 1) return;
+        strips_.count--, next_ = strips_.begin += strips_.stride;
+      }
+      __builtin_prefetch(next_, 0, 2);
+    }
   }
 
  private:
   static constexpr size_t kLine = 64;
-  const uint8_t *next_, *end_;
-  size_t stride_;
+  bitwright::MemoryStrips strips_;
+  const uint8_t* next_;
+  size_t lines_;
 };
 
 // Runs visit<t>() for each of the first `count` of four tiles.

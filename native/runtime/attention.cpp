@@ -297,12 +297,14 @@ void Session::attend_on_matrix(Scratch& scratch, int index, const QueryTile& til
   const auto halves = [](const uint8_t* bytes) { return reinterpret_cast<const uint16_t*>(bytes); };
   const size_t key_stride = matrix_entries(kPanelRows, dim), value_stride = matrix_entries(kPanelRows, end);
   auto *keys = scratch.keys.as<uint16_t>(), *values = scratch.values.as<uint16_t>();
+  // Beside the keys this span's values are asked for, beside the values the next span's keys.
   unit.turn(
       {halves(cached.keys(index, tile.kv_head, span) + cached.key_bytes(begin * kPanelRows)), cached.key_bytes(kPanelRows) / 2,
-       dim, (end + kPanelRows - 1) / kPanelRows - begin, scratch.take_ahead(scratch.ahead.bytes / 2)},
+       dim, (end + kPanelRows - 1) / kPanelRows - begin, cached.values_part(index, tile.kv_head, span, end)},
       keys);
+  const auto [next, bytes] = scratch.take_ahead(cached.key_bytes(kAttentionSpan));
   unit.turn(
-      {halves(cached.values(index, tile.kv_head, span)), cached.value_panel_bytes() / 2, end, wide / kPanelRows, scratch.ahead},
+      {halves(cached.values(index, tile.kv_head, span)), cached.value_panel_bytes() / 2, end, wide / kPanelRows, {next, bytes}},
       values);
   float* scores = scratch.scores.data();
   auto* weights = scratch.weights.as<uint16_t>();

@@ -120,6 +120,13 @@ struct MemoryRange {
   size_t bytes;
 };
 
+// `count` ranges of `bytes` each, `stride` apart.
+struct MemoryStrips {
+  const uint8_t* begin;
+  size_t bytes, stride = 0;
+  int count = 1;
+};
+
 // Cached keys (16 positions a panel, columns are channels) or values (16 channels a panel, columns are positions) as
 // unsigned codes of 4 or 8 bits: value = code - cached_zero(bits), times a scale of the position. See kernels/cached.h.
 struct CachedPanels {
@@ -146,7 +153,7 @@ struct HalfPanels {
   const uint16_t* values;  // [panel, `stride` entries apart][column][16]
   size_t stride;
   int columns, count;
-  MemoryRange ahead{};  // asked for from memory meanwhile
+  MemoryStrips ahead{};  // asked for from memory meanwhile
 };
 
 // The same as a matrix unit reads them: pairs of bf16, matrix_entries(16, columns) a panel.

@@ -68,6 +68,11 @@ class KvCache {
   MemoryRange part(int layer, int head, int span, int positions) const {
     return {strip(layer, head, span), positions < kAttentionSpan ? key_bytes(round_up(positions, kPanelRows)) : strip_bytes_};
   }
+  // Of its values, what those positions take.
+  MemoryStrips values_part(int layer, int head, int span, int positions) const {
+    const size_t bytes = static_cast<size_t>(positions) * kPanelRows * bits() / 8;
+    return {values(layer, head, span), bytes, value_panel_bytes(), value_width_ / kPanelRows};
+  }
   size_t span_bytes() const { return static_cast<size_t>(layers_) * heads_ * strip_bytes_; }
   // Bytes that this many positions take.
   size_t bytes(int positions) const { return span_bytes() * ((positions + kAttentionSpan - 1) / kAttentionSpan); }
