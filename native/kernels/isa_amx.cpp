@@ -13,7 +13,7 @@ extern const Kernels kKernels_amx;
 const Kernels kKernels_amx = [] {
   Kernels kernels = make_table<Avx512>();
   kernels.name = "amx";
-  kernels.few_rows = 2;
+  kernels.few_of_bytes = 2, kernels.few_of_multiples = 8;  // more are multiplied faster by the unit
   kernels.packed = true;
   kernels.attention = &kAttention;
   kernels.quantized_matmul = tiled_matmul<Avx512, Amx>;

@@ -318,10 +318,12 @@ inline void few_whole(const SpreadPanel& w, const Tables<Isa, Codes::kTable>& ta
   });
 }
 
+constexpr int kTogetherRows = 8;  // whose sums and places stay in registers
+
 template <class Isa, class Codes>
 inline void multiply_few(const SpreadPanel& w, const Tables<Isa, Codes::kTable>& tables, const QuantizedRows& x,
                          const int32_t* begins, Output out) {
-  constexpr int kMost = Isa::kTile < kFewRows ? Isa::kTile : kFewRows;
+  constexpr int kMost = Isa::kTile < kTogetherRows ? Isa::kTile : kTogetherRows;
   for (int row = 0; row < x.rows; row += kMost)
     with_tile<kMost>(x.rows - row, [&]<int kTokens>() {
       if (x.whole)

@@ -18,7 +18,8 @@ constexpr bitwright::Kernels make_table() {
   return {
       .name = Isa::kName,
       .tile = Isa::kTile,
-      .few_rows = bitwright::kFewRows,
+      .few_of_bytes = bitwright::kFewRows,
+      .few_of_multiples = bitwright::kFewRows,
       .packed = false,
       .attention = nullptr,
       .dense_panel = dense_panel<Isa>,

@@ -23,18 +23,18 @@ QuantizedRows Session::quantized_rows(const RowForm& form, int count, int column
 
 Session::Wanted Session::wanted(std::span<const Product> products, int count) const {
   Wanted forms;
-  bool on_unit = false;
+  int few = kFewRows;
   for (const Product& product : products)
     for (const Matrix* matrix : {product.matrix, product.times}) {
       if (matrix == nullptr) continue;
-      on_unit |= whole(*matrix) && matrix->plain_bytes();
+      few = std::min(few, few_rows(*matrix));
       if (matrix->rotated()) {
         (integer(*matrix) ? forms.rotated_integer : forms.rotated_dense) = true;
         forms.whole = whole(*matrix);
       } else
         (integer(*matrix) ? forms.integer : forms.dense) = true;
     }
-  forms.apart = apart(count, on_unit);
+  forms.apart = count * width() <= few;
   return forms;
 }
 

@@ -41,7 +41,7 @@ const bitwright::Kernels kEmulatedVnni = [] {
   bitwright::Kernels kernels{};
   kernels.name = "emulated avxvnni";
   kernels.tile = EmulatedVnni::kTile;
-  kernels.few_rows = bitwright::kFewRows;
+  kernels.few_of_bytes = kernels.few_of_multiples = bitwright::kFewRows;
   kernels.quantized_vector = quantized_vector<EmulatedVnni>;
   kernels.quantized_matmul = quantized_matmul<EmulatedVnni>;
   kernels.quantize_row = quantize_row<EmulatedVnni>;

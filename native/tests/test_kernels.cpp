@@ -207,7 +207,7 @@ void check_products(const Kernels& k) {
 const Kernels& emulated_matrix_unit() {
   static const Kernels kernels = [] {
     Kernels k = scalar();
-    k.few_rows = 2;
+    k.few_of_bytes = 2;
     k.packed = true;
     k.quantized_matmul = tiled_matmul<Scalar, EmulatedTiles>;
     return k;

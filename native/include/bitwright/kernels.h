@@ -19,7 +19,7 @@ constexpr int kPanelRows = 16;
 constexpr int kBlock = 32;           // columns that share one activation scale
 constexpr int kAttentionSpan = 256;  // positions that attention takes at a time
 constexpr int kLargestHadamard = 1024;
-constexpr int kFewRows = 8;          // rows of activations that codes are taken apart for in registers, at most
+constexpr int kFewRows = 16;         // rows of activations that codes are taken apart for in registers, at most
 constexpr int kPackedRows = 16;      // rows that a matrix unit takes at once
 constexpr int kMatrixStep = 32;      // columns of bf16 that it takes at once
 constexpr int kMatrixRows = 192;     // queries that attention turns keys and values for
@@ -234,9 +234,11 @@ struct RoundingPanel {
 
 struct Kernels {
   const char* name;
-  int tile;      // tokens in a full tile
-  int few_rows;  // up to so many rows of int8 lie one after the other (tile 1), or up to kFewRows where bytes must be spread
-  bool packed;   // more of them lie packed
+  int tile;  // tokens in a full tile
+  // Up to so many rows of int8 lie one after the other (tile 1): where weights are bytes, or whole numbers, under one scale a
+  // row; and up to kFewRows of all others.
+  int few_of_bytes, few_of_multiples;
+  bool packed;  // more of them lie packed
 
   const MatrixAttention* attention;  // null where there is no such unit
 

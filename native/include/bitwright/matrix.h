@@ -60,6 +60,7 @@ class Matrix {
   bool rotated() const { return rotated_; }
   // Bytes under one scale a row: a matrix unit takes them as they lie, and its sums stay integers over the row.
   bool plain_bytes() const { return bits_ == 8 && groups_ == 1; }
+  bool multiples() const { return scale_type_ == ScaleType::multiple; }
   size_t bytes() const { return data_.size(); }
   QuantizedPanels quantized_panels() const;
   DensePanels dense_panels() const;

@@ -244,7 +244,10 @@ class Session {
   // Whether each thread multiplies rows of its own.
   bool shares_rows(int count) const { return team_.size() > 1 && count >= kRowsEach * team_.size(); }
   // Whether so few rows of codes lie one after the other. A matrix unit pays from its third row on where bytes need no spreading.
-  bool apart(int count, bool on_unit) const { return count * width() <= (on_unit ? kernels_.few_rows : kFewRows); }
+  int few_rows(const Matrix& matrix) const {
+    if (whole(matrix) && matrix.plain_bytes()) return kernels_.few_of_bytes;
+    return whole(matrix) && matrix.multiples() ? kernels_.few_of_multiples : kFewRows;
+  }
 
   std::shared_ptr<const Model> model_;
   SessionOptions options_;
