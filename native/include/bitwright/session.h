@@ -243,7 +243,7 @@ class Session {
   bool whole(const Matrix& matrix) const { return matrix.rotated() && !model_->is_output(matrix); }
   // Whether each thread multiplies rows of its own.
   bool shares_rows(int count) const { return team_.size() > 1 && count >= kRowsEach * team_.size(); }
-  // Whether so few rows of codes lie one after the other. A matrix unit pays from its third row on where bytes need no spreading.
+  // So many rows of codes lie one after the other, at most.
   int few_rows(const Matrix& matrix) const {
     if (whole(matrix) && matrix.plain_bytes()) return kernels_.few_of_bytes;
     return whole(matrix) && matrix.multiples() ? kernels_.few_of_multiples : kFewRows;
