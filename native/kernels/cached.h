@@ -13,6 +13,7 @@
 #include <cstring>
 #include <utility>
 
+#include "ahead.h"
 #include "codes.h"
 #include "vector_math.h"
 
@@ -30,25 +31,9 @@ inline typename Isa::B cached_step(const uint8_t* block) {
   return Isa::template field<kStep % 2 * 4>(Isa::load_bytes(block + kStep / 2 * kStepBytes), 15);
 }
 
-// Asks for the lines of a range, as many at each block of a product as make an even stream of it. They go to the second
-// cache: the first has room for the product at hand only.
-class Stream {
- public:
-  Stream(bitwright::MemoryRange range, int blocks)
-      : next_(range.begin), lines_((range.bytes / kLine + static_cast<size_t>(blocks) - 1) / static_cast<size_t>(blocks)) {}
-  void step() {
-    for (size_t i = 0; i < lines_; i++, next_ += kLine) __builtin_prefetch(next_, 0, 2);
-  }
-
- private:
-  static constexpr size_t kLine = 64;
-  const uint8_t* next_;
-  size_t lines_;
-};
-
 template <class Isa, int kBits, int kRows, int kDigits>
 inline void cached_panel(const uint8_t* block, const CachedPanels& w, const float* lane_scales, const CachedRows& x, Output out,
-                         Stream& stream) {
+                         Ahead& ahead) {
   constexpr bool kSmall = kBits == 4;
   const auto zero = Isa::set1((kSmall ? 0 : Isa::kByteOffset) - cached_zero(kBits)), base = Isa::set1(kDigit);
   const int8_t* codes = x.codes;
@@ -57,7 +42,7 @@ inline void cached_panel(const uint8_t* block, const CachedPanels& w, const floa
   for (int row = 0; row < kRows; row++) acc[row] = Isa::set1(0.0f);
   for (int b = 0; b < w.blocks;
        b++, block += code_bytes(kBits), codes += kRows * kDigits * kBlock, units += kRows, sums += kRows) {
-    stream.step();
+    ahead.step();
     typename Isa::I products[kRows * kDigits];
     for (auto& product : products) product = Isa::broadcast(0);
     const auto step = [&]<int kStep>() {
@@ -83,12 +68,12 @@ inline void cached_panel(const uint8_t* block, const CachedPanels& w, const floa
 
 template <class Isa, int kBits, int kDigits>
 inline void cached_range(const CachedPanels& w, const CachedRows& x, Output out) {
-  Stream stream(w.ahead, w.panels * w.blocks);
+  Ahead ahead({w.ahead}, w.panels * w.blocks);
   with_tokens<Isa::kTile / 2>(x.rows, [&]<int kRows>() {
     for (int p = 0; p < w.panels; p++)
       cached_panel<Isa, kBits, kRows, kDigits>(w.codes + p * w.stride, w,
                                                w.scales == nullptr ? nullptr : w.scales + p * kPanelRows, x,
-                                               {out.values + p * kPanelRows, out.stride, false}, stream);
+                                               {out.values + p * kPanelRows, out.stride, false}, ahead);
   });
 }
 

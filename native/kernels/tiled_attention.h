@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 
+#include "ahead.h"
 #include "bitwright/kernels.h"
 #include "dense.h"
 #include "tiles.h"

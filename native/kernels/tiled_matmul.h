@@ -9,6 +9,7 @@
 // centred as they are spread, so that groups need no correction.
 #pragma once
 
+#include "ahead.h"
 #include "quantized_matmul.h"
 #include "tiles.h"
 
@@ -91,7 +92,7 @@ inline void row_span(const SpreadPanel* w, const QuantizedRows& x, int first_row
 template <class Isa, class Tiles, int kPanels>
 inline void multiply_by_row(const SpreadPanel* w, const QuantizedRows& x, Output out) {
   const int spans = (x.rows + kSpanRows - 1) / kSpanRows, steps = (x.blocks + kStepBlocks - 1) / kStepBlocks;
-  Ahead ahead({w[kPanels - 1].next, 2 * w[0].next_bytes}, spans * steps);
+  Ahead ahead({{w[kPanels - 1].next, 2 * w[0].next_bytes}}, spans * steps);
   for (int row = 0; row < x.rows; row += kSpanRows) {
     if (x.rows - row > kTileRows)
       row_span<Isa, Tiles, 2, kPanels>(w, x, row, out, ahead);

@@ -119,30 +119,6 @@ struct EmulatedTiles {
   }
 };
 
-// What is read next, asked for from memory a few lines at a time while the unit is at work.
-class Ahead {
- public:
-  Ahead(bitwright::MemoryStrips strips, int visits)
-      : strips_(strips),
-        next_(strips.begin),
-        lines_(strips.count * (strips.bytes / kLine + 1) / static_cast<size_t>(visits) + 1) {}
-  void step() {
-    for (size_t i = 0; i < lines_; i++, next_ += kLine) {
-      if (next_ >= strips_.begin + strips_.bytes) {
-        if (strips_.count <= 1) return;
-        strips_.count--, next_ = strips_.begin += strips_.stride;
-      }
-      __builtin_prefetch(next_, 0, 2);
-    }
-  }
-
- private:
-  static constexpr size_t kLine = 64;
-  bitwright::MemoryStrips strips_;
-  const uint8_t* next_;
-  size_t lines_;
-};
-
 // Runs visit<t>() for each of the first `count` of four tiles.
 template <class Visit>
 inline void for_tiles(int count, Visit visit) {

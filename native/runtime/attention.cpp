@@ -302,10 +302,12 @@ void Session::attend_on_matrix(Scratch& scratch, int index, const QueryTile& til
       {halves(cached.keys(index, tile.kv_head, span) + cached.key_bytes(begin * kPanelRows)), cached.key_bytes(kPanelRows) / 2,
        dim, (end + kPanelRows - 1) / kPanelRows - begin, cached.values_part(index, tile.kv_head, span, end)},
       keys);
-  const auto [next, bytes] = scratch.take_ahead(cached.key_bytes(kAttentionSpan));
-  unit.turn(
-      {halves(cached.values(index, tile.kv_head, span)), cached.value_panel_bytes() / 2, end, wide / kPanelRows, {next, bytes}},
-      values);
+  unit.turn({halves(cached.values(index, tile.kv_head, span)),
+             cached.value_panel_bytes() / 2,
+             end,
+             wide / kPanelRows,
+             {scratch.take_ahead(cached.key_bytes(kAttentionSpan))}},
+            values);
   float* scores = scratch.scores.data();
   auto* weights = scratch.weights.as<uint16_t>();
   unit.begin(tile.rows());

@@ -120,10 +120,10 @@ struct MemoryRange {
   size_t bytes;
 };
 
-// `count` ranges of `bytes` each, `stride` apart.
+// `count` ranges like the first, `stride` bytes apart.
 struct MemoryStrips {
-  const uint8_t* begin;
-  size_t bytes, stride = 0;
+  MemoryRange first;
+  size_t stride = 0;
   int count = 1;
 };
 

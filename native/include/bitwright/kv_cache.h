@@ -71,7 +71,7 @@ class KvCache {
   // Of its values, what those positions take.
   MemoryStrips values_part(int layer, int head, int span, int positions) const {
     const size_t bytes = static_cast<size_t>(positions) * kPanelRows * bits() / 8;
-    return {values(layer, head, span), bytes, value_panel_bytes(), value_width_ / kPanelRows};
+    return {{values(layer, head, span), bytes}, value_panel_bytes(), value_width_ / kPanelRows};
   }
   size_t span_bytes() const { return static_cast<size_t>(layers_) * heads_ * strip_bytes_; }
   // Bytes that this many positions take.

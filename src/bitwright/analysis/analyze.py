@@ -96,7 +96,7 @@ def analyze(made: Made, recipe: Recipe, examined: Examined, calibration: str = "
         document["roofline"], document["machine"] = roofline
     document["token_kinds"] = kinds_of(whole)
     name = examined.text.name if isinstance(examined.text, Path) else "a text of its own"
-    share = seen_share(read, marks)
+    share = seen_share(read, marks) if examined.allow_seen else 0.0
     apart = f"calibration saw {100 * share:.0f} % of it" if share else "calibration did not see it"
     document["text"] = {"name": name, "tokens": whole.tokens, "context": context, "held_out": apart}
     return document | {"fixes": fixes(quantized, found, whole.kl_mean or 0.0)}

@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitwright.artifact.lines import OfLines
 from bitwright.artifact.manifest import TENSOR_FILE, Manifest, StoredTensor, check_params
 from bitwright.artifact.safetensors_file import SafetensorsFile
 from bitwright.artifact.writer import TOKENIZER_FILES, Progress, write_artifact
-from bitwright.core import Floats
 from bitwright.errors import HeaderError, ManifestError, MissingTensorError, ModelNotFoundError, ShapeError
 from bitwright.models.architecture import Architecture, TensorSlice
 from bitwright.models.base import Dense, Packed
@@ -41,7 +41,7 @@ def open_artifact(path: str | Path) -> ArtifactModel:
     return ArtifactModel(directory, manifest, tensors)
 
 
-class ArtifactModel:
+class ArtifactModel(OfLines):
     """A `LanguageModel` that lies in an artifact."""
 
     def __init__(self, path: Path, manifest: Manifest, tensors: SafetensorsFile) -> None:
@@ -71,19 +71,6 @@ class ArtifactModel:
         packed = Packed(line.scheme, (line.shape[0], line.shape[1]), rotation=line.rotation, **parts)
         check_params(name, packed)
         return packed
-
-    def read(self, name: str) -> Floats:
-        return self.stored(name).dequantize()
-
-    def stored_bits(self, name: str) -> int:
-        return sum(line.stored_bits for line in self.lines(name))
-
-    def scheme_of(self, name: str) -> str:
-        return " + ".join(dict.fromkeys(str(line.scheme) for line in self.lines(name)))
-
-    def rotation_of(self, name: str) -> int:
-        """Columns in a block of the Hadamard rotation that the codes are of; 0 for none, or not in all its rows."""
-        return min(line.rotation for line in self.lines(name))
 
     def roles(self) -> Mapping[tuple[str, int], TensorSlice]:
         return self._roles

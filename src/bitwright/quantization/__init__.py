@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitwright import __version__
 from bitwright.artifact import ArtifactModel, Manifest, StoredTensor, open_artifact, write_artifact
+from bitwright.artifact.lines import OfLines
 from bitwright.artifact.staging import check_place
 from bitwright.artifact.writer import Progress, bytes_of, is_artifact
 from bitwright.calibration.marks import KEY, Marks, marks_of, remembered, text_bytes, to_text
@@ -29,7 +30,7 @@ from bitwright.calibration.observed import CalibrationText, require_torch
 from bitwright.calibration.self_written import missing_tokens
 from bitwright.calibration.store import Store
 from bitwright.calibration.text import Source, Tokens, Watch, unwatched
-from bitwright.core import Choice, Floats, Recipe
+from bitwright.core import Choice, Recipe
 from bitwright.errors import (
     BitwrightError,
     FindingError,
@@ -99,7 +100,7 @@ def _shape(model: LanguageModel, name: str) -> tuple[int, ...]:
     return shape if block is None else (block[1][1] - block[1][0], *shape[1:])
 
 
-class QuantizedModel:
+class QuantizedModel(OfLines):
     """A `LanguageModel` that quantizes each tensor of `source` at the moment it is asked for.
 
     `findings` is what looked wrong in the last `save`, though nothing failed; empty before. guards.py says what is looked for.
@@ -162,19 +163,6 @@ class QuantizedModel:
     def hold(self) -> None:
         """Quantize all matrices and keep them in memory until `save`, for those who read them again and again."""
         self._held = {name: self.stored(name) for name in self.names() if len(self.shape(name)) == 2}  # noqa: PLR2004
-
-    def read(self, name: str) -> Floats:
-        return self.stored(name).dequantize()
-
-    def stored_bits(self, name: str) -> int:
-        return sum(line.stored_bits for line in self.lines(name))
-
-    def scheme_of(self, name: str) -> str:
-        return " + ".join(dict.fromkeys(str(line.scheme) for line in self.lines(name)))
-
-    def rotation_of(self, name: str) -> int:
-        """Columns in a block of the Hadamard rotation that the tensor's codes are of; 0 for none, or not in all its rows."""
-        return min(line.rotation for line in self.lines(name))
 
     def lines(self, name: str) -> list[StoredTensor]:
         """How the blocks of a matrix will be stored, or the whole where it has none; nothing is quantized for it."""
