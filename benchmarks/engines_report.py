@@ -18,7 +18,7 @@ TABLES, EVEN, TABLE_BAR = ("kmeans4-g64", "any4-g64"), "int4-g64", 0.8  # levels
 
 
 def report(data: Data) -> None:
-    """Write results/engines.md and .json."""
+    """Write results/engines.md and .json; of a machine without AMX results/engines_ISA, which leaves those as they are."""
     parts = [
         table(
             (
@@ -44,7 +44,8 @@ def report(data: Data) -> None:
         _ceilings(data),
         *verdicts(data),
     ]
-    write("engines", "Speed on the twin of SmolLM2-135M, beside its peers", data, parts)
+    isa = data["circumstances"]["isa"]
+    write("engines" if isa == "amx" else f"engines_{isa}", "Speed on the twin of SmolLM2-135M, beside its peers", data, parts)
 
 
 def verdicts(data: Data) -> list[str]:

@@ -4,7 +4,7 @@
 
 `native` is the stock build for this machine (GGML_NATIVE, OpenMP), with one exception: AMX is left out, because g++ 12
 drops the stores to the tile configuration there and every quantized type crashes. `amx` has it, mended by one line that
-keeps those stores. `avx2` is the same without AVX512.
+keeps those stores. `avx2` is the same without AVX512: the stock build, where the machine has none.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ KEEP = '    asm volatile("" : : "r"(&tc) : "memory");\n'  # the configuration is
 
 def interpreter(build: str = "native") -> Path:
     """The Python that has llama_cpp; builds it on the first call."""
+    if build == "avx2" and "avx512f" not in flags():
+        build = "native"
     name = f"llama-cpp-python-{VERSION}" + ("" if build == "native" else f"-{build}")
     source = os.environ.get("BITWRIGHT_LLAMA_CPP_SDIST", f"llama-cpp-python=={VERSION}")
     variables = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)} | BUILDS[build]
@@ -47,9 +49,13 @@ def interpreter(build: str = "native") -> Path:
 
 def best() -> str:
     """The build that is fastest on this machine."""
+    return "amx" if {"amx_int8", "amx_bf16"} <= flags() else "native"
+
+
+def flags() -> set[str]:
+    """What this machine's processor can do, as Linux names it."""
     cpus = Path("/proc/cpuinfo")
-    flags = cpus.read_text("utf-8").split() if cpus.exists() else []
-    return "amx" if {"amx_int8", "amx_bf16"} <= set(flags) else "native"
+    return set(cpus.read_text("utf-8").split()) if cpus.exists() else set()
 
 
 def mended(source: str, directory: Path) -> Path:

@@ -9,7 +9,8 @@ activations are fp32. Bits are of the blocks' weights as they are stored, scales
 
 A budget is won by the best of ours at no more bits against the best peer at no fewer. What each contender gave is kept in
 ~/.cache/bitwright-benchmarks/methods by its version, calibration and text, so that an interrupted run goes on. Rows that
-`--only` leaves out stay in the results as an earlier run wrote them, where its calibration and text were the same.
+`--only` leaves out stay in the results as an earlier run wrote them, where its calibration and text were the same; so do all
+rows of a budget that this run did not try. What the model writes differs between kinds of machine, so budgets may differ in it.
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ def measure(contender: Contender, calibration: Path, tokens: int) -> Row:
         text = ("--text", TEXT, "--context", CONTEXT, "--tokens", tokens)
         figures = command("eval", out, "--reference", twin(), *text, "--activations", "fp32")
     row |= cost | {key: figures[key] for key in ("kl_mean", "kl_mean_interval", "perplexity", "top1_agreement")} | where
+    row["cpu"] = circumstances()["cpu"]
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(json.dumps(row) + "\n", "utf-8")
     return row
@@ -153,12 +155,18 @@ def setting(windows: Any, tokens: int) -> Row:
 
 
 def with_earlier(rows: list[Row], failed: dict[str, str], where: Row, earlier: Row) -> tuple[list[Row], dict[str, str]]:
-    """`rows` and `failed` of this run, and those of `earlier` results that this run did not try and that were got as these."""
-    names = [contender.name for contender in CONTENDERS]
+    """`rows` and `failed` of this run, and those of `earlier` results that this run did not try.
+
+    Of the budgets that it did try only what was got as these, of the others all.
+    """
+    budgets = {contender.name: contender.bits for contender in CONTENDERS}
     tried = {f"{row['system']} {row['kind']}" for row in rows} | set(failed)
-    kept = {f"{row['system']} {row['kind']}": row for row in earlier.get("rows", []) if where.items() <= row.items()}
-    rows = rows + [row for name, row in kept.items() if name in names and name not in tried]
-    also = {name: why for name, why in earlier.get("failed", {}).items() if name in names and name not in tried}
+    again = {budgets[name] for name in tried}
+    kept = {f"{row['system']} {row['kind']}": row for row in earlier.get("rows", [])}
+    cpu = {"cpu": earlier["circumstances"]["cpu"]} if kept else {}
+    fits = {name for name, row in kept.items() if where.items() <= row.items() or budgets.get(name) not in again}
+    rows = rows + [cpu | row for name, row in kept.items() if name in fits and name in budgets and name not in tried]
+    also = {name: why for name, why in earlier.get("failed", {}).items() if name in budgets and name not in tried}
     return rows, failed | also
 
 
@@ -214,9 +222,15 @@ def report(data: Row) -> None:
         f"{data['windows']} windows of {CONTEXT} tokens, written by the model, calibrate; {data['tokens']} tokens of WikiText-2 "
         "validation; weights alone. Seconds are of a machine that others used, too, and without the search for a mix of schemes."
     )
+    note += "".join(f"\n\nAt {budget} bits, on {got}." for budget, got in _gotten(rows).items())
     for name, why in data["failed"].items():
         note += f"\n\nNo result from {name}, {why}"
     write("methods", "Methods beside peers' own, SmolLM2-135M's twin", data, [note + "\n", table(header, lines), *bars])
+
+
+def _gotten(rows: list[Row]) -> dict[float, str]:
+    """Of each budget the machine and the text, which its rows share."""
+    return {row["budget"]: f"{row['cpu']}, calibration text {row['calibration']}" for row in rows}
 
 
 def judged(rows: list[Row], budget: float, share: float) -> list[str]:

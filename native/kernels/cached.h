@@ -69,7 +69,7 @@ inline void cached_panel(const uint8_t* block, const CachedPanels& w, const floa
 template <class Isa, int kBits, int kDigits>
 inline void cached_range(const CachedPanels& w, const CachedRows& x, Output out) {
   Ahead ahead({w.ahead}, w.panels * w.blocks);
-  with_tokens<Isa::kTile / 2>(x.rows, [&]<int kRows>() {
+  with_tokens<Isa::kTile / kDigits>(x.rows, [&]<int kRows>() {
     for (int p = 0; p < w.panels; p++)
       cached_panel<Isa, kBits, kRows, kDigits>(w.codes + p * w.stride, w,
                                                w.scales == nullptr ? nullptr : w.scales + p * kPanelRows, x,

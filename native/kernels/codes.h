@@ -204,13 +204,11 @@ inline void touch_lines(const uint8_t* begin, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) static_cast<void>(*static_cast<const volatile uint8_t*>(begin + i));
 }
 
-// What comes this many bytes later is asked for: left to the hardware, which does not look far enough ahead, a core waits for
-// every other line once memory is busy with other work.
-constexpr size_t kAhead = 4096;
-
+// What comes later is asked for: left to the hardware, which does not look far enough ahead, a core waits for every other
+// line once memory is busy with other work.
 template <int kBits>
 inline void fetch_block(const uint8_t* block) {
-  for (size_t line = 0; line < code_bytes(kBits); line += 64) __builtin_prefetch(block + kAhead + line);
+  for (size_t line = 0; line < code_bytes(kBits); line += 64) __builtin_prefetch(block + bitwright::kFetchAhead + line);
 }
 
 // The panel's levels as bytes, [block][step][64]: what eight-bit panels hold already.

@@ -86,6 +86,12 @@ const Kernels& choose() {
 
 }  // namespace
 
+#if defined(__x86_64__)
+const size_t kFetchAhead = (__builtin_cpu_init(), __builtin_cpu_is("amd")) ? 1024 : 4096;
+#else
+const size_t kFetchAhead = 4096;
+#endif
+
 const Kernels* kernels_named(const char* name) {
   for (const Entry& entry : kTable)
     if (std::strcmp(entry.kernels->name, name) == 0) return entry.supported() ? entry.kernels : nullptr;

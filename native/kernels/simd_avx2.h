@@ -191,12 +191,16 @@ struct Avx2 {
   static constexpr bool kLongSums = false;
   static constexpr bool kWideProducts = false;
   static constexpr int kByteOffset = 128;
+  static __m256i in_turn(__m256i sum) {  // g++ 12 else adds up all products of a block at its end, and keeps them on the stack
+    asm("" : "+x"(sum));
+    return sum;
+  }
   template <bool kSmall>
   static __m256i dot_half(__m256i acc, __m256i w, __m256i a) {
-    if constexpr (kSmall) return _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, a));
+    if constexpr (kSmall) return in_turn(_mm256_add_epi16(acc, _mm256_maddubs_epi16(w, a)));
     const __m256i level = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(level), _mm256_sign_epi8(a, level));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return in_turn(_mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
   }
   template <bool kSmall>
   static I dot(I acc, B w, int32_t four) {

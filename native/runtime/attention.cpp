@@ -32,11 +32,11 @@ MemoryRange Session::Scratch::take_ahead(size_t bytes) {
   return first;
 }
 
-// Floats by channel and row; or half as many rows of two digits with a unit and a sum for 32 channels; or packed bf16.
+// Floats by channel and row; or rows of one digit or half as many of two, with a unit and a sum for 32 channels; or packed bf16.
 size_t Session::query_floats(const KvCache& cache, int rows) const {
   const int dim = model_->head_dim, blocks = (dim + kBlock - 1) / kBlock;
   if (on_matrix(cache)) return round_up(static_cast<int>(matrix_entries(rows, dim) / 2), kPanelRows);
-  return static_cast<size_t>(kernels_.tile) * std::max(dim, blocks * (kBlock / 4 + 1));
+  return static_cast<size_t>(kernels_.tile) * std::max(dim, blocks * (kBlock / 4 + 2));
 }
 
 void Session::prepare_tiles() {
@@ -138,9 +138,9 @@ void Session::fill_queries(const QueryTile& tile, const Layer& layer, float* lin
 }
 
 CachedRows Session::query_codes(const QueryTile& tile) const {
-  const int blocks = (model_->head_dim + kBlock - 1) / kBlock, most = kernels_.tile / 2;
+  const int blocks = (model_->head_dim + kBlock - 1) / kBlock, most = kernels_.tile / digits();
   const float* begin = query_tiles_.as<float>() + tile.queries;
-  const float* units = begin + static_cast<size_t>(most) * blocks * 2 * kBlock / sizeof(float);
+  const float* units = begin + static_cast<size_t>(kernels_.tile) * blocks * kBlock / sizeof(float);
   return {tile.rows(), digits(), reinterpret_cast<const int8_t*>(begin), units, units + static_cast<size_t>(most) * blocks};
 }
 

@@ -153,7 +153,7 @@ void check_products(const Kernels& k, int digits) {
   constexpr int kPanels = 3;
   for (const int bits : {4, 8})
     for (const int columns : {8, 31, 32, 80, 96, 256})
-      for (int rows = 1; rows <= k.tile / 2; rows++) {
+      for (int rows = 1; rows <= k.tile / digits; rows++) {
         const int blocks = (columns + kBlock - 1) / kBlock;
         const size_t stride = static_cast<size_t>(blocks) * code_bytes(bits) + 64;
         const auto codes = random_bytes(kPanels * stride, columns + bits);

@@ -36,17 +36,20 @@ def test_a_name_that_nobody_has_is_refused() -> None:
 
 def test_rows_of_an_earlier_run_stay_unless_tried_again_or_got_otherwise() -> None:
     earlier = {
+        "circumstances": {"cpu": "an old one"},
         "rows": [
             row("hqq", "int4-g64", 1.0),
-            row("hqq", "int3-g64", 2.0),
-            row("hqq", "int2-g64", 3.0, calibration="other"),
-            row("nncf", "a kind of the past", 4.0),
+            row("gptqmodel", "gptq int4-g64-affine", 2.0),
+            row("gptqmodel", "gptaq int4-g64-affine", 3.0, calibration="other"),
+            row("hqq", "int2-g64", 4.0, calibration="other", cpu="another"),
+            row("nncf", "a kind of the past", 5.0),
         ],
         "failed": {"llm-compressor awq int4-g64-affine": "crashed", "nncf nf4-g64 awq scale": "crashed"},
     }
     tried, broken = row("hqq", "int4-g64", 1.5), {"nncf nf4-g64 awq scale": "crashed again"}
     rows, failed = methods.with_earlier([tried], broken, WHERE, earlier)
-    assert rows == [tried, row("hqq", "int3-g64", 2.0)]
+    same, other_budget = row("gptqmodel", "gptq int4-g64-affine", 2.0), row("hqq", "int2-g64", 4.0, calibration="other")
+    assert rows == [tried, same | {"cpu": "an old one"}, other_budget | {"cpu": "another"}]
     assert failed == {"nncf nf4-g64 awq scale": "crashed again", "llm-compressor awq int4-g64-affine": "crashed"}
 
 

@@ -25,6 +25,9 @@ constexpr int kMatrixStep = 32;      // columns of bf16 that it takes at once
 constexpr int kMatrixRows = 192;     // queries that attention turns keys and values for
 constexpr int kMatrixTogether = 32;  // of these, how many go through the unit and the softmax at a time
 
+// How many bytes ahead of itself decoding asks for codes. Measured: 4096 on Intel's Sapphire Rapids, 1024 on AMD's Zen 3.
+extern const size_t kFetchAhead;
+
 enum class DenseType : int { fp32, fp16, bf16 };
 enum class ScaleType : int { fp32, fp16, multiple };  // multiple: one fp32 scale a row, times an int8 for each group
 enum class ZeroType : int { middle, uint8, fp32 };    // middle: 2^(bits-1) for all
@@ -244,7 +247,7 @@ struct Kernels {
 
   // One dense panel times up to `tile` tokens.
   void (*dense_panel)(DenseType, const void* panel, int k, DenseInput x, int tokens, Output out);
-  // Cached panels times up to tile / 2 rows: out[row][16 a panel].
+  // Cached panels times up to tile / digits rows: out[row][16 a panel].
   void (*cached_panels)(const CachedPanels&, const CachedRows& x, Output out);
   // Writes one of the rows: x, times `factors` unless they are null.
   void (*cached_row)(const float* x, const float* factors, int columns, int row, const CachedRows& out);

@@ -182,7 +182,7 @@ class Session {
            cache.type() == CacheType::fp16;
   }
   int attention_rows(const KvCache& cache) const {
-    return on_matrix(cache) ? kMatrixRows : cache.coded() ? kernels_.tile / 2 : kernels_.tile;
+    return on_matrix(cache) ? kMatrixRows : cache.coded() ? kernels_.tile / digits() : kernels_.tile;
   }
   size_t query_floats(const KvCache& cache, int rows) const;  // that a tile takes
   const uint16_t* matrix_queries(const QueryTile& tile) const {
