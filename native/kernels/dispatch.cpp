@@ -87,7 +87,7 @@ const Kernels& choose() {
 }  // namespace
 
 #if defined(__x86_64__)
-const size_t kFetchAhead = (__builtin_cpu_init(), __builtin_cpu_is("amd")) ? 1024 : 4096;
+const size_t kFetchAhead = (__builtin_cpu_init(), __builtin_cpu_is("amd")) ? 1536 : 4096;
 #else
 const size_t kFetchAhead = 4096;
 #endif
