@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-LONGEST = 60  # lines of one result
+LONGEST = 50  # lines of one result
 BAR = re.compile(r"^- .*\(bar: .*\): (met|\*\*not met\*\*)$", re.MULTILINE)  # as results.verdict writes it
 
 
