@@ -4,7 +4,8 @@
 
 Each uniform scheme has a contest with others of as many bits (contest.py); weights are rounded to nearest, since what a token
 costs depends on shapes and bits and not on values. The bar is of every format with at most 16 levels; where one is not looked
-up but held as bytes or decoded to fp32, its row says so.
+up but held as bytes or decoded to fp32, its row says so. Results are written after every contest: an interrupted run leaves
+those it has.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def main() -> None:
             for threads in map(int, options.threads.split(",")):
                 found = contest(models, tokens, threads, options.rounds)
                 data["rows"] += [row_of(one, found[0], threads) for one in found]
-    report(data)
+        report(data)
 
 
 def report(data: dict[str, Any]) -> None:
