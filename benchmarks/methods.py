@@ -143,7 +143,6 @@ def measure(contender: Contender, calibration: Path, tokens: int) -> Row:
         text = ("--text", TEXT, "--context", CONTEXT, "--tokens", tokens)
         figures = command("eval", out, "--reference", twin(), *text, "--activations", "fp32")
     row |= cost | {key: figures[key] for key in ("kl_mean", "kl_mean_interval", "perplexity", "top1_agreement")} | where
-    row["cpu"] = circumstances()["cpu"]
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(json.dumps(row) + "\n", "utf-8")
     return row
@@ -157,11 +156,11 @@ def setting(windows: Any, tokens: int) -> Row:
 def with_earlier(rows: list[Row], failed: dict[str, str], where: Row, earlier: Row) -> tuple[list[Row], dict[str, str]]:
     """`rows` and `failed` of this run, and those of `earlier` results that this run did not try.
 
-    Of the budgets that it did try only what was got as these, of the others all.
+    Of the budgets that it has rows of only what was got as these, of the others all.
     """
     budgets = {contender.name: contender.bits for contender in CONTENDERS}
     tried = {f"{row['system']} {row['kind']}" for row in rows} | set(failed)
-    again = {budgets[name] for name in tried}
+    again = {row["budget"] for row in rows}
     kept = {f"{row['system']} {row['kind']}": row for row in earlier.get("rows", [])}
     cpu = {"cpu": earlier["circumstances"]["cpu"]} if kept else {}
     fits = {name for name, row in kept.items() if where.items() <= row.items() or budgets.get(name) not in again}
@@ -193,7 +192,7 @@ def main() -> None:
     failed: dict[str, str] = {}
     for contender in contenders:
         try:
-            rows.append(measure(contender, calibration, options.tokens))
+            rows.append({"cpu": begun["cpu"]} | measure(contender, calibration, options.tokens))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         except (RuntimeError, subprocess.CalledProcessError) as fault:  # a peer that ends is no reason to lose the others
             failed[contender.name] = f"{version(contender.system)}: {fault}"
